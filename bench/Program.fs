@@ -1,0 +1,10 @@
+module Lightway.Bench.Program
+
+[<EntryPoint>]
+let main argv =
+    match List.ofArray argv with
+    | "micro" :: rest -> Micro.run (Array.ofList rest)
+    | "demo" :: rest -> Demo.run (Array.ofList rest)
+    | _ ->
+        eprintfn "usage: Lightway.Bench micro | demo [--bytes N]"
+        2

@@ -1,0 +1,275 @@
+namespace Lightway.Lab
+
+open System
+open System.Collections.Generic
+open System.Net
+open System.Security.Cryptography
+open System.Security.Cryptography.X509Certificates
+open System.Text
+open System.Threading
+open Lightway.Protocol
+open Lightway.Tunnel
+open Lightway.Tunnel.Tls
+open Lightway.Tunnel.Udp
+open Microsoft.Extensions.Logging.Abstractions
+
+/// One direction of a wire inside the process: a sender that keeps what it is given, datagram by datagram, and fails
+/// as told.
+[<Sealed>]
+type Wire() =
+    let mutable calls = 0
+    let segmentSizes = ResizeArray<int>()
+
+    /// Datagrams sent and not yet taken, oldest first.
+    member val Datagrams = Queue<byte[]>()
+    /// errno of the next sends; 0 lets one through.
+    member val Errors = Queue<int>()
+    /// Accept and forget everything, without allocating.
+    member val Discard = false with get, set
+    /// Sends that were accepted or refused.
+    member _.Calls = calls
+    /// The segment size of each accepted send; 0 for a single datagram.
+    member _.SegmentSizes = segmentSizes
+
+    interface IDatagramSender with
+        member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int) : int =
+            calls <- calls + 1
+            let errno = if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
+
+            if errno <> 0 then
+                -errno
+            elif this.Discard then
+                data.Length
+            else
+                segmentSizes.Add segmentSize
+                let step = if segmentSize = 0 then data.Length else segmentSize
+                let mutable at = 0
+
+                while at < data.Length do
+                    let length = min step (data.Length - at)
+                    this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
+                    at <- at + length
+
+                data.Length
+
+/// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
+[<Sealed>]
+type End(role: Role, maxSegments: int) =
+    let wire = Wire()
+    let context = new WorkerContext(wire, maxSegments, NullLogger.Instance)
+
+    member _.Role = role
+    member _.Wire = wire
+    member _.Context = context
+    member val Connection: Connection = null with get, set
+    /// Inside packets delivered, oldest first.
+    member val Delivered = ResizeArray<byte[]>()
+    /// Deliveries are counted and not kept.
+    member val CountOnly = false with get, set
+    member val DeliveredCount = 0 with get, set
+    member val Closed: TunnelError voption = ValueNone with get, set
+    member val Granted: AuthSuccess voption = ValueNone with get, set
+    /// Server: the password that is let in.
+    member val Password = "secret" with get, set
+    member val Finalized = ResizeArray<uint64>()
+    member val Now = 1_000_000L with get, set
+
+    interface IConnectionOwner with
+        member this.AuthRequested(connection, request) =
+            if request.Password = this.Password then
+                connection.Grant(
+                    { LocalIp = 0x0A7D0005u
+                      PeerIp = 0x0A7D0006u
+                      DnsIp = 0x0A7D0001u
+                      Mtu = 1350
+                      Session = connection.SessionId },
+                    this.Now
+                )
+            else
+                connection.Deny(TunnelError.AccessDenied, this.Now)
+
+        member this.Authenticated(_, success) = this.Granted <- ValueSome success
+        member _.StateChanged _ = ()
+
+        member this.DeliverInside(_, packet) =
+            this.DeliveredCount <- this.DeliveredCount + 1
+
+            if not this.CountOnly then
+                this.Delivered.Add(packet.ToArray())
+
+        member _.SessionRotationStarted(_, _) = ()
+        member this.SessionRotationFinalized(_, previous) = this.Finalized.Add previous
+        member _.Rescheduled _ = ()
+        member this.Closed(_, reason) = this.Closed <- ValueSome reason
+
+    interface IDisposable with
+        member this.Dispose() =
+            if not (isNull this.Connection) then
+                this.Connection.Dispose()
+
+            (context :> IDisposable).Dispose()
+
+/// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
+[<Sealed>]
+type Pair(expresslane: bool, maxSegments: int) =
+    let certificate, key =
+        use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
+
+        let request =
+            CertificateRequest("CN=lightway-pair", ecdsa, HashAlgorithmName.SHA256)
+
+        request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
+
+        use own =
+            request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
+
+        Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(ecdsa.ExportPkcs8PrivateKeyPem())
+
+    let server = new End(Role.Server, maxSegments)
+    let client = new End(Role.Client, maxSegments)
+    let serverTls = DtlsContext.ForServer(certificate, key, true)
+
+    let clientTls =
+        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768)
+
+    let listener = new DtlsListener(serverTls, server.Context, server.Now)
+
+    let serverPath =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 27690)), LocalAddress())
+
+    let mutable clientPath =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 40000)), LocalAddress())
+
+    let mutable clientSession: DtlsSession = null
+
+    let settings role =
+        ConnectionSettings(
+            Role = role,
+            EnableExpresslane = expresslane,
+            Credentials = AuthRequest.userPassword ("me", "secret")
+        )
+
+    let parse (datagram: byte[]) =
+        let mutable header = Unchecked.defaultof<WireHeader>
+
+        if WireHeader.tryParse (ReadOnlySpan datagram, &header) = WireError.None then
+            ValueSome header
+        else
+            ValueNone
+
+    member _.Server = server
+    member _.Client = client
+    /// The client's session, to put frames on the wire that its connection never would.
+    member _.ClientSession = clientSession
+
+    /// Where the client's datagrams seem to come from.
+    member _.ClientPath
+        with get () = clientPath
+        and set path = clientPath <- path
+
+    /// Hands one datagram to the server as its programs do; returns the frames it held.
+    member _.ToServer(datagram: byte[]) : int =
+        match parse datagram with
+        | ValueNone -> 0
+        | ValueSome header ->
+            let body =
+                ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+            if not (isNull server.Connection) then
+                server.Connection.Receive(&header, body, server.Now)
+            else
+                match listener.TryAccept(header.Version, &clientPath, body, server.Now) with
+                | null -> 0
+                | session ->
+                    let id = SessionIdSource.Draw()
+
+                    server.Connection <-
+                        new Connection(
+                            settings Role.Server,
+                            server.Context,
+                            server,
+                            header.Version,
+                            id,
+                            session,
+                            &clientPath,
+                            server.Now
+                        )
+
+                    server.Connection.Start server.Now
+                    0
+
+    /// Hands one datagram to the client; returns the frames it held.
+    member _.ToClient(datagram: byte[]) : int =
+        match parse datagram with
+        | ValueNone -> 0
+        | ValueSome header ->
+            let body =
+                ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+            client.Connection.Receive(&header, body, client.Now)
+
+    /// Creates the client's connection and sends its first ClientHello.
+    member _.StartClient() =
+        let session = new DtlsSession(clientTls, ReadOnlySpan<byte>.Empty)
+        clientSession <- session
+
+        client.Connection <-
+            new Connection(
+                settings Role.Client,
+                client.Context,
+                client,
+                ProtocolVersion.V1_3,
+                SessionId.Empty,
+                session,
+                &serverPath,
+                client.Now
+            )
+
+        client.Connection.Start client.Now
+
+    /// Carries what is on the wires until both are empty; `lose` decides what gets lost.
+    member this.Pump(lose: byte[] -> bool) =
+        let carry (wire: Wire) (take: byte[] -> int) =
+            for _ in 1 .. wire.Datagrams.Count do
+                let datagram = wire.Datagrams.Dequeue()
+
+                if not (lose datagram) then
+                    take datagram |> ignore
+
+        while client.Wire.Datagrams.Count > 0 || server.Wire.Datagrams.Count > 0 do
+            carry client.Wire this.ToServer
+            carry server.Wire this.ToClient
+
+    member this.Pump() = this.Pump(fun _ -> false)
+
+    /// Lets time pass on both ends and runs what is due.
+    member _.Advance(milliseconds: int64) =
+        for side in [ client; server ] do
+            side.Now <- side.Now + milliseconds
+
+            if not (isNull side.Connection) && side.Connection.DueAt <= side.Now then
+                side.Connection.OnTimer side.Now
+
+    /// Waits as long as it says: wolfSSL spaces its retransmissions by a clock of its own.
+    member this.AdvanceForReal(milliseconds: int64) =
+        Thread.Sleep(int milliseconds)
+        this.Advance milliseconds
+
+    /// Handshake, login and, if enabled, the Expresslane key exchange. Raises if it does not come about.
+    member this.Connect() =
+        this.StartClient()
+        this.Pump()
+
+        if client.Connection.State <> ConnectionState.Online then
+            invalidOp $"client is {client.Connection.State}, {client.Closed}, TLS: {client.Connection.TlsError}"
+
+        if expresslane && not (client.Connection.IsExpresslaneReady && server.Connection.IsExpresslaneReady) then
+            invalidOp "the Expresslane did not come up"
+
+    interface IDisposable with
+        member _.Dispose() =
+            (client :> IDisposable).Dispose()
+            (server :> IDisposable).Dispose()
+            listener.Dispose()
+            serverTls.Dispose()
+            clientTls.Dispose()

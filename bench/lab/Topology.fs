@@ -1,0 +1,159 @@
+namespace Lightway.Lab
+
+open System
+open System.IO
+open System.Runtime.InteropServices
+open System.Text.RegularExpressions
+open System.Threading
+
+/// Three namespaces in a row, joined by veth pairs, and a folder for files:
+///
+///     client 192.0.2.2 --- 192.0.2.1 server 198.51.100.1 --- 198.51.100.2 remote
+///
+/// The server forwards. The client has no route to the remote and the remote none to the client's outside address: what
+/// passes between them has gone through a tunnel. The remote reaches the pool 10.125.0.0/16 by way of the server.
+///
+/// Dispose ends every process inside the namespaces and removes all that was made. So does the end of this process by
+/// SIGINT, SIGTERM or SIGHUP. What a killed process left behind, the next `Topology.Create` removes.
+type Topology private (prefix: string) as this =
+    static let made = ref 0
+    static let mutable interrupted = false
+    static let names = Regex(@"^lw(\d+)n\d+[csr]?$", RegexOptions.Compiled)
+
+    let cleaning = obj ()
+    let mutable isCleaned = false
+
+    let signals =
+        [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
+              PosixSignalRegistration.Create(
+                  signal,
+                  fun context ->
+                      context.Cancel <- true // stay alive until all is clean
+                      interrupted <- true
+                      (this :> IDisposable).Dispose()
+                      eprintfn "interrupted; what the lab made is gone"
+                      Environment.Exit 130
+              ) ]
+
+    static let processesIn (netns: string) =
+        match Shell.tryRun "ip" [ "netns"; "pids"; netns ] with
+        | struct (0, output, _) ->
+            output.Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+            |> Array.map int
+            |> Array.filter (fun pid -> pid <> Environment.ProcessId)
+        | _ -> [||]
+
+    /// Ends the processes inside, gently, then by force, and deletes the namespace with its devices.
+    static let removeNamespace (netns: string) =
+        for pid in processesIn netns do
+            Netns.signal pid Netns.Signal.Terminate |> ignore
+
+        let isEmpty () = Array.isEmpty (processesIn netns)
+
+        if not (Wait.until (TimeSpan.FromSeconds 3.0) isEmpty) then
+            for pid in processesIn netns do
+                Netns.signal pid Netns.Signal.Kill |> ignore
+
+            Wait.until (TimeSpan.FromSeconds 2.0) isEmpty |> ignore
+
+        Shell.tryRun "ip" [ "netns"; "delete"; netns ] |> ignore
+
+    static let removeFolder (folder: string) =
+        if Directory.Exists folder then
+            Directory.Delete(folder, recursive = true)
+
+    /// What lab processes that are no more have left in a folder.
+    static let leftovers (folder: string) =
+        let isLeftover (path: string) =
+            let name = names.Match(Path.GetFileName path)
+            name.Success && not (Directory.Exists $"/proc/{name.Groups[1].Value}")
+
+        if Directory.Exists folder then
+            Directory.GetFileSystemEntries(folder, "lw*") |> Array.filter isLeftover
+        else
+            [||]
+
+    static let sweep () =
+        leftovers "/run/netns" |> Array.iter (Path.GetFileName >> removeNamespace)
+        leftovers (Path.GetTempPath()) |> Array.iter removeFolder
+
+    /// A signal is ending this process: what fails from now on, fails because the namespaces go away.
+    static member IsInterrupted = interrupted
+
+    static member ClientOutside = "192.0.2.2"
+    static member ServerOutside = "192.0.2.1"
+    static member ServerInside = "198.51.100.1"
+    static member Remote = "198.51.100.2"
+    static member RemoteNetwork = "198.51.100.0/24"
+    static member Pool = "10.125.0.0/16"
+
+    /// Names of the namespaces.
+    member _.Client = prefix + "c"
+    member _.Server = prefix + "s"
+    member _.RemoteHost = prefix + "r"
+
+    /// A folder that only root can read; removed by Dispose.
+    member _.Folder = Path.Combine(Path.GetTempPath(), prefix)
+
+    member private this.Build() =
+        let setting (name: string) (value: string) =
+            File.WriteAllText($"/proc/sys/net/ipv4/{name}", value)
+
+        for netns in [ this.Client; this.Server; this.RemoteHost ] do
+            Shell.ip $"netns add {netns}" |> ignore
+            Shell.ip $"-n {netns} link set lo up" |> ignore
+
+            Netns.run netns (fun () ->
+                setting "conf/all/rp_filter" "0"
+                setting "conf/default/rp_filter" "0")
+
+        let link left leftName leftAddress right rightName rightAddress =
+            Shell.ip $"link add {leftName} netns {left} type veth peer name {rightName} netns {right}" |> ignore
+
+            for netns, device, address in [ left, leftName, leftAddress; right, rightName, rightAddress ] do
+                Shell.ip $"-n {netns} addr add {address}/24 dev {device}" |> ignore
+                Shell.ip $"-n {netns} link set {device} up" |> ignore
+
+        link this.Client "outside" Topology.ClientOutside this.Server "outside" Topology.ServerOutside
+        link this.Server "remote" Topology.ServerInside this.RemoteHost "server" Topology.Remote
+        Netns.run this.Server (fun () -> setting "ip_forward" "1")
+        Shell.ip $"-n {this.RemoteHost} route add {Topology.Pool} via {Topology.ServerInside}" |> ignore
+
+        Directory.CreateDirectory(
+            this.Folder,
+            UnixFileMode.UserRead ||| UnixFileMode.UserWrite ||| UnixFileMode.UserExecute
+        )
+        |> ignore
+
+    /// Needs root and `ip`. Raises LabException; then nothing is left behind.
+    static member Create() : Topology =
+        if not Environment.IsPrivilegedProcess then
+            raise (LabException "network namespaces need root")
+
+        sweep ()
+
+        let topology =
+            new Topology($"lw{Environment.ProcessId}n{Interlocked.Increment made}")
+
+        try
+            topology.Build()
+            topology
+        with _ ->
+            (topology :> IDisposable).Dispose()
+            reraise ()
+
+    interface IDisposable with
+        member this.Dispose() =
+            // A signal may come while the owner disposes: the second one in waits until the first is done.
+            lock cleaning (fun () ->
+                if not isCleaned then
+                    isCleaned <- true
+
+                    for netns in [ this.Client; this.Server; this.RemoteHost ] do
+                        if File.Exists $"/run/netns/{netns}" then
+                            removeNamespace netns
+
+                    removeFolder this.Folder
+
+                    for signal in signals do
+                        signal.Dispose())

@@ -1,0 +1,284 @@
+/// Traffic between namespaces whose content is checked at the far end. Sockets block; each end has a thread of its own.
+namespace Lightway.Lab
+
+open System
+open System.Buffers.Binary
+open System.Collections.Generic
+open System.Diagnostics
+open System.Net
+open System.Net.Sockets
+open System.Security.Cryptography
+open System.Text
+open System.Threading
+
+/// What happened to a stream of bytes.
+type StreamResult =
+    { Bytes: int64 // that arrived
+      Seconds: float // from the first byte sent until the last one arrived
+      SentHash: string // SHA-256, lower-case hexadecimal, computed while sending
+      ReceivedHash: string } // the same, computed while receiving
+
+    member this.IsIntact = this.SentHash = this.ReceivedHash
+    member this.MegabitsPerSecond = float this.Bytes * 8.0 / this.Seconds / 1e6
+
+/// What happened to datagrams of which each carries its number and content that follows from it.
+type DatagramResult =
+    { Sent: int
+      Arrived: int // different ones, whole
+      Corrupt: int } // anything else that arrived: altered, cut, or a second time
+
+/// Where an end of a transfer is: a namespace and, for the end that listens, its address.
+type Listener = { Netns: string; Address: string }
+
+[<RequireQualifiedAccess>]
+module Transfer =
+    let private chunkLength = 256 * 1024
+    let private timeoutMs = 20_000 // without any progress
+
+    /// 64 MiB of random bytes. A stream goes over it again and again, each time from another offset: making random
+    /// bytes costs more than carrying them.
+    let private block = lazy (RandomNumberGenerator.GetBytes(64 * 1024 * 1024))
+
+    let private hexOf (hash: IncrementalHash) =
+        Convert.ToHexStringLower(hash.GetHashAndReset())
+
+    let private send (socket: Socket) (length: int64) : string =
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+        let random = block.Value
+        let mutable left = length
+        let mutable offset = 0
+        let mutable round = 0
+
+        while left > 0L do
+            let count = int (min left (int64 (min chunkLength (random.Length - offset))))
+            let chunk = ReadOnlySpan(random, offset, count)
+            hash.AppendData chunk
+            let mutable sent = 0
+
+            while sent < count do
+                sent <- sent + socket.Send(chunk.Slice sent)
+
+            left <- left - int64 count
+            offset <- offset + count
+
+            if offset = random.Length then
+                round <- round + 1
+                offset <- round * 4099 % random.Length
+
+        socket.Shutdown SocketShutdown.Send
+        hexOf hash
+
+    let private receive (socket: Socket) : struct (int64 * string) =
+        use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
+        let buffer: byte[] = Array.zeroCreate chunkLength
+        let mutable total = 0L
+        let mutable count = socket.Receive buffer
+
+        while count > 0 do
+            hash.AppendData(ReadOnlySpan(buffer, 0, count))
+            total <- total + int64 count
+            count <- socket.Receive buffer
+
+        struct (total, hexOf hash)
+
+    let private tcpSocket () =
+        new Socket(
+            AddressFamily.InterNetwork,
+            SocketType.Stream,
+            ProtocolType.Tcp,
+            NoDelay = true,
+            SendTimeout = timeoutMs,
+            ReceiveTimeout = timeoutMs
+        )
+
+    /// One TCP connection from `dialer` to `listener`; one end sends `length` bytes, the other reads to the end.
+    let private stream (listener: Listener) (dialer: string) (isListenerSending: bool) (length: int64) : StreamResult =
+        block.Force() |> ignore // before the clock starts
+
+        use listening =
+            Netns.run listener.Netns (fun () ->
+                let socket = tcpSocket ()
+                socket.Bind(IPEndPoint(IPAddress.Parse listener.Address, 0))
+                socket.Listen()
+                socket)
+
+        let transfer (socket: Socket) isSending =
+            if isSending then
+                struct (length, send socket length)
+            else
+                receive socket
+
+        let clock = Stopwatch()
+
+        let accepting =
+            Netns.start listener.Netns (fun () ->
+                if not (listening.Poll(TimeSpan.FromMilliseconds(float timeoutMs), SelectMode.SelectRead)) then
+                    raise (TimeoutException "no connection came")
+
+                use socket = listening.Accept()
+                socket.SendTimeout <- timeoutMs
+                socket.ReceiveTimeout <- timeoutMs
+                transfer socket isListenerSending)
+
+        let dialing =
+            Netns.start dialer (fun () ->
+                use socket = tcpSocket ()
+                socket.Connect listening.LocalEndPoint
+                clock.Start()
+                let outcome = transfer socket (not isListenerSending)
+
+                // The end of a download is known here; that of an upload when the other end has read it all.
+                if isListenerSending then
+                    clock.Stop()
+
+                outcome)
+
+        let struct (dialerBytes, dialerHash) = dialing.GetAwaiter().GetResult()
+        let struct (listenerBytes, listenerHash) = accepting.GetAwaiter().GetResult()
+        clock.Stop()
+
+        let bytes, sentHash, receivedHash =
+            if isListenerSending then
+                dialerBytes, listenerHash, dialerHash
+            else
+                listenerBytes, dialerHash, listenerHash
+
+        { Bytes = bytes
+          Seconds = clock.Elapsed.TotalSeconds
+          SentHash = sentHash
+          ReceivedHash = receivedHash }
+
+    /// The listener sends `length` bytes, the dialer receives them. Raises SocketException when nothing moves for 20 s.
+    let download (listener: Listener) (dialer: string) (length: int64) : StreamResult =
+        stream listener dialer true length
+
+    /// The dialer sends `length` bytes, the listener receives them. Raises SocketException when nothing moves for 20 s.
+    let upload (listener: Listener) (dialer: string) (length: int64) : StreamResult =
+        stream listener dialer false length
+
+    /// Datagram `number` of `length` bytes (at least 8): its number, its length, then bytes that follow from both.
+    let private writeDatagram (number: int) (datagram: Span<byte>) =
+        BinaryPrimitives.WriteInt32BigEndian(datagram, number)
+        BinaryPrimitives.WriteInt32BigEndian(datagram.Slice 4, datagram.Length)
+        let mutable state = uint64 number * 0x9E3779B97F4A7C15UL + uint64 datagram.Length
+
+        for i in 8 .. datagram.Length - 1 do
+            state <- state * 6364136223846793005UL + 1442695040888963407UL
+            datagram[i] <- byte (state >>> 56)
+
+    /// The number of a datagram that is exactly as it was sent, else -1.
+    let private numberOf (datagram: ReadOnlySpan<byte>) =
+        if datagram.Length < 8 then
+            -1
+        else
+            let number = BinaryPrimitives.ReadInt32BigEndian datagram
+            let expected: byte[] = Array.zeroCreate datagram.Length
+            writeDatagram number (expected.AsSpan())
+
+            if datagram.SequenceEqual(ReadOnlySpan expected) then
+                number
+            else
+                -1
+
+    let private udpSocket (address: IPAddress) =
+        let socket =
+            new Socket(
+                AddressFamily.InterNetwork,
+                SocketType.Dgram,
+                ProtocolType.Udp,
+                ReceiveBufferSize = 8 * 1024 * 1024,
+                DontFragment = false // with DF, each path MTU that is found costs a datagram
+            )
+
+        socket.Bind(IPEndPoint(address, 0))
+        socket
+
+    /// Gathers datagrams until all `count` have come, or none has for `silenceMs`. `onIntact` sees each new whole one.
+    let private collect (socket: Socket) (count: int) (silenceMs: int) (onIntact: EndPoint -> byte[] -> int -> unit) =
+        let buffer: byte[] = Array.zeroCreate 65536
+        let seen = HashSet<int>()
+        let mutable corrupt = 0
+        let mutable isOpen = true
+        let mutable peer: EndPoint = IPEndPoint(IPAddress.Any, 0)
+
+        while isOpen && seen.Count < count do
+            if socket.Poll(TimeSpan.FromMilliseconds(float silenceMs), SelectMode.SelectRead) then
+                let length = socket.ReceiveFrom(buffer, &peer)
+                let number = numberOf (ReadOnlySpan(buffer, 0, length))
+
+                if number >= 0 && seen.Add number then
+                    onIntact peer buffer length
+                else
+                    corrupt <- corrupt + 1
+            else
+                isOpen <- false
+
+        struct (seen.Count, corrupt)
+
+    let private sendAll (socket: Socket) (destination: EndPoint) (lengths: int[]) (pauseEvery: int) =
+        let buffer: byte[] = Array.zeroCreate 65536
+
+        lengths
+        |> Array.iteri (fun number length ->
+            writeDatagram number (buffer.AsSpan(0, length))
+            socket.SendTo(buffer, 0, length, SocketFlags.None, destination) |> ignore
+
+            if number % pauseEvery = pauseEvery - 1 then
+                Thread.Sleep 1)
+
+    let private bursts = 32 // datagrams between pauses of a millisecond, so that no queue overflows
+    let private silenceMs = 1000
+
+    /// Sends datagrams of these lengths (8 to 65507 bytes) from `sender` to `receiver`.
+    let udpOneWay (receiver: Listener) (sender: string) (lengths: int[]) : DatagramResult =
+        use receiving =
+            Netns.run receiver.Netns (fun () -> udpSocket (IPAddress.Parse receiver.Address))
+
+        let collecting =
+            Netns.start receiver.Netns (fun () -> collect receiving lengths.Length silenceMs (fun _ _ _ -> ()))
+
+        Netns.run sender (fun () ->
+            use socket = udpSocket IPAddress.Any
+            sendAll socket receiving.LocalEndPoint lengths bursts)
+
+        let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
+
+        { Sent = lengths.Length
+          Arrived = arrived
+          Corrupt = corrupt }
+
+    /// Sends datagrams of these lengths (8 to 65507 bytes) to `echo`, which sends each whole one back: both directions.
+    let udpEcho (echo: Listener) (sender: string) (lengths: int[]) : DatagramResult =
+        use echoing =
+            Netns.run echo.Netns (fun () -> udpSocket (IPAddress.Parse echo.Address))
+
+        let sendBack peer (datagram: byte[]) length =
+            echoing.SendTo(datagram, 0, length, SocketFlags.None, peer) |> ignore
+
+        let answering =
+            Netns.start echo.Netns (fun () -> collect echoing lengths.Length silenceMs sendBack)
+
+        use socket = Netns.run sender (fun () -> udpSocket IPAddress.Any)
+
+        let collecting =
+            Netns.start sender (fun () -> collect socket lengths.Length silenceMs (fun _ _ _ -> ()))
+
+        Netns.run sender (fun () -> sendAll socket echoing.LocalEndPoint lengths bursts)
+        let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
+        let struct (_, corruptThere) = answering.GetAwaiter().GetResult()
+
+        { Sent = lengths.Length
+          Arrived = arrived
+          Corrupt = corrupt + corruptThere }
+
+    /// Sends `count` ICMP echo requests of `length` payload bytes, 50 ms apart; the number of answers.
+    let ping (netns: string) (address: string) (count: int) (length: int) : int =
+        let arguments =
+            [ "netns"; "exec"; netns; "ping"; "-n"; "-q"; "-i"; "0.05"; "-W"; "1" ]
+            @ [ "-c"; string count; "-s"; string length; address ]
+
+        match Shell.tryRun "ip" arguments with
+        | struct ((0 | 1), output, _) ->
+            let received = RegularExpressions.Regex.Match(output, @"(\d+) received")
+            int received.Groups[1].Value
+        | struct (_, _, errors) -> raise (LabException $"ping {address}: {errors.Trim()}")

@@ -1,0 +1,108 @@
+using System.Buffers.Binary;
+using System.Net;
+using System.Net.Sockets;
+using System.Text;
+using Lightway.Client;
+using Lightway.Hosting;
+using Lightway.Options;
+using Lightway.Protocol;
+using Lightway.Tunnel;
+using Lightway.Tunnel.Loop;
+using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Tun;
+using Lightway.Tunnel.Udp;
+using Microsoft.Extensions.Logging;
+using KeyShare = Lightway.Tunnel.Tls.KeyShare;
+
+const int Failed = 1;
+const int BadConfiguration = 2;
+
+var outcome = ClientOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
+switch (outcome.Kind)
+{
+    case OutcomeKind.Help or OutcomeKind.Version:
+        Console.WriteLine(outcome.Text);
+        return 0;
+    case OutcomeKind.Error:
+        Console.Error.WriteLine(outcome.Text);
+        return BadConfiguration;
+}
+
+var options = outcome.Options;
+using var logging = Logging.Create(LogFormat.Full, options.LogLevel);
+var log = logging.CreateLogger("lightway-client");
+foreach (var warning in outcome.Warnings)
+{
+    ProgramLog.Warning(log, warning);
+}
+try
+{
+    FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
+    return Connect(options, log);
+}
+catch (ConfigurationException error)
+{
+    Console.Error.WriteLine(error.Message);
+    return BadConfiguration;
+}
+catch (Exception error) when (error is IOException or UnauthorizedAccessException or TlsException or SocketException)
+{
+    ProgramLog.Fatal(log, error.Message);
+    return Failed;
+}
+
+static int Connect(ClientOptions options, ILogger log)
+{
+    const int tunMtu = 1350; // the reference client's
+    ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
+    var server = new IPEndPoint(Resolve(options.ServerHost), options.ServerPort);
+    var ca = options.CaCertIsInline ? Encoding.UTF8.GetBytes(options.CaCert) : File.ReadAllBytes(options.CaCert);
+    using var tls = DtlsContext.ForClient(
+        ca,
+        options.ServerDn,
+        options.Cipher == TlsCipher.ChaCha20,
+        options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024
+    );
+    var tun = TunQueue.Open(options.TunName, offload: false);
+    Interface.SetMtu(tun.Name, tunMtu);
+    Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
+    Interface.SetUp(tun.Name);
+    var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
+    var socket = UdpSocket.Bind(
+        new IPEndPoint(any, 0),
+        Math.Max(options.SendBuffer, options.ReceiveBuffer),
+        options.Fwmark
+    );
+    using var worker = new Worker(tun, socket, maxSegments: 1, log);
+    using var session = new ClientSession(
+        new ConnectionSettings
+        {
+            Role = Role.Client,
+            OutsideMtu = options.OutsideMtu,
+            EnableExpresslane = options.EnableExpresslane,
+            ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
+            KeepaliveIntervalMs = (long)options.KeepaliveInterval.TotalMilliseconds,
+            KeepaliveTimeoutMs = (long)options.KeepaliveTimeout.TotalMilliseconds,
+            KeepaliveContinuous = options.KeepaliveContinuous,
+            Credentials = AuthRequestModule.userPassword(options.User, options.Password),
+        },
+        worker,
+        tls,
+        new InsideAddresses(Number(options.TunLocalIp), Number(options.TunDnsIp)),
+        new PeerAddress(server),
+        log
+    );
+    worker.Attach(session);
+    using var routes = Routes.Install(options.RouteMode, server.Address, tun.Name, options.TunPeerIp, options.TunDnsIp);
+    using var signals = new StopSignals(worker.Stop);
+    session.Start();
+    worker.Run();
+    return session.Ended is null ? 0 : Failed;
+}
+
+static IPAddress Resolve(string host) =>
+    IPAddress.TryParse(host, out var address) ? address
+    : Dns.GetHostAddresses(host) is [var first, ..] ? first
+    : throw new IOException($"server '{host}' has no address");
+
+static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());

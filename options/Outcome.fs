@@ -1,0 +1,60 @@
+namespace Lightway.Options
+
+open System
+open System.Collections.Generic
+open System.Net
+
+/// What the command line asks for.
+type OutcomeKind =
+    /// Start with `Options`; log `Warnings` first.
+    | Run = 0
+    /// Write a set-up as `Init` says (server only).
+    | Init = 1
+    /// Print `Text` and exit with 0.
+    | Help = 2
+    /// Print `Text` and exit with 0.
+    | Version = 3
+    /// Print `Text` (one line) to standard error and exit with 2.
+    | Error = 4
+
+/// What `lightway-server init` was asked to write; valid by construction.
+[<NoComparison>]
+type InitOptions =
+    {
+        /// Where to write; must not exist or be empty.
+        Directory: string
+        /// Name or address, without brackets, under which clients reach the server.
+        ServerHost: string
+        /// UDP port, 1 to 65535, for both sides.
+        ServerPort: int
+        User: string
+        /// DNS name in the server's certificate, checked by the client (`server_dn`).
+        ServerName: string
+        /// Prefix from /8 to /28.
+        IpPool: IPNetwork
+    }
+
+/// Result of reading flags, environment and file. Only the members that `Kind` names hold a value.
+[<Sealed>]
+type ParseOutcome<'Options>
+    internal
+    (kind: OutcomeKind, ?options: 'Options, ?init: InitOptions, ?text: string, ?warnings: IReadOnlyList<string>) =
+    let need what value =
+        match value with
+        | Some value -> value
+        | None -> raise (InvalidOperationException $"an outcome of kind {kind} has no {what}")
+
+    member _.Kind = kind
+
+    /// Raises InvalidOperationException unless Kind is Run.
+    member _.Options: 'Options = need "options" options
+
+    /// Raises InvalidOperationException unless Kind is Init.
+    member _.Init: InitOptions = need "init options" init
+
+    /// Raises InvalidOperationException unless Kind is Help, Version or Error.
+    member _.Text: string = need "text" text
+
+    /// One line each; empty unless Kind is Run.
+    member _.Warnings: IReadOnlyList<string> =
+        defaultArg warnings (Array.empty<string> :> IReadOnlyList<string>)

@@ -1,0 +1,313 @@
+namespace Lightway.Options
+
+open System
+open System.Buffers.Binary
+open System.Collections.Generic
+open System.Net
+open Argu
+
+/// The addresses served to clients that connected to one local address.
+[<NoComparison>]
+type IpMapEntry =
+    { LocalAddress: IPAddress
+      Pool: IPNetwork }
+
+/// What the server runs with: checked, with every default filled in.
+[<NoComparison>]
+type ServerOptions =
+    {
+        ConfigFile: string
+        Mode: TransportMode
+        BindAddress: IPEndPoint
+        ServerCert: string
+        ServerKey: string
+        UserDb: string
+        TokenRsaPubKeyPem: string | null
+        TunName: string | null
+        TunIp: IPAddress | null
+        /// Prefix from /8 to /30.
+        IpPool: IPNetwork
+        /// A file, when the map is not written out in the configuration.
+        IpMapFile: string | null
+        IpMap: IReadOnlyList<IpMapEntry>
+        RandomizeIpPool: bool
+        LightwayClientIp: IPAddress
+        LightwayServerIp: IPAddress
+        LightwayDnsIp: IPAddress
+        EnableExpresslane: bool
+        ExpresslaneKeysRotationInterval: TimeSpan
+        KeyUpdateInterval: TimeSpan
+        EnablePqc: bool
+        ConnectionAgeExpirationInterval: TimeSpan
+        StatisticsReportingInterval: TimeSpan
+        MetricsFile: string | null
+        ProxyProtocol: bool
+        /// Bytes, for SO_SNDBUF and SO_RCVBUF.
+        UdpBufferSize: int
+        EnableBatchReceive: bool
+        EnableBatchSend: bool
+        EnableTunOffload: bool
+        /// Segments in one UDP GSO send, 1 to 64.
+        GsoMaxSegments: int
+        DisableTunTso: bool
+        DisableUdpGso: bool
+        EnableTunIouring: bool
+        IouringEntryCount: int
+        IouringSqpollIdleTime: TimeSpan
+        LogFormat: LogFormat
+        LogLevel: LogLevel
+        AcceptUnknowns: bool
+        TlsDebug: bool
+    }
+
+    /// Addresses that the pool never hands out.
+    member this.ReservedAddresses: IReadOnlyList<IPAddress> =
+        [| this.LightwayClientIp
+           this.LightwayServerIp
+           this.LightwayDnsIp
+           match this.TunIp with
+           | null -> ()
+           | address -> address |]
+
+module private ServerReading =
+    let private notServed = "not served yet by this build; it has no effect"
+
+    let private notServedKeys =
+        [ for key in
+              [ "token_rsa_pub_key_pem"
+                "ip_map"
+                "proxy_protocol"
+                "enable_batch_receive"
+                "enable_batch_send"
+                "enable_tun_iouring"
+                "iouring_entry_count"
+                "iouring_sqpoll_idle_time"
+                "tls_debug" ] -> key, notServed ]
+
+    let parser =
+        ArgumentParser.Create<ServerArgument>(
+            programName = "lightway-server",
+            helpTextMessage = ServerArgument.help,
+            usageStringCharacterWidth = Flags.Width
+        )
+
+    let names =
+        { EnvironmentPrefix = "LW_SERVER_"
+          Keys = (Flags.keys parser).Remove "version"
+          FileOnly = Set.empty
+          NotServed = notServedKeys }
+
+    let private ipMap (reader: Reader) : (string | null) * IpMapEntry list =
+        match reader.TryFind "ip_map" with
+        | Some { Node = Node.Table entries } ->
+            null,
+            [ for entry in entries do
+                  let address =
+                      Value.ipv4 entry.Key
+                      |> Result.mapError (fun allowed ->
+                          $"ip_map: \"{entry.Key}\" is not valid; allowed: {allowed} ({entry.Source.Describe()})")
+
+                  { LocalAddress = reader.Accept(address, IPAddress.None)
+                    Pool = reader.Accept(reader.Scalar(entry, Value.ipv4Network 1 32), IPNetwork()) } ]
+        | _ -> reader.ReadOrNull<string>("ip_map", Value.nonEmpty "a file path"), []
+
+    let private bits (address: IPAddress) =
+        BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(address.GetAddressBytes()))
+
+    /// Addresses of the pool that are left for clients.
+    let private freeAddresses (options: ServerOptions) : int64 =
+        let hosts = (1L <<< (32 - options.IpPool.PrefixLength)) - 2L
+        let first = int64 (bits options.IpPool.BaseAddress) + 1L
+
+        let reserved =
+            options.ReservedAddresses
+            |> Seq.map (bits >> int64)
+            |> Seq.distinct
+            |> Seq.filter (fun address -> address >= first && address < first + hosts)
+            |> Seq.length
+
+        hosts - int64 reserved
+
+    let private checkCombinations (reader: Reader) (options: ServerOptions) : unit =
+        if options.EnableExpresslane && options.Mode = TransportMode.Tcp then
+            reader.Reject("enable_expresslane", "true", "needs mode: udp")
+
+        if options.Mode = TransportMode.Tcp then
+            reader.Reject("mode", "tcp", "is not served yet: this build serves udp only; write mode: udp")
+
+        if options.ProxyProtocol then
+            reader.Reject("proxy_protocol", "true", "needs mode: tcp; a datagram carries no PROXY header")
+
+        if options.EnableBatchSend && options.EnableTunOffload then
+            reader.Reject("enable_batch_send", "true", "cannot stand together with enable_tun_offload: true")
+
+        if freeAddresses options < 1L then
+            reader.Reject(
+                "ip_pool",
+                string options.IpPool,
+                "has no address left after the reserved ones; allowed: a larger network"
+            )
+
+    let private userDb (reader: Reader) : string =
+        match reader.TryFind "user_db", reader.TryFind "token_rsa_pub_key_pem" with
+        | Some _, _ -> reader.Read("user_db", Value.nonEmpty "a file path", "")
+        | None, None -> reader.Accept(Error "user_db: missing; name a file of user:hash lines (htpasswd format)", "")
+        | None, Some token ->
+            reader.Accept(
+                Error
+                    $"user_db: missing; tokens ({token.Source.Describe()}) are not served yet, so a password file is needed",
+                ""
+            )
+
+    let read (configFile: string) (getEnv: Func<string, string | null>) (reader: Reader) : ServerOptions =
+        let path key fallback =
+            reader.Read(key, Value.nonEmpty "a file path", fallback)
+
+        let ip key (fallback: string) =
+            reader.Read(key, Value.ipv4, IPAddress.Parse fallback)
+
+        let interval key (fallback: float) =
+            reader.Read(key, Value.positiveDuration, TimeSpan.FromSeconds fallback)
+
+        let ipMapFile, ipMap = ipMap reader
+
+        let options =
+            { ConfigFile = configFile
+              Mode = reader.Read("mode", Value.mode, TransportMode.Tcp)
+              BindAddress = reader.Read("bind_address", Value.endPoint, IPEndPoint(IPAddress.Any, 27690))
+              ServerCert = path "server_cert" "./server.crt"
+              ServerKey = path "server_key" "./server.key"
+              UserDb = userDb reader
+              TokenRsaPubKeyPem = reader.ReadOrNull<string>("token_rsa_pub_key_pem", Value.nonEmpty "a file path")
+              TunName = reader.ReadOrNull<string>("tun_name", Value.interfaceName)
+              TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
+              IpPool = reader.Read("ip_pool", Value.ipv4Network 8 30, IPNetwork.Parse "10.125.0.0/16")
+              IpMapFile = ipMapFile
+              IpMap = Array.ofList ipMap
+              RandomizeIpPool = reader.Bool("randomize_ippool", true)
+              LightwayClientIp = ip "lightway_client_ip" "10.125.0.5"
+              LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"
+              LightwayDnsIp = ip "lightway_dns_ip" "10.125.0.1"
+              EnableExpresslane = reader.Bool("enable_expresslane", false)
+              ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
+              KeyUpdateInterval = interval "key_update_interval" 900.
+              EnablePqc = reader.Bool("enable_pqc", false)
+              ConnectionAgeExpirationInterval = interval "connection_age_expiration_interval" 60.
+              StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
+              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
+              ProxyProtocol = reader.Bool("proxy_protocol", false)
+              UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
+              EnableBatchReceive = reader.Bool("enable_batch_receive", false)
+              EnableBatchSend = reader.Bool("enable_batch_send", false)
+              EnableTunOffload = reader.Bool("enable_tun_offload", false)
+              GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
+              DisableTunTso = reader.Bool("disable_tun_tso", false)
+              DisableUdpGso = reader.Bool("disable_udp_gso", false)
+              EnableTunIouring = reader.Bool("enable_tun_iouring", false)
+              IouringEntryCount = reader.Read("iouring_entry_count", Value.int32 1 32768, 1024)
+              IouringSqpollIdleTime =
+                reader.Read("iouring_sqpoll_idle_time", Value.duration, TimeSpan.FromMilliseconds 100L)
+              LogFormat = reader.Read("log_format", Value.logFormat, LogFormat.Full)
+              LogLevel = Layers.logLevel names getEnv reader
+              AcceptUnknowns = reader.Bool("accept_unknowns", false)
+              TlsDebug = reader.Bool("tls_debug", false) }
+
+        if reader.Error.IsNone then
+            checkCombinations reader options
+
+        options
+
+
+/// Reads `lightway-server init`.
+module private InitReading =
+    let private userName: Parser<string> =
+        fun text ->
+            if
+                text = ""
+                || text.Length > 50
+                || text |> Seq.exists (fun c -> c = ':' || Char.IsControl c || c > '~')
+            then
+                Error "a user name of 1 to 50 ASCII characters without ':'"
+            else
+                Ok text
+
+    let private dnsName: Parser<string> =
+        fun text ->
+            if Uri.CheckHostName text = UriHostNameType.Dns && text.Length <= 64 && text.Trim('.').Contains '.' then
+                Ok text
+            else
+                Error "a fully qualified DNS name of at most 64 characters such as vpn.example.com"
+
+    /// Control characters would break out of the comments of the files that name the directory.
+    let private directory: Parser<string> =
+        fun text ->
+            if String.IsNullOrWhiteSpace text || Seq.exists Char.IsControl text then
+                Error "a directory without control characters in its name"
+            else
+                Ok text
+
+    let read (results: ParseResults<InitArgument>) : ParseOutcome<ServerOptions> =
+        let given flag value =
+            { Key = flag
+              Node = Node.Scalar value
+              Source = Source.Flag("--" + flag) }
+
+        let reader =
+            Reader(
+                Map
+                    [ for argument in results.GetAllResults() do
+                          match argument with
+                          | InitArgument.Directory value -> "directory", given "directory" value
+                          | InitArgument.Address value -> "address", given "address" value
+                          | InitArgument.User value -> "user", given "user" value
+                          | InitArgument.Server_Name value -> "server-name", given "server-name" value
+                          | InitArgument.Ip_Pool value -> "ip-pool", given "ip-pool" value ]
+            )
+
+        if reader.TryFind("directory").IsNone then
+            reader.Refuse "init: missing the directory to write; allowed: lightway-server init DIR"
+
+        let struct (host, port) =
+            reader.Read("address", Value.hostPort, struct ("127.0.0.1", 27690))
+
+        let options =
+            { Directory = reader.Read("directory", directory, "")
+              ServerHost = host
+              ServerPort = port
+              User = reader.Read("user", userName, "lightway")
+              ServerName = reader.Read("server-name", dnsName, "server.lightway.internal")
+              IpPool = reader.Read("ip-pool", Value.ipv4Network 8 28, IPNetwork.Parse "10.125.0.0/16") }
+
+        match reader.Error with
+        | Some message -> CommandLine.error message
+        | None -> ParseOutcome(OutcomeKind.Init, init = options)
+
+    let tryCommand (results: ParseResults<ServerArgument>) : ParseOutcome<ServerOptions> option =
+        results.GetAllResults()
+        |> List.tryPick (fun argument ->
+            match argument with
+            | ServerArgument.Version -> Some(CommandLine.version "lightway-server")
+            | ServerArgument.Init arguments when arguments.IsUsageRequested ->
+                Some(ParseOutcome(OutcomeKind.Help, text = arguments.Parser.PrintUsage()))
+            | ServerArgument.Init arguments -> Some(read arguments)
+            | _ -> None)
+
+type ServerOptions with
+
+    /// Reads flags, environment and YAML file. `getEnv` gives null for a variable that is not set; `readFile` gives a
+    /// file's text or raises IOException or UnauthorizedAccessException. Nothing else is touched, and bad input never
+    /// raises: see `ParseOutcome.Kind`.
+    static member Parse
+        (argv: string[], getEnv: Func<string, string | null>, readFile: Func<string, string>)
+        : ParseOutcome<ServerOptions> =
+        CommandLine.run
+            { Name = "lightway-server"
+              Parser = ServerReading.parser
+              Names = ServerReading.names
+              Help = ServerArgument.help
+              Headings = ServerArgument.headings
+              TryCommand = InitReading.tryCommand
+              Read = ServerReading.read }
+            argv
+            getEnv
+            readFile

@@ -1,0 +1,294 @@
+namespace Lightway.Options
+
+open System
+open System.Collections.Generic
+open System.Globalization
+open System.IO
+open System.Net
+
+/// Which transport carries the tunnel.
+type TransportMode =
+    | Tcp = 0
+    | Udp = 1
+
+type LogLevel =
+    | Trace = 0
+    | Debug = 1
+    | Info = 2
+    | Warn = 3
+    | Error = 4
+    | Off = 5
+
+type LogFormat =
+    | Full = 0
+    | Compact = 1
+    | Pretty = 2
+    | Json = 3
+
+/// From the text of one option to its value. `Error` says what is allowed, to stand behind "allowed: ".
+/// Law: a parser never raises.
+type internal Parser<'T> = string -> Result<'T, string>
+
+[<RequireQualifiedAccess>]
+module internal Value =
+    let private whole (low: bigint) (high: bigint) (text: string) : bigint voption =
+        let parsed, value =
+            if text.StartsWith("0x", StringComparison.OrdinalIgnoreCase) then
+                // The leading 0 keeps the highest digit from being read as a sign.
+                bigint.TryParse("0" + text.Substring 2, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture)
+            else
+                bigint.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture)
+
+        if parsed && low <= value && value <= high then
+            ValueSome value
+        else
+            ValueNone
+
+    let text: Parser<string> = Ok
+
+    /// A path or name that must not be empty.
+    let nonEmpty what : Parser<string> =
+        fun text ->
+            if String.IsNullOrWhiteSpace text then
+                Error $"{what} (it is empty)"
+            else
+                Ok text
+
+    let boolean: Parser<bool> =
+        fun text ->
+            match text.ToLowerInvariant() with
+            | "true"
+            | "yes"
+            | "on"
+            | "1" -> Ok true
+            | "false"
+            | "no"
+            | "off"
+            | "0" -> Ok false
+            | _ -> Error "true or false"
+
+    /// A whole number, decimal or 0x…, from `low` to `high`, both included.
+    let number (low: int64) (high: int64) : Parser<int64> =
+        fun text ->
+            match whole (bigint low) (bigint high) text with
+            | ValueSome value -> Ok(int64 value)
+            | ValueNone -> Error $"a whole number from {low} to {high}"
+
+    let int32 (low: int) (high: int) : Parser<int> =
+        fun text -> number (int64 low) (int64 high) text |> Result.map int
+
+    /// One of a few words, in lower case.
+    let oneOf (choices: (string * 'T) list) : Parser<'T> =
+        fun text ->
+            match choices |> List.tryFind (fun (name, _) -> name = text) with
+            | Some(_, value) -> Ok value
+            | None -> choices |> List.map fst |> String.concat ", " |> Error
+
+    let mode: Parser<TransportMode> =
+        oneOf [ "tcp", TransportMode.Tcp; "udp", TransportMode.Udp ]
+
+    let logLevel: Parser<LogLevel> =
+        oneOf
+            [ "trace", LogLevel.Trace
+              "debug", LogLevel.Debug
+              "info", LogLevel.Info
+              "warn", LogLevel.Warn
+              "error", LogLevel.Error
+              "off", LogLevel.Off ]
+
+    let logFormat: Parser<LogFormat> =
+        oneOf
+            [ "full", LogFormat.Full
+              "compact", LogFormat.Compact
+              "pretty", LogFormat.Pretty
+              "json", LogFormat.Json ]
+
+    let ipv4: Parser<IPAddress> =
+        fun text ->
+            match IPAddress.TryParse text with
+            // IPAddress also takes "1", "0x7f.1" and the like: only the form it prints is what an operator meant.
+            | true, NonNull address when address.ToString() = text && address.GetAddressBytes().Length = 4 -> Ok address
+            | _ -> Error "an IPv4 address such as 10.125.0.1"
+
+    let endPoint: Parser<IPEndPoint> =
+        fun text ->
+            let allowed = Error "address:port such as 0.0.0.0:27690 or [::]:27690"
+
+            match IPEndPoint.TryParse text with
+            // TryParse takes a missing port for 0; a port of 0 would bind to a random one, which no client could know.
+            | true, NonNull value when value.Port <> 0 ->
+                match value.Address.AddressFamily with
+                | Sockets.AddressFamily.InterNetwork when not (text.StartsWith($"{value.Address}:")) -> allowed
+                | _ -> Ok value
+            | _ -> allowed
+
+    /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets (which are taken off).
+    let hostPort: Parser<struct (string * int)> =
+        fun text ->
+            let colon = text.LastIndexOf ':'
+
+            let port =
+                if colon < 0 then
+                    ValueNone
+                else
+                    whole 1I 65535I (text.Substring(colon + 1))
+
+            let host = text.Substring(0, max colon 0)
+            let isLiteral = host.StartsWith '[' && host.EndsWith ']'
+            let bare = host.Trim('[', ']')
+
+            match port, Uri.CheckHostName bare with
+            | ValueSome port, UriHostNameType.IPv6 when isLiteral -> Ok struct (bare, int port)
+            | ValueSome port, (UriHostNameType.Dns | UriHostNameType.IPv4) when bare = host ->
+                Ok struct (bare, int port)
+            | _ -> Error "host:port such as vpn.example.com:27690, 192.0.2.1:27690 or [2001:db8::1]:27690"
+
+    /// An IPv4 network whose prefix is from `shortest` to `longest` bits; host bits are cleared.
+    let ipv4Network (shortest: int) (longest: int) : Parser<IPNetwork> =
+        fun text ->
+            let slash = text.IndexOf '/'
+            let address = ipv4 (text.Substring(0, max slash 0))
+
+            match address, whole (bigint shortest) (bigint longest) (text.Substring(slash + 1)) with
+            | Ok address, ValueSome length ->
+                let length = int length
+                let bytes = address.GetAddressBytes()
+                let mask = uint32 (UInt32.MaxValue <<< (32 - length)) // length is at least 1: the shift is at most 31
+
+                let bits =
+                    Buffers.Binary.BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan bytes) &&& mask
+
+                Buffers.Binary.BinaryPrimitives.WriteUInt32BigEndian(Span bytes, bits)
+                Ok(IPNetwork(IPAddress(ReadOnlySpan bytes), length))
+            | _ -> Error $"an IPv4 network such as 10.125.0.0/16, with a prefix from /{shortest} to /{longest}"
+
+    /// Name of a network interface: 15 bytes at most (IFNAMSIZ of linux/if.h less the NUL), no slash, no white space.
+    let interfaceName: Parser<string> =
+        fun text ->
+            let isBad character =
+                Char.IsWhiteSpace character || Char.IsControl character || character = '/' || character > '~'
+
+            if text = "" || text.Length > 15 || text = "." || text = ".." || String.exists isBad text then
+                Error "an interface name of 1 to 15 ASCII characters without '/' and white space"
+            else
+                Ok text
+
+    /// Number, optional fraction and unit: the words that durations and sizes are made of.
+    let private quantity (text: string) : (decimal * string * string) voption =
+        let text = text.TrimStart()
+
+        let isNumber character =
+            Char.IsAsciiDigit character || character = '.'
+
+        let digits = text |> Seq.takeWhile isNumber |> Seq.length
+        let rest = text.Substring(digits).TrimStart()
+        let letters = rest |> Seq.takeWhile Char.IsAsciiLetter |> Seq.length
+
+        match
+            Decimal.TryParse(text.Substring(0, digits), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture)
+        with
+        | true, value -> ValueSome(value, rest.Substring(0, letters), rest.Substring letters)
+        | _ -> ValueNone
+
+    let private nanoseconds (unit: string) : decimal voption =
+        match unit with
+        | "ns"
+        | "nsec"
+        | "nanos" -> ValueSome 1m
+        | "us"
+        | "usec"
+        | "micros" -> ValueSome 1_000m
+        | "ms"
+        | "msec"
+        | "millis" -> ValueSome 1_000_000m
+        | "s"
+        | "sec"
+        | "secs"
+        | "second"
+        | "seconds" -> ValueSome 1_000_000_000m
+        | "m"
+        | "min"
+        | "mins"
+        | "minute"
+        | "minutes" -> ValueSome 60_000_000_000m
+        | "h"
+        | "hr"
+        | "hrs"
+        | "hour"
+        | "hours" -> ValueSome 3_600_000_000_000m
+        | "d"
+        | "day"
+        | "days" -> ValueSome 86_400_000_000_000m
+        | "w"
+        | "wk"
+        | "wks"
+        | "week"
+        | "weeks" -> ValueSome 604_800_000_000_000m
+        | _ -> ValueNone
+
+    /// Durations from here on are refused: they fit every timer and every sum with a clock.
+    let private maxNanoseconds = 3_155_760_000_000_000_000m // 100 years
+
+    /// `15m`, `1h 30m`, `500ms`: whole numbers with a unit from ns to w, added up. A lone `0` is allowed.
+    /// The value is cut to 100 ns, the resolution of TimeSpan.
+    let duration: Parser<TimeSpan> =
+        fun text ->
+            let allowed =
+                Error "a duration with its units, such as 15m, 1h 30m or 500ms (units ns, us, ms, s, m, h, d, w)"
+
+            let rec add (total: decimal) (rest: string) =
+                if total > maxNanoseconds then
+                    allowed
+                elif String.IsNullOrWhiteSpace rest then
+                    Ok(TimeSpan.FromTicks(int64 (total / 100m)))
+                else
+                    match quantity rest with
+                    | ValueSome(value, unit, rest) when value <= maxNanoseconds && value = Decimal.Truncate value ->
+                        match nanoseconds unit with
+                        | ValueSome scale -> add (total + value * scale) rest
+                        | ValueNone -> allowed
+                    | _ -> allowed
+
+            if text.Trim() = "0" then Ok TimeSpan.Zero
+            elif String.IsNullOrWhiteSpace text then allowed
+            else add 0m text
+
+    /// A duration of at least one millisecond, the resolution of the timers.
+    let positiveDuration: Parser<TimeSpan> =
+        fun text ->
+            match duration text with
+            | Ok value when value < TimeSpan.FromMilliseconds 1L -> Error "a duration of at least 1ms"
+            | result -> result
+
+    let private bytesOf (unit: string) : decimal voption =
+        match unit.ToLowerInvariant() with
+        | ""
+        | "b" -> ValueSome 1m
+        | "k"
+        | "kb" -> ValueSome 1e3m
+        | "m"
+        | "mb" -> ValueSome 1e6m
+        | "g"
+        | "gb" -> ValueSome 1e9m
+        | "ki"
+        | "kib" -> ValueSome 1024m
+        | "mi"
+        | "mib" -> ValueSome 1_048_576m
+        | "gi"
+        | "gib" -> ValueSome 1_073_741_824m
+        | _ -> ValueNone
+
+    /// `1500`, `15 MiB`, `8MB`, `1.5k`: bytes, from 1 to 2^31-1 (what a socket option can hold).
+    let byteSize: Parser<int> =
+        fun text ->
+            let limit = decimal Int32.MaxValue
+
+            let bytes =
+                match quantity text with
+                | ValueSome(value, unit, rest) when value <= limit && String.IsNullOrWhiteSpace rest ->
+                    bytesOf unit |> ValueOption.map (fun scale -> Decimal.Truncate(value * scale))
+                | _ -> ValueNone
+
+            match bytes with
+            | ValueSome bytes when bytes >= 1m && bytes <= limit -> Ok(int bytes)
+            | _ -> Error "a size from 1 B to 2 GiB, such as 1500, 64 KiB, 8MB or 15 MiB"

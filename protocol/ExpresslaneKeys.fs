@@ -1,0 +1,382 @@
+namespace Lightway.Protocol
+
+open System
+
+/// Where one end stands in the key exchange.
+type ExpresslaneStatus =
+    /// Switched off at this end, for good.
+    | Disabled = 0
+    /// A server that knows nothing about its client yet.
+    | WaitingForClient = 1
+    /// No exchange finished, or the last one failed: packets go through DTLS.
+    | Inactive = 2
+    /// Own key acknowledged, peer's key known.
+    | Active = 3
+    /// Given up for the rest of the connection.
+    | Degraded = 4
+
+/// One end's keys and offers. Keys are 32 bytes or null, never all zero. Immutable: key arrays must not be written to.
+[<NoComparison; ReferenceEquality>]
+type ExpresslaneState =
+    {
+        Role: Role
+        Status: ExpresslaneStatus
+        /// Version of the additional data: 1 or 2; 0 before the peer told its own (sealed like 1).
+        Version: byte
+        /// Seals. Null before the peer acknowledged one.
+        SelfKey: byte[]
+        /// Opens.
+        PeerKey: byte[]
+        /// Opens what `PeerKey` does not: stragglers of a rotation.
+        PreviousPeerKey: byte[]
+        /// When `timer` is due, in ms; `Int64.MaxValue` when nothing waits.
+        TimerAt: int64
+        /// From when on inside traffic must call `insideTraffic`, in ms; `Int64.MaxValue` for never.
+        RotateAt: int64
+        /// Key to seal with once the peer acknowledges it; kept for the next offer when this one finds no answer.
+        StagedKey: byte[]
+        /// Own config without an answer, repeated byte for byte.
+        Unanswered: ValueOption<ExpresslaneConfig>
+        Retransmissions: int
+        /// Counter of the last own config.
+        Counter: uint64
+        /// Highest counter of the peer's configs: what comes later with a lower one is out of date.
+        PeerCounter: uint64
+        RotationIntervalMs: int64
+        /// The connection's protocol version has Expresslane.
+        Allowed: bool
+        Health: ExpresslaneHealth
+    }
+
+    /// Inside packets go out as Expresslane packets, and keepalives carry counters.
+    member this.Ready: bool =
+        this.Status = ExpresslaneStatus.Active && not (isNull this.SelfKey) && not (isNull this.PeerKey)
+
+/// What one step asks for: first send the acknowledgement, then the offer.
+[<Struct; NoComparison; NoEquality>]
+type ExpresslaneStep =
+    {
+        State: ExpresslaneState
+        Ack: ValueOption<ExpresslaneConfig>
+        /// A new config or a repeated one.
+        Offer: ValueOption<ExpresslaneConfig>
+        /// `SelfKey` is another than before.
+        SelfKeyChanged: bool
+        /// `PeerKey` or `PreviousPeerKey` is another than before.
+        PeerKeyChanged: bool
+    }
+
+/// The Expresslane key exchange of either end. Each end makes the key that it seals with, offers it in an
+/// ExpresslaneConfig frame until the peer acknowledges, and only then seals with it. `now` is in ms; `freshKey` is 32 random
+/// bytes in an array that the state may keep.
+/// Laws: whatever is lost, repeated or late, the peer can open what this end seals; both ends become ready once frames
+/// get through again and inside packets flow; the all-zero key never opens or seals anything; `Disabled` and `Degraded` are final.
+[<RequireQualifiedAccess>]
+module ExpresslaneKeys =
+    [<Literal>]
+    let private Never = Int64.MaxValue
+
+    [<Literal>]
+    let private LatestVersion = 2uy
+
+    [<Literal>]
+    let private RetransmissionUnitMs = 500L
+
+    [<Literal>]
+    let private MaxRetransmissions = 5
+
+    let private usable (key: byte[]) : byte[] =
+        if not (isNull key) && key.Length = Frame.KeySize && ReadOnlySpan(key).IndexOfAnyExcept 0uy >= 0 then
+            key
+        else
+            null
+
+    let private sameKey (a: byte[], b: byte[]) =
+        ReadOnlySpan(a).SequenceEqual(ReadOnlySpan b)
+
+    let private step (before: ExpresslaneState) (state: ExpresslaneState) ack offer : ExpresslaneStep =
+        { State = state
+          Ack = ack
+          Offer = offer
+          SelfKeyChanged = not (Object.ReferenceEquals(before.SelfKey, state.SelfKey))
+          PeerKeyChanged =
+            not (
+                Object.ReferenceEquals(before.PeerKey, state.PeerKey)
+                && Object.ReferenceEquals(before.PreviousPeerKey, state.PreviousPeerKey)
+            ) }
+
+    let private rest state = step state state ValueNone ValueNone
+
+    /// Wait before the repetition that follows `retransmissions` others, in ms: 500, 1000, 1500, ...
+    let retransmitAfter (retransmissions: int) : int64 =
+        RetransmissionUnitMs * int64 (1 + retransmissions)
+
+    /// Version to use with a peer that tells `version`: 1 when it says 1, else 2.
+    let negotiate (version: byte) : byte =
+        if version = 1uy then 1uy else LatestVersion
+
+    let private ownVersion state =
+        if state.Version = 0uy then LatestVersion else state.Version
+
+    let private send (state: ExpresslaneState) enabled key now : ExpresslaneState =
+        let config =
+            { Version = ownVersion state
+              Enabled = enabled
+              Ack = false
+              Counter = state.Counter + 1UL
+              Key = key }
+
+        { state with
+            Counter = config.Counter
+            Unanswered = ValueSome config
+            Retransmissions = 0
+            TimerAt = now + retransmitAfter 0
+            RotateAt = Never }
+
+    // Offers a key if the time has come: a new one, unless the peer may hold one that it never acknowledged. Offering that
+    // one again keeps "the peer's two keys include the one I seal with" true through any loss.
+    let private offerIfDue (state: ExpresslaneState, now: int64, freshKey: byte[]) : ExpresslaneState =
+        let key =
+            if isNull state.StagedKey then
+                usable freshKey
+            else
+                state.StagedKey
+
+        if now < state.RotateAt || isNull key then
+            state
+        else
+            send { state with StagedKey = key } true key now
+
+    let private activate (state: ExpresslaneState) : ExpresslaneState =
+        if state.Allowed && not (isNull state.SelfKey) && not (isNull state.PeerKey) then
+            { state with
+                Status = ExpresslaneStatus.Active }
+        else
+            state
+
+    let private nextRotation (state: ExpresslaneState, now: int64) =
+        if state.RotationIntervalMs > 0L then
+            now + state.RotationIntervalMs
+        else
+            Never
+
+    let private acknowledged (state: ExpresslaneState, config: ExpresslaneConfig, now: int64) : ExpresslaneState =
+        let settled =
+            { state with
+                Unanswered = ValueNone
+                Retransmissions = 0
+                TimerAt = Never }
+
+        if config.Counter <> state.Counter then
+            state
+        elif isNull state.StagedKey then // the answer to enabled=0, or a repeated answer
+            settled
+        else
+            activate
+                { settled with
+                    SelfKey = state.StagedKey
+                    StagedKey = null
+                    RotateAt = nextRotation (state, now) }
+
+    // The peer will not have it again in this connection: no further offers.
+    let private refused (state: ExpresslaneState) : ExpresslaneState =
+        { state with
+            Status =
+                if state.Status = ExpresslaneStatus.Disabled then
+                    ExpresslaneStatus.Disabled
+                else
+                    ExpresslaneStatus.Inactive
+            Unanswered = ValueNone
+            StagedKey = null
+            TimerAt = Never
+            RotateAt = Never }
+
+    let private install (state: ExpresslaneState, key: byte[]) : ExpresslaneState =
+        let installed =
+            { state with
+                PreviousPeerKey = state.PeerKey
+                PeerKey = usable key }
+
+        match state.Status with
+        | ExpresslaneStatus.Disabled -> installed
+        | ExpresslaneStatus.Active when isNull installed.PeerKey ->
+            { installed with
+                Status = ExpresslaneStatus.Inactive }
+        | _ -> activate installed
+
+    // What an up-to-date config of the peer changes, besides the answer.
+    let private taken (state: ExpresslaneState, config: ExpresslaneConfig) : ExpresslaneState =
+        let known =
+            if state.Status <> ExpresslaneStatus.WaitingForClient then
+                state
+            else
+                { state with
+                    Status = ExpresslaneStatus.Inactive
+                    RotateAt = if state.Allowed then Int64.MinValue else Never }
+
+        if not config.Enabled then refused known
+        elif sameKey (config.Key, state.PeerKey) then known
+        else install (known, config.Key)
+
+    let private adopt (state: ExpresslaneState, version: byte, anySent: bool) : ExpresslaneState =
+        if anySent && state.Version <> 0uy then
+            state
+        else
+            { state with
+                Version = negotiate version }
+
+    /// An end before it is online. A stream connection, and one that must not use Expresslane, is created with
+    /// `enabled` false. An interval of 0 or less never rotates.
+    let create (role: Role, enabled: bool, rotationIntervalMs: int64) : ExpresslaneState =
+        { Role = role
+          Status =
+            match enabled, role with
+            | false, _ -> ExpresslaneStatus.Disabled
+            | true, Role.Server -> ExpresslaneStatus.WaitingForClient
+            | true, _ -> ExpresslaneStatus.Inactive
+          Version = 0uy
+          SelfKey = null
+          PeerKey = null
+          PreviousPeerKey = null
+          TimerAt = Never
+          RotateAt = Never
+          StagedKey = null
+          Unanswered = ValueNone
+          Retransmissions = 0
+          Counter = 0UL
+          PeerCounter = 0UL
+          RotationIntervalMs = rotationIntervalMs
+          Allowed = false
+          Health = ExpresslaneHealth.start }
+
+    /// The connection became online with protocol `version`: an enabled client makes its first offer. A second call does
+    /// nothing.
+    let online (state: ExpresslaneState, version: uint16, now: int64, freshKey: byte[]) : ExpresslaneStep =
+        let opened =
+            { state with
+                Allowed = version >= ProtocolVersion.V1_3
+                RotateAt =
+                    if version >= ProtocolVersion.V1_3 && state.Status = ExpresslaneStatus.Inactive then
+                        Int64.MinValue
+                    else
+                        Never }
+
+        if state.Allowed then
+            rest state
+        else
+            let next = offerIfDue (opened, now, freshKey)
+            step state next ValueNone next.Unanswered
+
+    // Tells the peer that this end gave up.
+    let private sendStop (state: ExpresslaneState, now: int64) : ExpresslaneState =
+        send state false (Array.zeroCreate Frame.KeySize) now
+
+    // A degraded end installs and acknowledges nothing. An offer shows that the peer did not hear it stop.
+    let private receivedInVain (state: ExpresslaneState, config: ExpresslaneConfig, now: int64) : ExpresslaneStep =
+        if config.Enabled && state.Unanswered.IsNone then
+            let next = sendStop (state, now)
+            step state next ValueNone next.Unanswered
+        else
+            rest state
+
+    /// A config came from the peer, while online. `anySent`: an Expresslane packet left already, so the version stays.
+    let configReceived
+        (state: ExpresslaneState, config: ExpresslaneConfig, anySent: bool, now: int64, freshKey: byte[])
+        : ExpresslaneStep =
+        let versioned = adopt (state, config.Version, anySent)
+
+        if config.Ack then
+            step state (acknowledged (versioned, config, now)) ValueNone ValueNone
+        elif state.Status = ExpresslaneStatus.Degraded then
+            receivedInVain (state, config, now)
+        elif config.Counter < state.PeerCounter then
+            rest state // overtaken by a later config, whose key is installed
+        else
+            let answered =
+                taken (
+                    { versioned with
+                        PeerCounter = config.Counter },
+                    config
+                )
+
+            let next = offerIfDue (answered, now, freshKey)
+
+            let ack =
+                { config with
+                    Ack = true
+                    Version = ownVersion next }
+
+            let offer =
+                if next.Counter = state.Counter then
+                    ValueNone
+                else
+                    next.Unanswered
+
+            step state next (ValueSome ack) offer
+
+    /// Call at `TimerAt`, or later: repeats the unanswered config, and gives it up after the fifth time.
+    let timer (state: ExpresslaneState, now: int64) : ExpresslaneStep =
+        if now < state.TimerAt then
+            rest state
+        elif state.Retransmissions < MaxRetransmissions then
+            let retransmissions = state.Retransmissions + 1
+
+            let next =
+                { state with
+                    Retransmissions = retransmissions
+                    TimerAt = now + retransmitAfter retransmissions }
+
+            step state next ValueNone state.Unanswered
+        else
+            let given =
+                { state with
+                    Unanswered = ValueNone
+                    TimerAt = Never }
+
+            let next =
+                if state.Status = ExpresslaneStatus.Degraded then
+                    given
+                else
+                    { given with
+                        Status = ExpresslaneStatus.Inactive
+                        RotateAt = now }
+
+            step state next ValueNone ValueNone
+
+    /// An inside packet is about to be sent: offers a key if one is due. Needed only from `RotateAt` on.
+    let insideTraffic (state: ExpresslaneState, now: int64, freshKey: byte[]) : ExpresslaneStep =
+        let next = offerIfDue (state, now, freshKey)
+
+        step
+            state
+            next
+            ValueNone
+            (if next.Counter = state.Counter then
+                 ValueNone
+             else
+                 next.Unanswered)
+
+    /// A keepalive reply (pong 0) came with `payload`; `sent` and `received` are own packet counts. Ignored unless ready.
+    /// Persistent loss ends Expresslane for this connection and tells the peer.
+    let pongReceived
+        (state: ExpresslaneState, payload: ReadOnlySpan<byte>, sent: uint64, received: uint64, now: int64)
+        : ExpresslaneStep =
+        if not state.Ready then
+            rest state
+        else
+            let struct (health, failed) =
+                ExpresslaneHealth.step (state.Health, payload, sent, received)
+
+            let judged = { state with Health = health }
+
+            if failed then
+                let degraded =
+                    { judged with
+                        Status = ExpresslaneStatus.Degraded
+                        SelfKey = null
+                        StagedKey = null }
+
+                let next = sendStop (degraded, now)
+                step state next ValueNone next.Unanswered
+            else
+                step state judged ValueNone ValueNone

@@ -1,0 +1,70 @@
+namespace Lightway.Protocol
+
+/// Which end of a connection.
+type Role =
+    | Server = 0
+    | Client = 1
+
+/// The first byte of a frame. Every other value is unknown (8, 9, 10, 11 and 13 are retired).
+type FrameKind =
+    | NoOp = 1uy
+    | Ping = 2uy
+    | Pong = 3uy
+    | AuthRequest = 4uy
+    | Data = 5uy
+    | AuthSuccess = 6uy
+    | AuthFailure = 7uy
+    | Goodbye = 12uy
+    | ServerConfig = 14uy
+    | DataFragment = 15uy
+    | EncodedData = 16uy
+    | EncodedDataFragment = 17uy
+    | EncodingRequest = 18uy
+    | EncodingResponse = 19uy
+    | ExpresslaneConfig = 20uy
+
+/// How parsing ended. `Insufficient` consumes nothing: append more bytes and try again.
+type FrameStatus =
+    | Ok = 0
+    | Insufficient = 1
+    | UnknownKind = 2
+    | FieldTooLarge = 3
+    | InvalidEnum = 4
+    /// Not UTF-8, or a text that is no IPv4 address where one must stand.
+    | InvalidString = 5
+    | InvalidBool = 6
+    | InvalidVersion = 7
+
+/// How a client proves who it is: the first byte of an auth request's body.
+type AuthMethod =
+    | UserPassword = 1uy
+    | Token = 2uy
+    | VersionedToken = 3uy
+    | Custom = 23uy
+
+/// What the server tells a client that it let in. Addresses are numbers: 10.0.0.1 is 0x0A000001.
+[<Struct>]
+type AuthSuccess =
+    {
+        /// The client's source address inside the tunnel.
+        LocalIp: uint32
+        PeerIp: uint32
+        DnsIp: uint32
+        /// Bytes of the server's TUN MTU; 0 when the text is no number that fits.
+        Mtu: int
+        Session: uint64
+    }
+
+/// One step of the Expresslane key exchange.
+[<Struct>]
+type ExpresslaneConfig =
+    {
+        /// 1 or 2; anything else is "unknown".
+        Version: byte
+        Enabled: bool
+        Ack: bool
+        /// Number of this offer in its sender's count, from 1.
+        Counter: uint64
+        /// 32 bytes; all zero means "no key".
+        Key: byte[]
+    }

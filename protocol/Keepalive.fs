@@ -1,0 +1,130 @@
+namespace Lightway.Protocol
+
+open System
+
+/// What the client's keepalive asks for.
+type KeepaliveAction =
+    | None = 0
+    /// Send a ping with id 0.
+    | SendPing = 1
+    /// The server is gone: end the connection.
+    | Close = 2
+
+/// Where the client's keepalive stands.
+type KeepalivePhase =
+    /// Asks for nothing: not online yet, or not continuous and nothing awaited.
+    | Inactive = 0
+    /// Will ping after an interval of silence.
+    | Waiting = 1
+    /// A ping is out.
+    | Pending = 2
+    /// Stopped until the network changes.
+    | Suspended = 3
+    /// Asked to end the connection; final.
+    | Closed = 4
+
+/// The client's keepalive: does the server still answer? Times are in ms.
+[<Struct>]
+type KeepaliveState =
+    private
+        { IntervalMs: int64
+          TimeoutMs: int64
+          Continuous: bool
+          CurrentPhase: KeepalivePhase
+          PingAt: int64
+          CloseAt: int64 } // Int64.MaxValue: not armed
+
+    /// Where it stands.
+    member this.Phase: KeepalivePhase = this.CurrentPhase
+
+    /// When `tick` is due, in ms; `Int64.MaxValue` for never.
+    member this.NextAt: int64 =
+        match this.CurrentPhase with
+        | KeepalivePhase.Waiting
+        | KeepalivePhase.Pending -> min this.PingAt this.CloseAt
+        | _ -> Int64.MaxValue
+
+/// Laws: when all is silent a ping goes out every interval; the connection closes one timeout after the first ping that
+/// nothing answered; any frame from the server calls that off; `Close` is asked for once.
+[<RequireQualifiedAccess>]
+module Keepalive =
+    [<Literal>]
+    let private Never = Int64.MaxValue
+
+    /// Before the connection is online. Without `continuous` it pings only after a change of network.
+    let create (intervalMs: int64, timeoutMs: int64, continuous: bool, now: int64) : KeepaliveState =
+        { IntervalMs = intervalMs
+          TimeoutMs = timeoutMs
+          Continuous = continuous
+          CurrentPhase = KeepalivePhase.Inactive
+          PingAt = now + intervalMs
+          CloseAt = Never }
+
+    let private isClosed (state: KeepaliveState) =
+        state.CurrentPhase = KeepalivePhase.Closed
+
+    let private ping (state: KeepaliveState, now: int64) : KeepaliveState =
+        { state with
+            CurrentPhase = KeepalivePhase.Pending
+            PingAt = now + state.IntervalMs
+            CloseAt =
+                if state.CloseAt = Never then
+                    now + state.TimeoutMs
+                else
+                    state.CloseAt }
+
+    /// The connection became online.
+    let online (state: KeepaliveState, now: int64) : KeepaliveState =
+        match state.CurrentPhase with
+        | KeepalivePhase.Inactive
+        | KeepalivePhase.Suspended when state.Continuous ->
+            { state with
+                CurrentPhase = KeepalivePhase.Waiting
+                PingAt = now + state.IntervalMs }
+        | _ -> state
+
+    /// At least one frame came from the server.
+    let activity (state: KeepaliveState, now: int64) : KeepaliveState =
+        { state with
+            PingAt = now + state.IntervalMs
+            CloseAt = Never }
+
+    /// The reply to a ping with id 0 came. It counts as `activity` too: call both, in any order.
+    let pong (state: KeepaliveState) : KeepaliveState =
+        if isClosed state then
+            state
+        else
+            { state with
+                CurrentPhase =
+                    if state.Continuous then
+                        KeepalivePhase.Waiting
+                    else
+                        KeepalivePhase.Inactive
+                CloseAt = Never }
+
+    /// The host goes to sleep: nothing more until the network changes or the connection is online anew.
+    let suspend (state: KeepaliveState) : KeepaliveState =
+        if isClosed state then
+            state
+        else
+            { state with
+                CurrentPhase = KeepalivePhase.Suspended
+                CloseAt = Never }
+
+    /// The host's network changed: ping at once, so that the server learns the new address.
+    let networkChanged (state: KeepaliveState, now: int64) : struct (KeepaliveState * KeepaliveAction) =
+        if isClosed state then
+            struct (state, KeepaliveAction.None)
+        else
+            struct (ping ({ state with CloseAt = Never }, now), KeepaliveAction.SendPing)
+
+    /// Call at `NextAt`, or later; earlier it changes nothing.
+    let tick (state: KeepaliveState, now: int64) : struct (KeepaliveState * KeepaliveAction) =
+        if now < state.NextAt then
+            struct (state, KeepaliveAction.None)
+        elif now >= state.CloseAt then
+            struct ({ state with
+                        CurrentPhase = KeepalivePhase.Closed },
+                    KeepaliveAction.Close)
+        else
+            struct (ping (state, now), KeepaliveAction.SendPing)

@@ -1,0 +1,137 @@
+namespace Lightway.Protocol
+
+/// Where a connection stands. The numbers are those that other implementations report.
+type ConnectionState =
+    | Disconnected = 1
+    /// (D)TLS handshake.
+    | Connecting = 2
+    | Disconnecting = 4
+    /// A client that sent its auth request; never a server.
+    | Authenticating = 5
+    /// Handshake done.
+    | LinkUp = 6
+    | Online = 7
+
+/// What to do with a frame that was read.
+type FrameVerdict =
+    | Process = 0
+    /// Without effect, not even an error.
+    | Ignore = 1
+    | InvalidState = 2
+    /// A frame that this role never receives.
+    | InvalidMode = 3
+
+/// Everything that can go wrong in a connection.
+type TunnelError =
+    | None = 0
+    /// The handshake made no progress, or keepalives found no answer.
+    | TimedOut = 1
+    /// The server refused the credentials (client).
+    | Unauthorized = 2
+    /// The credentials were refused (server).
+    | AccessDenied = 3
+    | NoFreeClientIp = 4
+    | Goodbye = 5
+    | Disconnected = 6
+    | InvalidMode = 7
+    | InvalidConnectionType = 8
+    | InvalidInsideIpConfig = 9
+    | PmtudRequired = 10
+    /// Encoded data came, but no codec is installed.
+    | CodecMissing = 11
+    | FieldTooLarge = 12
+    | InvalidEnum = 13
+    | InvalidString = 14
+    | InvalidBool = 15
+    /// The certificate is for another name.
+    | TlsNameMismatch = 16
+    | TlsDuplicateMessage = 17
+    /// close_notify.
+    | TlsPeerClosed = 18
+    /// No trust anchor for the peer's certificate.
+    | TlsCaMissing = 19
+    | TlsFatalAlert = 20
+    /// From here on: not fatal on datagram connections.
+    | TlsOther = 21
+    | InvalidProtocolVersion = 22
+    | InvalidState = 23
+    | UnknownSession = 24
+    | RejectedSession = 25
+    | InvalidInsidePacket = 26
+    | InsideIoMissing = 27
+    | OutsideWrite = 28
+    | InvalidWireHeader = 29
+    | UnknownFrameKind = 30
+    | InsufficientData = 31
+    /// Replayed, without a key, or it does not authenticate.
+    | InvalidExpresslaneData = 32
+    | ExpresslaneVersionMismatch = 33
+    | ExpresslaneDegraded = 34
+    | DataFragment = 35
+
+/// Rules about states, as tables. Laws: nothing is processed before the handshake is done or after disconnecting began; every
+/// error is fatal on a stream.
+[<RequireQualifiedAccess>]
+module Lifecycle =
+    let private inState (valid: bool) =
+        if valid then
+            FrameVerdict.Process
+        else
+            FrameVerdict.InvalidState
+
+    let private authRequest (role: Role, state: ConnectionState) =
+        if role = Role.Client then
+            FrameVerdict.InvalidMode
+        else
+            inState (state = ConnectionState.LinkUp || state = ConnectionState.Online)
+
+    let private authSuccess (role: Role, state: ConnectionState) =
+        if state = ConnectionState.Online then FrameVerdict.Ignore
+        elif role = Role.Server then FrameVerdict.InvalidMode
+        else inState (state = ConnectionState.Authenticating)
+
+    /// What an end in `role` and `state` does with a frame. Neither end has an inside packet codec: encoding requests are
+    /// ignored, and what only a codec can answer is processed as `CodecMissing`.
+    let accepts (role: Role, state: ConnectionState, kind: FrameKind) : FrameVerdict =
+        let online = state = ConnectionState.Online
+
+        if not online && state <> ConnectionState.LinkUp && state <> ConnectionState.Authenticating then
+            FrameVerdict.InvalidState
+        else
+            match kind with
+            | FrameKind.NoOp
+            | FrameKind.AuthFailure
+            | FrameKind.Goodbye -> FrameVerdict.Process
+            | FrameKind.ServerConfig
+            | FrameKind.EncodingRequest -> FrameVerdict.Ignore
+            | FrameKind.AuthRequest -> authRequest (role, state)
+            | FrameKind.AuthSuccess -> authSuccess (role, state)
+            | _ -> inState online
+
+    /// May a connection go from `before` to `after`?
+    let canMove (role: Role, before: ConnectionState, after: ConnectionState) : bool =
+        match before, after with
+        | ConnectionState.Connecting, ConnectionState.LinkUp -> true
+        | ConnectionState.LinkUp, ConnectionState.Authenticating
+        | ConnectionState.Authenticating, ConnectionState.Online -> role = Role.Client
+        | ConnectionState.LinkUp, ConnectionState.Online -> role = Role.Server
+        | (ConnectionState.LinkUp | ConnectionState.Authenticating | ConnectionState.Online),
+          ConnectionState.Disconnecting -> true
+        | ConnectionState.Disconnecting, ConnectionState.Disconnected -> true
+        | _ -> false
+
+    /// Does `error` end the connection? `datagram` is true on UDP.
+    let isFatal (datagram: bool, error: TunnelError) : bool =
+        error <> TunnelError.None && (not datagram || error < TunnelError.TlsOther)
+
+    /// The error that a frame which could not be parsed stands for; `None` for `Ok`.
+    let ofFrameStatus (status: FrameStatus) : TunnelError =
+        match status with
+        | FrameStatus.Insufficient -> TunnelError.InsufficientData
+        | FrameStatus.UnknownKind -> TunnelError.UnknownFrameKind
+        | FrameStatus.FieldTooLarge -> TunnelError.FieldTooLarge
+        | FrameStatus.InvalidEnum -> TunnelError.InvalidEnum
+        | FrameStatus.InvalidString -> TunnelError.InvalidString
+        | FrameStatus.InvalidBool -> TunnelError.InvalidBool
+        | FrameStatus.InvalidVersion -> TunnelError.InvalidProtocolVersion
+        | _ -> TunnelError.None

@@ -1,0 +1,70 @@
+namespace Lightway.Protocol
+
+/// The server's ids of one connection.
+[<Struct>]
+type SessionIds =
+    {
+        Current: uint64
+        /// Announced to the client but not used by it yet; `SessionId.Empty` for none.
+        Pending: uint64
+    }
+
+/// What a header's session id says to the server.
+type SessionEvent =
+    | None = 0
+    /// The client uses the pending id: it is the current one now.
+    | Finalized = 1
+    /// An id that this connection does not have; counted, else ignored.
+    | Mismatch = 2
+
+[<Struct>]
+type SessionStart = { Ids: SessionIds; Started: bool }
+
+[<Struct>]
+type SessionReceipt =
+    { Ids: SessionIds; Event: SessionEvent }
+
+/// Change of a connection's session id, driven by the server, followed by the client.
+/// Law: whatever was lost, repeated or late, both ends hold the same id once the client heard the server's latest datagram
+/// and the server then heard the client; an announced id finds the connection until a later one is finalized.
+[<RequireQualifiedAccess>]
+module SessionRotation =
+    /// A new connection's ids.
+    let create (id: uint64) : SessionIds =
+        { Current = id
+          Pending = SessionId.Empty }
+
+    /// Begins a rotation to the random id `fresh`. Does nothing while one is pending, or when `fresh` is reserved or
+    /// current already (draw again).
+    let start (ids: SessionIds, fresh: uint64) : SessionStart =
+        if ids.Pending <> SessionId.Empty || SessionId.isReserved fresh || fresh = ids.Current then
+            { Ids = ids; Started = false }
+        else
+            { Ids = { ids with Pending = fresh }
+              Started = true }
+
+    /// The server read at least one frame from a datagram with this id in its header.
+    let received (ids: SessionIds, headerSession: uint64) : SessionReceipt =
+        if headerSession = SessionId.Empty || headerSession = ids.Current then
+            { Ids = ids; Event = SessionEvent.None }
+        elif headerSession = ids.Pending then
+            { Ids = create headerSession
+              Event = SessionEvent.Finalized }
+        else
+            { Ids = ids
+              Event = SessionEvent.Mismatch }
+
+    /// The id in every header that the server sends, and in the additional data of its Expresslane packets.
+    let outgoing (ids: SessionIds) : uint64 =
+        if ids.Pending = SessionId.Empty then
+            ids.Current
+        else
+            ids.Pending
+
+    /// The client's id after a datagram with this id in its header yielded so many `frames`: nothing is learned from a
+    /// datagram without any (rejects, handshake), nor from a reserved id.
+    let adopt (current: uint64, headerSession: uint64, frames: int) : uint64 =
+        if frames < 1 || SessionId.isReserved headerSession then
+            current
+        else
+            headerSession

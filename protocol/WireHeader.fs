@@ -1,0 +1,108 @@
+namespace Lightway.Protocol
+
+open System
+open System.Buffers.Binary
+
+/// Session ids: 8 opaque bytes chosen by the server, held as the number they spell in network order.
+[<RequireQualifiedAccess>]
+module SessionId =
+    /// The client has no session yet: `00` eight times.
+    [<Literal>]
+    let Empty = 0UL
+
+    /// The server does not know the session: `ff` eight times.
+    [<Literal>]
+    let Rejected = 0xFFFF_FFFF_FFFF_FFFFUL
+
+    /// True for the two values that no server may assign.
+    let isReserved (id: uint64) : bool = id = Empty || id = Rejected
+
+    /// 16 lower-case hexadecimal digits, for logs. Allocates.
+    let format (id: uint64) : string = id.ToString "x16"
+
+/// Protocol versions: major in the high byte, minor in the low byte, so that numbers compare as versions do.
+[<RequireQualifiedAccess>]
+module ProtocolVersion =
+    [<Literal>]
+    let V1_1 = 0x0101us
+
+    [<Literal>]
+    let V1_2 = 0x0102us
+
+    /// The first version that allows Expresslane.
+    [<Literal>]
+    let V1_3 = 0x0103us
+
+    /// True for 1.1, 1.2 and 1.3; every other version is dropped without an answer.
+    let isValid (version: uint16) : bool = version >= V1_1 && version <= V1_3
+
+/// Why a datagram has no usable wire header. Each one is a silent drop.
+type WireError =
+    | None = 0
+    /// Shorter than 16 bytes.
+    | Insufficient = 1
+    /// Does not start with `48 65` ("He").
+    | InvalidMagic = 2
+    /// A version outside 1.1 to 1.3.
+    | InvalidVersion = 3
+
+/// The clear-text header in front of every UDP datagram (never on TCP).
+[<Struct>]
+type WireHeader =
+    {
+        /// Major byte, then minor byte.
+        Version: uint16
+        /// Read for completeness; nothing acts on it.
+        Aggressive: bool
+        /// The payload is an Expresslane packet, not a DTLS datagram.
+        Expresslane: bool
+        /// 8 opaque bytes, big-endian.
+        Session: uint64
+    }
+
+/// Wire header codec, 16 bytes, big-endian:
+/// `48 65 | major | minor | aggressive | expresslane | reserved (2) | session id (8)`.
+/// Laws: `tryParse` of what `write` wrote gives the same fields; `tryParse` is total.
+[<RequireQualifiedAccess>]
+module WireHeader =
+    /// Bytes.
+    [<Literal>]
+    let Size = 16
+
+    [<Literal>]
+    let private Magic = 0x4865us
+
+    /// Reads the first 16 bytes of a datagram. `header` is set only when the result is `None`.
+    /// Reserved bytes are ignored; any non-zero flag byte reads as true.
+    let tryParse (datagram: ReadOnlySpan<byte>, header: byref<WireHeader>) : WireError =
+        if datagram.Length < Size then
+            WireError.Insufficient
+        elif BinaryPrimitives.ReadUInt16BigEndian datagram <> Magic then
+            WireError.InvalidMagic
+        else
+            let version = BinaryPrimitives.ReadUInt16BigEndian(datagram.Slice 2)
+
+            if not (ProtocolVersion.isValid version) then
+                WireError.InvalidVersion
+            else
+                header <-
+                    { Version = version
+                      Aggressive = datagram[4] <> 0uy
+                      Expresslane = datagram[5] <> 0uy
+                      Session = BinaryPrimitives.ReadUInt64BigEndian(datagram.Slice 8) }
+
+                WireError.None
+
+    /// Writes all 16 bytes. Precondition: `dst` has at least 16.
+    let write (version: uint16, expresslane: bool, session: uint64, dst: Span<byte>) : unit =
+        BinaryPrimitives.WriteUInt16BigEndian(dst, Magic)
+        BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 2, version)
+        dst[4] <- 0uy
+        dst[5] <- if expresslane then 1uy else 0uy
+        BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 6, 0us)
+        BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, session)
+
+    /// The whole reject datagram: a bare header of the lowest version with the rejected session id.
+    /// Precondition: `dst` has at least 16 bytes.
+    let writeReject (dst: Span<byte>) : unit =
+        write (ProtocolVersion.V1_1, false, SessionId.Rejected, dst)

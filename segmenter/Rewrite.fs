@@ -1,0 +1,159 @@
+namespace Lightway.Segmenter
+
+#nowarn "3391" // a Span given where a ReadOnlySpan is read: the conversion is meant
+
+open System
+open System.Buffers.Binary
+
+/// Address translation and MSS clamping on IPv4 packets, with incremental checksums (RFC 1624). Packets that are not
+/// well-formed IPv4 are left untouched; nothing raises.
+[<RequireQualifiedAccess>]
+module Rewrite =
+    let inline private read16 (bytes: Span<byte>, at: int) =
+        BinaryPrimitives.ReadUInt16BigEndian(bytes.Slice at)
+
+    let inline private put16 (bytes: Span<byte>, at: int, value: uint16) =
+        BinaryPrimitives.WriteUInt16BigEndian(bytes.Slice at, value)
+
+    let private addressOf (packet: ReadOnlySpan<byte>, at: int) : uint32 =
+        if Ipv4.isWellFormed packet then
+            BinaryPrimitives.ReadUInt32BigEndian(packet.Slice at)
+        else
+            0u
+
+    /// Source address in host order (10.0.0.1 = 0x0A000001); 0 if `packet` is not IPv4.
+    let sourceOf (packet: ReadOnlySpan<byte>) : uint32 = addressOf (packet, Ipv4.SourceAt)
+
+    /// Destination address in host order; 0 if `packet` is not IPv4.
+    let destinationOf (packet: ReadOnlySpan<byte>) : uint32 = addressOf (packet, Ipv4.DestinationAt)
+
+    /// RFC 1624 for both words of an address in a complemented checksum field.
+    let inline private updateAddress (field: uint16, before: uint32, after: uint32) : uint16 =
+        let high = Checksum.update (field, uint16 (before >>> 16), uint16 (after >>> 16))
+        Checksum.update (high, uint16 before, uint16 after)
+
+    let inline private updateAddressPartial (field: uint16, before: uint32, after: uint32) : uint16 =
+        let high =
+            Checksum.updatePartial (field, uint16 (before >>> 16), uint16 (after >>> 16))
+
+        Checksum.updatePartial (high, uint16 before, uint16 after)
+
+    /// Where the checksum that covers the pseudo-header stands, or -1: only the first fragment has it, and only of TCP
+    /// and UDP; bytes beyond the IP length are no part of the packet.
+    let private transportChecksumAt (packet: ReadOnlySpan<byte>) : int =
+        let l4Offset = Ipv4.headerLength packet
+
+        let at =
+            match Ipv4.protocol packet with
+            | IpProtocol.Tcp -> l4Offset + Tcp.ChecksumAt
+            | IpProtocol.Udp -> l4Offset + Udp.ChecksumAt
+            | _ -> -1
+
+        let ends = min packet.Length (Ipv4.totalLength packet)
+
+        if Ipv4.fragmentOffset packet = 0 && at + 2 <= ends then
+            at
+        else
+            -1
+
+    let private updateTransport (packet: Span<byte>, at: int, before: uint32, after: uint32, partial: bool) : unit =
+        let field = read16 (packet, at)
+        let isUdp = Ipv4.protocol packet = IpProtocol.Udp
+
+        if partial then
+            put16 (packet, at, updateAddressPartial (field, before, after))
+        elif not isUdp then
+            put16 (packet, at, updateAddress (field, before, after))
+        elif field <> 0us then // zero says that the sender made none, RFC 768
+            put16 (packet, at, Checksum.udpField (updateAddress (field, before, after)))
+
+    let private setAddress (packet: Span<byte>, at: int, after: uint32, partial: bool) : bool =
+        let view: ReadOnlySpan<byte> = packet
+
+        if not (Ipv4.isWellFormed view) then
+            false
+        else
+            let before = BinaryPrimitives.ReadUInt32BigEndian(view.Slice at)
+            let checksumAt = transportChecksumAt view
+
+            if checksumAt >= 0 then
+                updateTransport (packet, checksumAt, before, after, partial)
+
+            put16 (packet, Ipv4.ChecksumAt, updateAddress (read16 (packet, Ipv4.ChecksumAt), before, after))
+            BinaryPrimitives.WriteUInt32BigEndian(packet.Slice at, after)
+            true
+
+    /// Sets the source address (host order) and updates the checksums of the IPv4 header and of TCP or UDP; other
+    /// protocols have no pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `partial`: the TCP or
+    /// UDP field holds an uncomplemented partial sum (NEEDS_CSUM). False: not well-formed IPv4, `packet` untouched.
+    let source (packet: Span<byte>, address: uint32, partial: bool) : bool =
+        setAddress (packet, Ipv4.SourceAt, address, partial)
+
+    /// Sets the destination address; all else as `source`.
+    let destination (packet: Span<byte>, address: uint32, partial: bool) : bool =
+        setAddress (packet, Ipv4.DestinationAt, address, partial)
+
+    /// Offset of the value of the MSS option in a TCP header with its options, or -1. Options that do not fit or have a
+    /// length that cannot be end the search, as the end-of-options kind does (RFC 9293 §3.1).
+    let private mssValueAt (header: Span<byte>) : int =
+        let mutable at = Tcp.MinHeaderLength
+        let mutable found = -1
+
+        while at + 4 <= header.Length do // the option has 4 bytes: it cannot start later
+            let length = int header[at + 1]
+
+            match header[at] with
+            | Tcp.NoOperation -> at <- at + 1
+            | Tcp.MaximumSegmentSizeOption when length = 4 ->
+                found <- at + 2
+                at <- header.Length
+            | Tcp.EndOfOptions
+            | Tcp.MaximumSegmentSizeOption -> at <- header.Length
+            | _ -> at <- if length >= 2 then at + length else header.Length
+
+        found
+
+    /// The TCP header with options if `packet` is a whole packet or first fragment with SYN set, else empty.
+    let private synHeader (packet: Span<byte>) : Span<byte> =
+        let view: ReadOnlySpan<byte> = packet
+
+        if
+            not (Ipv4.isWellFormed view)
+            || Ipv4.protocol view <> IpProtocol.Tcp
+            || Ipv4.fragmentOffset view <> 0
+            || view.Length - Ipv4.headerLength view < Tcp.MinHeaderLength
+        then
+            Span<byte>.Empty
+        else
+            let tcp = packet.Slice(Ipv4.headerLength view)
+            let length = Tcp.headerLength tcp
+            let isSyn = read16 (tcp, Tcp.OffsetAndFlagsAt) &&& Tcp.Syn <> 0us
+
+            if isSyn && length <= tcp.Length then
+                tcp.Slice(0, length)
+            else
+                Span<byte>.Empty
+
+    /// Lowers the MSS option of an IPv4 SYN or SYN-ACK to `limit` bytes if it is larger, with the TCP checksum, and
+    /// returns what it was; 0 if nothing was changed. Never raises it, adds none. The checksum must be complete: finish
+    /// a NEEDS_CSUM packet by `Segment.completeChecksum` before.
+    let clampMss (packet: Span<byte>, limit: int) : int =
+        let header = synHeader packet
+        let at = mssValueAt header
+        let previous = if at < 0 then 0us else read16 (header, at)
+
+        if limit < 0 || int previous <= limit then
+            0
+        else
+            let lowered = uint16 limit
+            put16 (header, at, lowered)
+            // At an odd offset the value's bytes count in the opposite halves of two words (RFC 1071 §2(B)).
+            let word (value: uint16) =
+                if at % 2 = 0 then
+                    value
+                else
+                    BinaryPrimitives.ReverseEndianness value
+
+            let field = read16 (header, Tcp.ChecksumAt)
+            put16 (header, Tcp.ChecksumAt, Checksum.update (field, word previous, word lowered))
+            int previous

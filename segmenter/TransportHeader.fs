@@ -1,0 +1,59 @@
+namespace Lightway.Segmenter
+
+open System
+
+/// Fields of the TCP header (RFC 9293 §3.1). Offsets in bytes from its start.
+[<RequireQualifiedAccess>]
+module Tcp =
+    /// Header without options.
+    [<Literal>]
+    let MinHeaderLength = 20
+
+    [<Literal>]
+    let SequenceAt = 4
+
+    /// The 16-bit word of data offset, reserved bits and flags.
+    [<Literal>]
+    let OffsetAndFlagsAt = 12
+
+    [<Literal>]
+    let ChecksumAt = 16
+
+    [<Literal>]
+    let Fin = 0x0001us
+
+    [<Literal>]
+    let Syn = 0x0002us
+
+    [<Literal>]
+    let Psh = 0x0008us
+
+    /// Congestion window reduced (RFC 3168 §6.1.2).
+    [<Literal>]
+    let Cwr = 0x0080us
+
+    /// Kind of the maximum segment size option (RFC 9293 §3.2); its length is 4.
+    [<Literal>]
+    let MaximumSegmentSizeOption = 2uy
+
+    [<Literal>]
+    let EndOfOptions = 0uy
+
+    [<Literal>]
+    let NoOperation = 1uy
+
+    /// Bytes of header and options: data offset in 32-bit words, 0 to 60. Precondition: 13 bytes from the header's start.
+    let headerLength (segment: ReadOnlySpan<byte>) : int =
+        int (segment[OffsetAndFlagsAt] >>> 4) * 4
+
+/// Fields of the UDP header (RFC 768). Offsets in bytes from its start.
+[<RequireQualifiedAccess>]
+module Udp =
+    [<Literal>]
+    let HeaderLength = 8
+
+    [<Literal>]
+    let LengthAt = 4
+
+    [<Literal>]
+    let ChecksumAt = 6

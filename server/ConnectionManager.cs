@@ -1,0 +1,399 @@
+using Lightway.Protocol;
+using Lightway.Segmenter;
+using Lightway.Server.Auth;
+using Lightway.Tunnel;
+using Lightway.Tunnel.Loop;
+using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Udp;
+using Microsoft.Extensions.Logging;
+
+namespace Lightway.Server;
+
+/// <summary>Addresses and intervals of a server; addresses are numbers, 10.0.0.1 is 0x0A000001.</summary>
+public sealed record ServerSettings
+{
+    /// <summary>The address every client uses inside the tunnel.</summary>
+    public required uint ClientIp { get; init; }
+
+    public required uint ServerIp { get; init; }
+
+    public required uint DnsIp { get; init; }
+
+    /// <summary>How often connections are looked through for stale ones.</summary>
+    public required long SweepMs { get; init; }
+
+    /// <summary>How often the number of sessions is logged.</summary>
+    public required long ReportMs { get; init; }
+}
+
+/// <summary>
+/// The connections of one worker: which datagram and which packet belongs to whom, who is let in, who is let go. All
+/// members run on the worker's thread but <see cref="Authenticator.Authorize"/>, which runs on the thread pool.
+/// </summary>
+public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner, IDisposable
+{
+    private const long NotOnlineLimitMs = 60_000;
+    private const long SilenceLimitMs = 24 * 60 * 60_000;
+    private const int MaxAuthChecks = 64; // password hashes at once; the client repeats what is ignored
+    private const int RejectsPerTick = 100; // answers to unknown sessions a second
+    private const byte HandshakeRecord = 22; // content type of a plaintext DTLS handshake record
+
+    private readonly ServerSettings _settings;
+    private readonly ConnectionSettings _connectionSettings;
+    private readonly Worker _worker;
+    private readonly AddressPool _pool;
+    private readonly Authenticator _authenticator;
+    private readonly DtlsListener _listener;
+    private readonly ConnectionTable _table;
+    private readonly HashSet<Connection> _beingChecked = [];
+    private readonly ILogger _log;
+    private int _rejectsLeft = RejectsPerTick;
+    private long _sweepAt;
+    private long _reportAt;
+
+    public ConnectionManager(
+        ServerSettings settings,
+        ConnectionSettings connectionSettings,
+        Worker worker,
+        DtlsContext tls,
+        AddressPool pool,
+        Authenticator authenticator,
+        ILogger log
+    )
+    {
+        (_settings, _connectionSettings, _worker, _pool, _authenticator, _log) = (
+            settings,
+            connectionSettings,
+            worker,
+            pool,
+            authenticator,
+            log
+        );
+        var now = Worker.Now;
+        _listener = new DtlsListener(tls, worker.Context, now);
+        _table = new ConnectionTable(pool.Size);
+        (_sweepAt, _reportAt) = (now + settings.SweepMs, now + settings.ReportMs);
+    }
+
+    private Counters Counters => _worker.Context.Counters;
+
+    public Connection? Route(Span<byte> packet, bool isPartial)
+    {
+        var connection = _table.ByInside(_pool.OffsetOf(Rewrite.destinationOf(packet)));
+        if (connection is null)
+        {
+            Counters.Add(Counter.TunRejectedPacketNoConnection);
+            return null;
+        }
+        if (!Rewrite.destination(packet, _settings.ClientIp, isPartial))
+        {
+            Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+            return null;
+        }
+        return connection;
+    }
+
+    public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
+    {
+        if (header.Session == SessionId.Rejected)
+        {
+            Counters.Add(Counter.UdpParseWireFailed); // answering it would make two servers reject each other for ever
+            return;
+        }
+        if (_table.ByPeer(from.Peer) is { } known)
+        {
+            ReceiveKnown(known, header, from, body, now);
+            return;
+        }
+        if (header.Session == SessionId.Empty)
+        {
+            Accept(header.Version, from, body, now);
+            return;
+        }
+        var moved = _table.BySession(header.Session) ?? _table.ByPending(header.Session);
+        if (moved is null)
+        {
+            RejectSession(header.Session, from);
+        }
+        else if (moved.Receive(header, body, now) == 0)
+        {
+            Counters.Add(Counter.UdpSessionRotationAttemptedViaReplay);
+        }
+        else if (moved.State != ConnectionState.Disconnected)
+        {
+            LogMoved(_log, SessionId.format(moved.SessionId), moved.Path.Peer, from.Peer);
+            _table.Move(moved, from.Peer);
+            moved.MoveTo(from, SessionIdSource.Draw());
+            Counters.Add(Counter.UdpConnRecoveredViaSession);
+        }
+    }
+
+    public void Tick(long now)
+    {
+        _rejectsLeft = RejectsPerTick;
+        _table.ForgetClosed(now);
+        if (now >= _sweepAt)
+        {
+            _sweepAt = now + _settings.SweepMs;
+            Sweep(now);
+        }
+        if (now >= _reportAt)
+        {
+            _reportAt = now + _settings.ReportMs;
+            LogReport(
+                _log,
+                _table.All.Count(c => c.State == ConnectionState.Online),
+                _table.Count,
+                _table.PendingRotations,
+                _pool.Assigned
+            );
+        }
+    }
+
+    public void Stopping()
+    {
+        foreach (var connection in _table.All.ToArray())
+        {
+            connection.Disconnect();
+            Release(connection);
+        }
+    }
+
+    public void AuthRequested(Connection connection, AuthRequest request)
+    {
+        if (connection.State == ConnectionState.Online)
+        {
+            connection.Grant(Success(connection), Worker.Now); // the reply was lost
+        }
+        else if (request.Method != AuthMethod.UserPassword)
+        {
+            Refuse(connection, $"authentication method {request.Method} is not served");
+        }
+        else if (!_beingChecked.Contains(connection))
+        {
+            Check(connection, request);
+        }
+    }
+
+    public void DeliverInside(Connection connection, Span<byte> packet)
+    {
+        if (connection.InsideAddress == 0)
+        {
+            Counters.Add(Counter.TunRejectedPacketNoClientIp);
+        }
+        else if (!Rewrite.source(packet, connection.InsideAddress, false))
+        {
+            Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+        }
+        else
+        {
+            _worker.Outside.WriteInside(packet);
+        }
+    }
+
+    public void StateChanged(Connection connection)
+    {
+        if (connection.State == ConnectionState.LinkUp)
+        {
+            LogLinkUp(_log, SessionId.format(connection.SessionId), connection.Path.Peer, connection.Security);
+            return;
+        }
+        LogOnline(_log, SessionId.format(connection.SessionId), connection.Path.Peer);
+        if (_table.Promote(connection) is { } replaced)
+        {
+            // The client has started again from the same port; the older session's peer is gone.
+            replaced.Disconnect();
+            Release(replaced);
+        }
+    }
+
+    public void SessionRotationStarted(Connection connection, ulong pending) => _table.AddPending(pending, connection);
+
+    public void SessionRotationFinalized(Connection connection, ulong previous) =>
+        _table.FinishRotation(connection, previous);
+
+    public void Rescheduled(Connection connection) => _worker.Timers.Schedule(connection);
+
+    public void Authenticated(Connection connection, AuthSuccess success) { } // a client's business
+
+    public void Closed(Connection connection, TunnelError reason)
+    {
+        if (reason is TunnelError.Goodbye or TunnelError.TlsPeerClosed)
+        {
+            Counters.Add(Counter.ConnClientClosed);
+        }
+        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, reason);
+        Release(connection);
+    }
+
+    public void Dispose() => _listener.Dispose();
+
+    private void ReceiveKnown(
+        Connection known,
+        in WireHeader header,
+        in OutsideAddress from,
+        ReadOnlySpan<byte> body,
+        long now
+    )
+    {
+        // A client that starts again from the same port: its handshake runs beside the old session until it is Online.
+        var fresh = header is { Session: SessionId.Empty, Expresslane: false } && known.State == ConnectionState.Online;
+        if (fresh && !body.IsEmpty && body[0] == HandshakeRecord)
+        {
+            if (_table.Successor(from.Peer) is { } handshaking)
+            {
+                handshaking.Receive(header, body, now);
+            }
+            else
+            {
+                Accept(header.Version, from, body, now);
+            }
+            return;
+        }
+        if (known.Receive(header, body, now) == 0 && fresh)
+        {
+            _table.Successor(from.Peer)?.Receive(header, body, now);
+        }
+    }
+
+    private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
+    {
+        if (_listener.TryAccept(version, from, body, now) is not { } session)
+        {
+            return;
+        }
+        var connection = new Connection(
+            _connectionSettings,
+            _worker.Context,
+            this,
+            version,
+            SessionIdSource.Draw(),
+            session,
+            from,
+            now
+        );
+        _table.Add(connection);
+        Counters.Add(Counter.ConnCreated);
+        connection.Start(now);
+    }
+
+    /// <summary>Tells the sender that its session is not known here, within a rate.</summary>
+    private void RejectSession(ulong session, in OutsideAddress to)
+    {
+        if (_table.IsRecentlyClosed(session))
+        {
+            Counters.Add(Counter.UdpDataAfterDisconnect);
+            return;
+        }
+        if (_rejectsLeft-- <= 0)
+        {
+            Counters.Add(Counter.UdpRejectsSuppressed);
+            return;
+        }
+        Span<byte> reject = stackalloc byte[WireHeaderModule.Size];
+        WireHeaderModule.writeReject(reject);
+        Counters.Add(Counter.UdpRejectedSession);
+        Counters.Add(Counter.UdpSends);
+        _ = _worker.Context.Outside.Send(to, reject, 0); // best effort: the peer asks again
+    }
+
+    private void Check(Connection connection, AuthRequest request)
+    {
+        if (_beingChecked.Count >= MaxAuthChecks)
+        {
+            Counters.Add(Counter.AuthIgnoredBusy);
+            return;
+        }
+        _beingChecked.Add(connection);
+        ThreadPool.UnsafeQueueUserWorkItem(
+            _ =>
+            {
+                var allowed = _authenticator.Authorize(request.User, request.Password);
+                _worker.Post(() => Checked(connection, request.User, allowed));
+            },
+            null
+        );
+    }
+
+    private void Checked(Connection connection, string user, bool allowed)
+    {
+        _beingChecked.Remove(connection);
+        if (connection.State != ConnectionState.LinkUp)
+        {
+            return; // it left meanwhile
+        }
+        if (!allowed)
+        {
+            Refuse(connection, $"wrong user or password for '{user}'");
+            return;
+        }
+        if (!_pool.TryAllocate(out var address))
+        {
+            Counters.Add(Counter.ConnRejectedNoFreeIp);
+            connection.Deny(TunnelError.NoFreeClientIp, Worker.Now);
+            return;
+        }
+        connection.InsideAddress = address;
+        _table.SetInside(_pool.OffsetOf(address), connection);
+        connection.Grant(Success(connection), Worker.Now);
+    }
+
+    private void Refuse(Connection connection, string why)
+    {
+        Counters.Add(Counter.ConnRejectedAccessDenied);
+        LogRefused(_log, connection.Path.Peer, why);
+        connection.Deny(TunnelError.AccessDenied, Worker.Now);
+    }
+
+    private AuthSuccess Success(Connection connection) =>
+        new(_settings.ClientIp, _settings.ServerIp, _settings.DnsIp, _worker.Inside.Mtu, connection.SessionId);
+
+    private void Sweep(long now)
+    {
+        foreach (var connection in _table.All.ToArray())
+        {
+            var stale = connection.State != ConnectionState.Online && now - connection.CreatedAt > NotOnlineLimitMs;
+            var silent = now - connection.LastOutsideAt > SilenceLimitMs;
+            if (stale || silent)
+            {
+                Counters.Add(stale ? Counter.ConnStaleClosed : Counter.ConnAgedOut);
+                connection.Disconnect();
+                Release(connection);
+            }
+        }
+    }
+
+    private void Release(Connection connection)
+    {
+        Counters.Add(Counter.ConnClosed);
+        _table.Remove(connection, Worker.Now);
+        if (connection.InsideAddress != 0)
+        {
+            _table.SetInside(_pool.OffsetOf(connection.InsideAddress), null);
+            _pool.Free(connection.InsideAddress);
+            connection.InsideAddress = 0;
+        }
+        connection.Dispose();
+    }
+
+    [LoggerMessage(Level = LogLevel.Debug, Message = "session {Session}: link up with {Peer} ({Security})")]
+    private static partial void LogLinkUp(ILogger log, string session, PeerAddress peer, string security);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: online, {Peer}")]
+    private static partial void LogOnline(ILogger log, string session, PeerAddress peer);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: moved from {From} to {To}")]
+    private static partial void LogMoved(ILogger log, string session, PeerAddress from, PeerAddress to);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Peer} refused: {Why}")]
+    private static partial void LogRefused(ILogger log, PeerAddress peer, string why);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: closed, {Peer}: {Reason}")]
+    private static partial void LogClosed(ILogger log, string session, PeerAddress peer, TunnelError reason);
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "{Online} online, {All} connections, {Pending} pending rotations, {Addresses} addresses assigned"
+    )]
+    private static partial void LogReport(ILogger log, int online, int all, int pending, int addresses);
+}

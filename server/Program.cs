@@ -1,0 +1,110 @@
+using System.Buffers.Binary;
+using System.Net;
+using Lightway.Hosting;
+using Lightway.Options;
+using Lightway.Protocol;
+using Lightway.Server;
+using Lightway.Server.Auth;
+using Lightway.Server.Config;
+using Lightway.Tunnel;
+using Lightway.Tunnel.Loop;
+using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Tun;
+using Lightway.Tunnel.Udp;
+using Microsoft.Extensions.Logging;
+
+const int Failed = 1;
+const int BadConfiguration = 2;
+
+var outcome = ServerOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
+switch (outcome.Kind)
+{
+    case OutcomeKind.Help or OutcomeKind.Version:
+        Console.WriteLine(outcome.Text);
+        return 0;
+    case OutcomeKind.Error:
+        Console.Error.WriteLine(outcome.Text);
+        return BadConfiguration;
+    case OutcomeKind.Init:
+        return Init.Run(outcome.Init, Console.Out, Console.Error);
+}
+
+var options = outcome.Options;
+using var logging = Logging.Create(options.LogFormat, options.LogLevel);
+var log = logging.CreateLogger("lightway-server");
+foreach (var warning in outcome.Warnings)
+{
+    ProgramLog.Warning(log, warning);
+}
+try
+{
+    return Serve(options, log);
+}
+catch (ConfigurationException error)
+{
+    Console.Error.WriteLine(error.Message);
+    return BadConfiguration;
+}
+catch (Exception error) when (error is IOException or UnauthorizedAccessException or TlsException)
+{
+    ProgramLog.Fatal(log, error.Message);
+    return Failed;
+}
+
+static int Serve(ServerOptions options, ILogger log)
+{
+    ServerFiles.Require(options);
+    var authenticator = Authenticator.Load(options.UserDb);
+    ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
+    using var tls = DtlsContext.ForServer(
+        File.ReadAllBytes(options.ServerCert),
+        File.ReadAllBytes(options.ServerKey),
+        options.EnablePqc
+    );
+    var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
+    var tun = TunQueue.Open(options.TunName, options.EnableTunOffload && !options.DisableTunTso);
+    Interface.SetUp(tun.Name);
+    var socket = UdpSocket.Bind(options.BindAddress, options.UdpBufferSize);
+    var maxSegments = options.EnableTunOffload && !options.DisableUdpGso ? options.GsoMaxSegments : 1;
+    using var worker = new Worker(tun, socket, maxSegments, log);
+    using var manager = new ConnectionManager(
+        new ServerSettings
+        {
+            ClientIp = Number(options.LightwayClientIp),
+            ServerIp = Number(options.LightwayServerIp),
+            DnsIp = Number(options.LightwayDnsIp),
+            SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
+            ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
+        },
+        new ConnectionSettings
+        {
+            Role = Role.Server,
+            EnableExpresslane = options.EnableExpresslane,
+            ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
+            KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,
+        },
+        worker,
+        tls,
+        pool,
+        authenticator,
+        log
+    );
+    worker.Attach(manager);
+    using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
+    using var signals = new StopSignals(worker.Stop);
+    ProgramLog.Serving(
+        log,
+        socket.LocalEndPoint,
+        tun.Name,
+        worker.Inside.Mtu,
+        tun.Tso,
+        tun.Uso,
+        socket.SupportsSegmentation ? maxSegments : 1
+    );
+    worker.Run();
+    metrics.Write();
+    ProgramLog.Stopped(log);
+    return 0;
+}
+
+static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());

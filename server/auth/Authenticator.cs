@@ -1,0 +1,82 @@
+using System.Security.Cryptography;
+using System.Text;
+using Lightway.Hosting;
+using Lightway.Server.Config;
+
+namespace Lightway.Server.Auth;
+
+/// <summary>
+/// Checks user names and passwords. Immutable, safe from any thread; one check may take a second of CPU, so it must
+/// not run on a thread that forwards packets.
+/// </summary>
+public sealed class Authenticator
+{
+    // For files without any hash that can be checked: the password of no user (its hash part is missing).
+    private const string FallbackSetting = "$6$nobodynobodynobo$";
+
+    private readonly Htpasswd _users;
+
+    // What unknown users are hashed against, so that the time of an answer does not tell who exists.
+    private readonly string _dummy;
+
+    private Authenticator(Htpasswd users)
+    {
+        _users = users;
+        _dummy = users.Hashes.FirstOrDefault(CryptScheme.IsServed, FallbackSetting);
+    }
+
+    /// <summary>Number of users in the file.</summary>
+    public int UserCount => _users.Count;
+
+    /// <summary>Reads a password file.</summary>
+    /// <exception cref="ConfigurationException">The file cannot be read or a line is wrong; or there is no libcrypt.</exception>
+    public static Authenticator Load(string path)
+    {
+        byte[] file;
+        try
+        {
+            file = File.ReadAllBytes(path);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new ConfigurationException($"user_db: cannot read \"{path}\": {error.Message}");
+        }
+        try
+        {
+            return Parse(file);
+        }
+        catch (ConfigurationException error)
+        {
+            throw new ConfigurationException($"user_db: \"{path}\": {error.Message}");
+        }
+    }
+
+    /// <summary>Reads the bytes of a password file.</summary>
+    /// <exception cref="ConfigurationException">A line is wrong, or there is no libcrypt.</exception>
+    internal static Authenticator Parse(ReadOnlySpan<byte> file)
+    {
+        if (!LibCrypt.IsAvailable)
+        {
+            throw new ConfigurationException(
+                "passwords need libcrypt.so.1 or libcrypt.so.2; run: apt-get install libcrypt1"
+            );
+        }
+        return Htpasswd.TryParse(file, out var users, out var problem)
+            ? new Authenticator(users)
+            : throw new ConfigurationException(problem);
+    }
+
+    /// <summary>
+    /// True only when the file has the user and the password's hash is the one in the file. A user who does not exist,
+    /// or whose scheme is not served, costs a hash as well.
+    /// </summary>
+    public bool Authorize(string user, string password)
+    {
+        var known = _users.TryFind(user, out var expected) && CryptScheme.IsServed(expected);
+        var setting = known ? expected! : _dummy;
+        var actual = LibCrypt.Hash(password, setting);
+        return actual is not null
+            && CryptographicOperations.FixedTimeEquals(Encoding.UTF8.GetBytes(actual), Encoding.UTF8.GetBytes(setting))
+            && known;
+    }
+}

@@ -1,0 +1,29 @@
+namespace Lightway.Server.Auth;
+
+/// <summary>Which hashes of a password file are served: the schemes of the reference server, told by their prefix.</summary>
+internal static class CryptScheme
+{
+    private const int TraditionalLength = 13; // characters: 2 of salt, 11 of hash
+
+    private static readonly string[] Prefixes =
+    [
+        "$2a$", // bcrypt
+        "$2b$",
+        "$2y$",
+        "$5$", // SHA-256 crypt
+        "$6$", // SHA-512 crypt
+        "$1$", // MD5 crypt
+        "$sha1$", // SHA-1 crypt
+        "_", // BSDi extended DES
+    ];
+
+    /// <summary>
+    /// False for $apr1$, {SHA}, plain text and whatever else libcrypt may know: nobody is let in by a scheme that the
+    /// operator did not choose.
+    /// </summary>
+    public static bool IsServed(string hash) =>
+        Array.Exists(Prefixes, prefix => hash.StartsWith(prefix, StringComparison.Ordinal)) || IsTraditional(hash);
+
+    private static bool IsTraditional(string hash) =>
+        hash.Length == TraditionalLength && hash.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '/');
+}

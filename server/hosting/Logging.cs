@@ -1,0 +1,69 @@
+using System.Net;
+using Lightway.Options;
+using Microsoft.Extensions.Logging;
+using LogLevel = Microsoft.Extensions.Logging.LogLevel;
+
+namespace Lightway.Hosting;
+
+/// <summary>The log on standard output, in the operator's format.</summary>
+internal static class Logging
+{
+    public static ILoggerFactory Create(LogFormat format, Options.LogLevel level) =>
+        LoggerFactory.Create(builder =>
+        {
+            builder.SetMinimumLevel(
+                level switch
+                {
+                    Options.LogLevel.Trace => LogLevel.Trace,
+                    Options.LogLevel.Debug => LogLevel.Debug,
+                    Options.LogLevel.Info => LogLevel.Information,
+                    Options.LogLevel.Warn => LogLevel.Warning,
+                    Options.LogLevel.Error => LogLevel.Error,
+                    _ => LogLevel.None,
+                }
+            );
+            switch (format)
+            {
+                case LogFormat.Json:
+                    builder.AddJsonConsole(console => console.UseUtcTimestamp = true);
+                    break;
+                case LogFormat.Pretty:
+                    builder.AddSimpleConsole(console => console.TimestampFormat = "yyyy-MM-dd HH:mm:ss.fff ");
+                    break;
+                default:
+                    builder.AddConsole(console => console.FormatterName = LineFormatter.FormatterName);
+                    builder.AddConsoleFormatter<LineFormatter, LineFormatterOptions>(line => line.IsFull = format == LogFormat.Full);
+                    break;
+            }
+        });
+}
+
+/// <summary>What a program says of itself.</summary>
+internal static partial class ProgramLog
+{
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Text}")]
+    public static partial void Warning(ILogger log, string text);
+
+    [LoggerMessage(Level = LogLevel.Critical, Message = "{Text}")]
+    public static partial void Fatal(ILogger log, string text);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Library}")]
+    public static partial void Library(ILogger log, string library);
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}, TSO {Tso}, USO {Uso}, up to {Segments} segments a send"
+    )]
+    public static partial void Serving(
+        ILogger log,
+        IPEndPoint address,
+        string tun,
+        int mtu,
+        bool tso,
+        bool uso,
+        int segments
+    );
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "stopped")]
+    public static partial void Stopped(ILogger log);
+}

@@ -1,0 +1,664 @@
+/// The Expresslane key exchange (protocol §6.1 to §6.4, §6.7, §6.8): two ends and a network that loses, repeats and
+/// reorders what they send. Vectors: §12.3.
+module Lightway.Specs.ExpresslaneExchange
+
+open System
+open System.Collections.Generic
+open Expecto
+open FsCheck.FSharp
+open Lightway.Protocol
+open Lightway.Specs.Generators
+
+let private never = Int64.MaxValue
+let private zeroKey: byte[] = Array.zeroCreate 32
+let private bytesOf (payload: byte[]) = ReadOnlySpan payload
+
+/// 16 bytes of counters, as a keepalive carries them.
+let private counters (sent: uint64) (received: uint64) =
+    let payload = junk 16
+    ExpresslaneHealth.write (sent, received, Span payload) |> ignore
+    payload
+
+// ---------------------------------------------------------------- two ends and a network
+
+type Happening =
+    /// One of the configs on the way, not always the oldest, arrives.
+    | Arrives of toServer: bool * which: int
+    /// The same, but it will arrive again.
+    | Repeats of toServer: bool * which: int
+    | IsLost of toServer: bool * which: int
+    | Passes of ms: int
+    | Traffic of fromServer: bool
+    /// For so long nothing arrives at one side and everything at the other, and both have traffic.
+    | Deaf of server: bool * ms: int
+
+/// One end: the pure state, and what the engine around it knows.
+type private End(role, enabled, interval, firstKey: int) =
+    let mutable keys = firstKey
+    member val State = ExpresslaneKeys.create (role, enabled, interval) with get, set
+    member val AnySent = false with get, set
+
+    member _.FreshKey() =
+        keys <- keys + 2
+        filled (Random keys) 32
+
+type private World(interval: int64, clientEnabled, serverEnabled) =
+    let client = End(Role.Client, clientEnabled, interval, 0)
+    let server = End(Role.Server, serverEnabled, interval, 1)
+    let toServer = List<ExpresslaneConfig>()
+    let toClient = List<ExpresslaneConfig>()
+    let mutable now = 1_000L
+
+    // The receiver opens with its current key or the one before.
+    let canOpen (sender: End) (receiver: End) =
+        isNull sender.State.SelfKey
+        || receiver.State.PeerKey = sender.State.SelfKey
+        || receiver.State.PreviousPeerKey = sender.State.SelfKey
+
+    let check () =
+        for sender, receiver in [ client, server; server, client ] do
+            Expect.isTrue (canOpen sender receiver) $"what the {sender.State.Role} seals can be opened"
+
+            if sender.State.Ready then
+                Expect.equal (sender.State.Version, receiver.State.Version) (2uy, 2uy) "both know the version"
+
+    let apply (one: End) (step: ExpresslaneStep) =
+        let before = one.State
+        one.State <- step.State
+        let other = if before.Role = Role.Server then toClient else toServer
+        step.Ack |> ValueOption.iter other.Add
+        step.Offer |> ValueOption.iter other.Add
+        Expect.equal step.SelfKeyChanged (before.SelfKey <> step.State.SelfKey) "own key's change is told"
+
+        let peerKeys (state: ExpresslaneState) = state.PeerKey, state.PreviousPeerKey
+        Expect.equal step.PeerKeyChanged (peerKeys before <> peerKeys step.State) "peer keys' change is told"
+        check ()
+
+    let arrive isServer (config: ExpresslaneConfig) =
+        let one = if isServer then server else client
+
+        let step =
+            ExpresslaneKeys.configReceived (one.State, config, one.AnySent, now, one.FreshKey())
+
+        match step.Ack with
+        | ValueSome ack ->
+            Expect.equal
+                ack
+                { config with
+                    Ack = true
+                    Version = ack.Version }
+                "the config, acknowledged"
+        | ValueNone -> ()
+
+        apply one step
+
+    let timers () =
+        for one in [ client; server ] do
+            if now >= one.State.TimerAt then
+                apply one (ExpresslaneKeys.timer (one.State, now))
+
+    let traffic (one: End) =
+        if now >= one.State.RotateAt then
+            apply one (ExpresslaneKeys.insideTraffic (one.State, now, one.FreshKey()))
+
+        one.AnySent <- one.AnySent || one.State.Ready
+
+    member _.Client = client
+    member _.Server = server
+    member _.Now = now
+    member _.OnTheWay = toServer.Count + toClient.Count
+    member _.Ready = client.State.Ready && server.State.Ready
+    member _.Step (one: End) step = apply one step
+    member _.Traffic one = traffic one
+
+    member _.Online() =
+        apply client (ExpresslaneKeys.online (client.State, ProtocolVersion.V1_3, now, client.FreshKey()))
+        apply server (ExpresslaneKeys.online (server.State, ProtocolVersion.V1_3, now, server.FreshKey()))
+
+    member private this.Deaf(isServer, ms) =
+        let until = now + int64 ms
+
+        while now < until do
+            this.Happen(Passes 100)
+
+            while this.OnTheWay > 0 do
+                this.Happen(IsLost(isServer, 0))
+                this.Happen(Arrives(not isServer, 0))
+
+            traffic client
+            traffic server
+
+    member this.Happen(happening: Happening) =
+        let queue isServer = if isServer then toServer else toClient
+
+        match happening with
+        | Arrives(isServer, which) when (queue isServer).Count > 0 ->
+            let at = which % (queue isServer).Count
+            let config = (queue isServer)[at]
+            (queue isServer).RemoveAt at
+            arrive isServer config
+        | Repeats(isServer, which) when (queue isServer).Count > 0 ->
+            arrive isServer ((queue isServer)[which % (queue isServer).Count])
+        | IsLost(isServer, which) when (queue isServer).Count > 0 ->
+            (queue isServer).RemoveAt(which % (queue isServer).Count)
+        | Passes ms ->
+            now <- now + int64 ms
+            timers ()
+        | Traffic fromServer -> traffic (if fromServer then server else client)
+        | Deaf(isServer, ms) -> this.Deaf(isServer, ms)
+        | _ -> ()
+
+    /// So many ms in which everything arrives at once and both ends have traffic.
+    member this.Heal(ms: int64) =
+        let until = now + ms
+
+        while now < until do
+            this.Happen(Passes 100)
+
+            while this.OnTheWay > 0 do
+                this.Happen(Arrives(toServer.Count > 0, 0))
+
+            traffic client
+            traffic server
+
+type HappeningArbitrary =
+    static member Happening() =
+        let which = Gen.frequency [ 3, Gen.constant 0; 1, Gen.choose (0, 20) ]
+        let either = Gen.elements [ false; true ]
+
+        Gen.frequency
+            [ 6, Gen.map2 (fun toServer at -> Arrives(toServer, at)) either which
+              2, Gen.map2 (fun toServer at -> Repeats(toServer, at)) either which
+              3, Gen.map2 (fun toServer at -> IsLost(toServer, at)) either which
+              4, Gen.map Passes (Gen.choose (0, 4_000))
+              4, Gen.map Traffic either
+              1, Gen.map2 (fun server ms -> Deaf(server, ms)) either (Gen.choose (0, 15_000)) ]
+        |> Arb.fromGen
+
+let private config =
+    { FsCheckConfig.defaultConfig with
+        maxTest = 4_000
+        endSize = 120
+        arbitrary = [ typeof<HappeningArbitrary>; typeof<SeedArbitrary> ] }
+
+/// Two online ends after a history; every step in it was checked.
+let private after (interval: int64) (history: Happening list) =
+    let world = World(interval, true, true)
+    world.Online()
+    history |> List.iter world.Happen
+    world
+
+let private readyWorld () =
+    let world = after 900_000L []
+    world.Heal 1_000L
+    Expect.isTrue world.Ready "ready"
+    world
+
+let private adversity =
+    [ testPropertyWithConfig config "§6.7: whatever is lost, repeated or late, the peer can open what an end seals"
+      <| fun (history: Happening list) (short: bool) -> after (if short then 1_500L else 20_000L) history |> ignore
+
+      testPropertyWithConfig config "§6.3: once configs arrive again, both ends become ready within 10 s and stay so"
+      <| fun (history: Happening list) (short: bool) ->
+          let world = after (if short then 1_500L else 20_000L) history
+          world.Heal 10_000L
+
+          List.init 200 id
+          |> List.forall (fun _ ->
+              world.Heal 100L
+              world.Ready)
+
+      testPropertyWithConfig config "§6.8: once one end gave up, neither is ready ever again, and silence follows"
+      <| fun (history: Happening list) (atServer: bool) (both: bool) ->
+          let world = after 1_500L history
+          world.Heal 10_000L
+          let one = if atServer then world.Server else world.Client
+
+          for one in (if both then [ world.Client; world.Server ] else [ one ]) do
+              for _ in 1..3 do
+                  world.Step one (ExpresslaneKeys.pongReceived (one.State, bytesOf [||], 0UL, 0UL, world.Now))
+
+          history |> List.truncate 4 |> List.iter world.Happen
+          world.Heal 12_000L
+
+          let counters () =
+              world.Client.State.Counter, world.Server.State.Counter
+
+          let before = counters ()
+          world.Heal 60_000L
+
+          one.State.Status = ExpresslaneStatus.Degraded
+          && not (world.Client.State.Ready || world.Server.State.Ready)
+          && counters () = before ]
+
+// ---------------------------------------------------------------- one end alone
+
+let private online role =
+    let state = ExpresslaneKeys.create (role, true, 900_000L)
+    ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L, filled (Random 1) 32)
+
+let private offer counter key =
+    { Version = 2uy
+      Enabled = true
+      Ack = false
+      Counter = counter
+      Key = key }
+
+let private receive (state: ExpresslaneState) config now =
+    ExpresslaneKeys.configReceived (state, config, false, now, filled (Random 99) 32)
+
+let private exchange =
+    [ testCase "§5.6: client's config, server's answer and config, client's answer: four frames and both are ready"
+      <| fun () ->
+          let opened = online Role.Client
+          let first = opened.Offer.Value
+          Expect.equal (first.Version, first.Enabled, first.Ack, first.Counter) (2uy, true, false, 1UL) "first config"
+          let server = (online Role.Server).State
+          Expect.equal server.Status ExpresslaneStatus.WaitingForClient "the server waits"
+          let answered = receive server first 10L
+          Expect.equal answered.Ack.Value { first with Ack = true } "answer"
+          let second = answered.Offer.Value
+          Expect.equal (second.Counter, second.Ack) (1UL, false) "server's config"
+          Expect.isFalse answered.State.Ready "not before its own key is acknowledged"
+          let acked = receive opened.State answered.Ack.Value 20L
+          Expect.isFalse acked.State.Ready "not before the peer's key"
+          let client = receive acked.State second 20L
+          Expect.isTrue client.State.Ready "client"
+          Expect.isTrue client.Offer.IsNone "no second offer"
+          let server = receive answered.State client.Ack.Value 30L
+          Expect.isTrue server.State.Ready "server"
+          Expect.equal server.State.SelfKey client.State.PeerKey "server to client"
+          Expect.equal server.State.PeerKey client.State.SelfKey "client to server"
+
+      testCase "§12.3: an unanswered config is repeated after 0.5, 1.0, 1.5, 2.0, 2.5 s, and given up 3.0 s later"
+      <| fun () ->
+          Expect.equal (List.init 6 ExpresslaneKeys.retransmitAfter) [ 500L; 1000L; 1500L; 2000L; 2500L; 3000L ] "waits"
+          let opened = online Role.Client
+          let mutable state = opened.State
+          let sent = List<int64>()
+
+          for now in 0L .. 20_000L do
+              let step = ExpresslaneKeys.timer (state, now)
+              state <- step.State
+
+              if step.Offer.IsSome then
+                  Expect.equal step.Offer opened.Offer "the same bytes"
+                  sent.Add now
+
+          Expect.equal (List.ofSeq sent) [ 500L; 1500L; 3000L; 5000L; 7500L ] "times"
+          Expect.equal (state.Status, state.TimerAt) (ExpresslaneStatus.Inactive, never) "given up"
+          Expect.equal state.RotateAt 10_500L "the next inside packet starts again"
+          let again = ExpresslaneKeys.insideTraffic (state, 20_001L, filled (Random 5) 32)
+          Expect.equal again.Offer.Value.Counter 2UL "a new config"
+
+      testCase "§6.3: a repeated config is only answered again: the key before the last still opens"
+      <| fun () ->
+          let world = readyWorld ()
+          let key = filled (Random 7) 32
+          let counter = world.Server.State.PeerCounter + 1UL
+          let once = receive world.Server.State (offer counter key) world.Now
+          let twice = receive once.State (offer counter key) world.Now
+          Expect.equal twice.Ack once.Ack "answered again"
+          Expect.isFalse twice.PeerKeyChanged "nothing new"
+          Expect.equal twice.State.PreviousPeerKey world.Server.State.PeerKey "the grace key is kept"
+          Expect.isTrue twice.State.Ready "ready all the time"
+
+      testCase "§6.3: a config overtaken by a later one is ignored: its key would displace the later one's"
+      <| fun () ->
+          let world = readyWorld ()
+          let counter = world.Server.State.PeerCounter
+
+          let later =
+              receive world.Server.State (offer (counter + 2UL) (filled (Random 7) 32)) world.Now
+
+          let overtaken =
+              receive later.State (offer (counter + 1UL) (filled (Random 8) 32)) world.Now
+
+          Expect.isFalse overtaken.PeerKeyChanged "keys"
+          Expect.isTrue (overtaken.Ack.IsNone && overtaken.Offer.IsNone) "no answer"
+
+      testCase "§6.3: an answer with another counter changes nothing"
+      <| fun () ->
+          let opened = online Role.Client
+
+          let stray =
+              { opened.Offer.Value with
+                  Ack = true
+                  Counter = 2UL }
+
+          let step = receive opened.State stray 0L
+          Expect.isFalse step.SelfKeyChanged "no key"
+          Expect.equal step.State.TimerAt opened.State.TimerAt "still repeating"
+
+      testCase "§6.3: a new key is offered an interval after the last one was acknowledged, with inside traffic only"
+      <| fun () ->
+          let world = readyWorld ()
+          let state = world.Client.State
+          Expect.isTrue (state.RotateAt > world.Now && state.RotateAt <= world.Now + 900_000L) "in time"
+
+          let early =
+              ExpresslaneKeys.insideTraffic (state, state.RotateAt - 1L, filled (Random 5) 32)
+
+          Expect.isTrue early.Offer.IsNone "early"
+
+          let due =
+              ExpresslaneKeys.insideTraffic (state, state.RotateAt, filled (Random 5) 32)
+
+          Expect.equal due.Offer.Value.Counter (state.Counter + 1UL) "due"
+          Expect.isTrue due.State.Ready "ready all the time"
+          Expect.isFalse due.SelfKeyChanged "the old key seals until the answer"
+          let acked = receive due.State { due.Offer.Value with Ack = true } state.RotateAt
+          Expect.equal acked.State.SelfKey due.Offer.Value.Key "then the new one"
+
+      testCase "§6.3: an interval of 0 never rotates"
+      <| fun () ->
+          let world = after 0L []
+          world.Heal 1_000L
+          Expect.isTrue world.Ready "ready"
+          Expect.equal (world.Client.State.RotateAt, world.Server.State.RotateAt) (never, never) "never"
+
+      testCase "§6.1: below version 1.3 no end offers anything"
+      <| fun () ->
+          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
+
+          let opened =
+              ExpresslaneKeys.online (state, ProtocolVersion.V1_2, 0L, filled (Random 1) 32)
+
+          Expect.isTrue opened.Offer.IsNone "at once"
+          Expect.equal opened.State.RotateAt never "later"
+          let server = ExpresslaneKeys.create (Role.Server, true, 1_000L)
+
+          let opened =
+              ExpresslaneKeys.online (server, ProtocolVersion.V1_1, 0L, filled (Random 1) 32)
+
+          let answered = receive opened.State (offer 1UL (filled (Random 2) 32)) 0L
+          Expect.isTrue (answered.Ack.IsSome && answered.Offer.IsNone) "only an answer" ]
+
+let private versions =
+    [ for told, expected in [ 1uy, 1uy; 2uy, 2uy; 0uy, 2uy; 3uy, 2uy; 255uy, 2uy ] do
+          testCase $"§12.3: a peer that tells version {told} gets version {expected}"
+          <| fun () ->
+              let server = (online Role.Server).State
+
+              let step =
+                  receive
+                      server
+                      { offer 1UL (filled (Random 3) 32) with
+                          Version = told }
+                      0L
+
+              Expect.equal (ExpresslaneKeys.negotiate told) expected "negotiated"
+              Expect.equal step.State.Version expected "used"
+              Expect.equal (step.Ack.Value.Version, step.Offer.Value.Version) (expected, expected) "told"
+
+      testCase "§6.3: the version stays once a packet was sent"
+      <| fun () ->
+          let world = readyWorld ()
+          let state = world.Client.State
+
+          let other =
+              { offer (state.PeerCounter + 1UL) (filled (Random 4) 32) with
+                  Version = 1uy }
+
+          let before =
+              ExpresslaneKeys.configReceived (state, other, false, world.Now, zeroKey)
+
+          let late = ExpresslaneKeys.configReceived (state, other, true, world.Now, zeroKey)
+          Expect.equal (before.State.Version, before.Ack.Value.Version) (1uy, 1uy) "before"
+          Expect.equal (late.State.Version, late.Ack.Value.Version) (2uy, 2uy) "after" ]
+
+// ---------------------------------------------------------------- never
+
+/// Configs as a hostile peer might send them: low counters, zero keys, keys of a wrong length.
+type HostileArbitrary =
+    static member Config() =
+        gen {
+            let! version = Gen.elements [ 0uy; 1uy; 2uy; 3uy ]
+            let! enabled = Gen.frequency [ 3, Gen.constant true; 1, Gen.constant false ]
+            let! ack = Gen.elements [ false; true ]
+            let! counter = Gen.choose (0, 4)
+
+            let! key =
+                Gen.elements [ zeroKey; null; [||]; filled (Random 3) 31; filled (Random 4) 32; filled (Random 5) 32 ]
+
+            return
+                { Version = version
+                  Enabled = enabled
+                  Ack = ack
+                  Counter = uint64 counter
+                  Key = key }
+        }
+        |> Arb.fromGen
+
+let private hostile =
+    { FsCheckConfig.defaultConfig with
+        maxTest = 5_000
+        arbitrary = [ typeof<HostileArbitrary> ] }
+
+let private usable (key: byte[]) =
+    not (isNull key) && key.Length = 32 && Array.exists ((<>) 0uy) key
+
+let private nevers =
+    [ testPropertyWithConfig
+          hostile
+          "§6.2: whatever configs come, no end is ready without two keys that are 32 bytes and not zero"
+      <| fun (configs: ExpresslaneConfig list) (isServer: bool) (timers: bool list) ->
+          let mutable state = (online (if isServer then Role.Server else Role.Client)).State
+          let due = Array.ofList timers
+
+          configs
+          |> List.indexed
+          |> List.forall (fun (i, config) ->
+              if i < due.Length && due[i] && state.TimerAt < never then
+                  state <- (ExpresslaneKeys.timer (state, state.TimerAt)).State
+
+              state <- (receive state config (int64 i)).State
+              let held = [ state.SelfKey; state.PeerKey; state.PreviousPeerKey ]
+
+              (not state.Ready || (usable state.SelfKey && usable state.PeerKey))
+              && held |> List.forall (fun key -> isNull key || usable key))
+
+      testPropertyWithConfig hostile "§11-23: an end that is switched off stays so, and offers nothing, whatever comes"
+      <| fun (configs: ExpresslaneConfig list) (isServer: bool) ->
+          let role = if isServer then Role.Server else Role.Client
+          let created = ExpresslaneKeys.create (role, false, 1L)
+
+          let opened =
+              ExpresslaneKeys.online (created, ProtocolVersion.V1_3, 0L, filled (Random 1) 32)
+
+          let mutable state = opened.State
+
+          opened.Offer.IsNone
+          && configs
+             |> List.forall (fun config ->
+                 let answers = not config.Ack && config.Counter >= state.PeerCounter
+                 let step = receive state config 5L
+
+                 let later =
+                     ExpresslaneKeys.insideTraffic (step.State, Int64.MaxValue - 1L, filled (Random 2) 32)
+
+                 state <- step.State
+
+                 step.Offer.IsNone
+                 && later.Offer.IsNone
+                 && step.Ack.IsSome = answers
+                 && state.Status = ExpresslaneStatus.Disabled
+                 && not state.Ready)
+
+      testCase "§11-22: after enabled=0 no end offers again, and a server that heard nothing else neither"
+      <| fun () ->
+          for state in [ (readyWorld ()).Client.State; (online Role.Client).State; (online Role.Server).State ] do
+              let stop =
+                  { offer (state.PeerCounter + 1UL) zeroKey with
+                      Enabled = false }
+
+              let step = receive state stop 2_000L
+              Expect.equal step.Ack.Value { stop with Ack = true } "answered"
+              Expect.isTrue step.Offer.IsNone "no offer"
+              Expect.equal step.State.Status ExpresslaneStatus.Inactive "through DTLS from now on"
+              Expect.equal (step.State.TimerAt, step.State.RotateAt) (never, never) "nothing to come"
+
+      testCase "§6.3: with an end that is switched off the other never is ready, and offers once an interval"
+      <| fun () ->
+          let world = World(60_000L, true, false)
+          world.Online()
+          world.Heal 600_000L
+          Expect.isFalse (world.Client.State.Ready || world.Server.State.Ready) "ready"
+          Expect.isLessThanOrEqual world.Client.State.Counter 11UL "offers"
+          Expect.equal world.Server.State.Counter 0UL "the other offers nothing"
+
+      testCase "§6.2: a random source that gives zeros leads to no offer"
+      <| fun () ->
+          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
+          let step = ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L, zeroKey)
+          Expect.isTrue step.Offer.IsNone "no offer" ]
+
+// ---------------------------------------------------------------- health
+
+let private health =
+    let bad strikes =
+        ExpresslaneHealth.strike (strikes, 100UL, 0UL)
+
+    let good strikes =
+        ExpresslaneHealth.strike (strikes, 100UL, 100UL)
+
+    let few strikes =
+        ExpresslaneHealth.strike (strikes, 9UL, 0UL)
+
+    [ testCase "§12.3: strikes go up by bad windows and down by others, between 0 and 255"
+      <| fun () ->
+          Expect.equal (bad 0uy) 1uy "0 + bad"
+          Expect.equal (good 2uy) 1uy "2 + good"
+          Expect.equal (good 0uy) 0uy "0 + good"
+          Expect.equal (few 1uy) 0uy "1 + too few to tell"
+          Expect.equal (bad 255uy) 255uy "255 + bad"
+
+          Expect.equal
+              (List.map ExpresslaneHealth.isFatal [ 0uy; 2uy; 3uy; 255uy ])
+              [ false; false; true; true ]
+              "limit"
+
+      testCase "§12.3: two bad windows then a good one, again and again, degrade in the end"
+      <| fun () ->
+          let round strikes = strikes |> bad |> bad |> good
+          Expect.equal (round 0uy) 1uy "one is left"
+          Expect.isTrue (1uy |> bad |> bad |> ExpresslaneHealth.isFatal) "the second round"
+
+      testCase "§6.8: a window is bad if at least 10 were sent and more than half of them lost"
+      <| fun () ->
+          for sent, received, expected in
+              [ 9UL, 0UL, 0uy
+                10UL, 5UL, 0uy
+                10UL, 4UL, 1uy
+                11UL, 6UL, 0uy
+                11UL, 5UL, 1uy
+                100UL, 200UL, 0uy
+                UInt64.MaxValue, 0UL, 1uy
+                UInt64.MaxValue, UInt64.MaxValue / 2UL + 1UL, 0uy ] do
+              Expect.equal (ExpresslaneHealth.strike (0uy, sent, received)) expected $"{received} of {sent}"
+
+      testCase "§6.8: three replies in a row without counters degrade; one with counters in between starts anew"
+      <| fun () ->
+          let step struct (health, _) payload =
+              ExpresslaneHealth.step (health, bytesOf payload, 0UL, 0UL)
+
+          let failed struct (_, failed) = failed
+          let start = struct (ExpresslaneHealth.start, false)
+          let without = [||]
+          let with' = counters 0UL 0UL
+          Expect.isFalse (List.fold step start [ without; without ] |> failed) "two"
+          Expect.isTrue (List.fold step start [ without; without; without ] |> failed) "three"
+          Expect.isFalse (List.fold step start [ without; without; with'; without; without ] |> failed) "two and two"
+
+      testCase "§6.8: both directions are judged, each by what happened since the last reply"
+      <| fun () ->
+          for inbound in [ true; false ] do
+              let mutable health = ExpresslaneHealth.start
+              let mutable checks = 0
+              let mutable failed = false
+
+              while not failed && checks < 10 do
+                  checks <- checks + 1
+                  let sent = uint64 checks * 100UL
+                  let arrived = if inbound then sent, 0UL else 0UL, sent // at this end, at the peer
+                  let payload = counters sent (if inbound then sent else 0UL)
+
+                  let struct (next, fails) =
+                      ExpresslaneHealth.step (health, bytesOf payload, sent, snd arrived)
+
+                  health <- next
+                  failed <- fails
+
+              Expect.equal (failed, checks) (true, 3) $"inbound {inbound}"
+
+      testCase "§6.8: a loss of long ago counts once"
+      <| fun () ->
+          let mutable health = ExpresslaneHealth.start
+          let mutable failed = false
+
+          for check in 1UL .. 10UL do // 1000 lost at first, nothing since
+              let payload = counters (1000UL + check * 100UL) (check * 100UL)
+
+              let struct (next, fails) =
+                  ExpresslaneHealth.step (health, bytesOf payload, check * 100UL, check * 100UL)
+
+              health <- next
+              failed <- failed || fails
+
+          Expect.isFalse failed "healthy"
+
+      testCase
+          "§6.8: giving up says enabled=0 with the zero key under the next counter, and no later config is answered"
+      <| fun () ->
+          let world = readyWorld ()
+          let mutable step = Unchecked.defaultof<ExpresslaneStep>
+          let mutable state = world.Client.State
+
+          for check in 1UL .. 3UL do
+              Expect.isTrue state.Ready "ready so far"
+              let payload = counters (check * 100UL) 0UL
+              step <- ExpresslaneKeys.pongReceived (state, bytesOf payload, 0UL, 0UL, world.Now)
+              state <- step.State
+
+          Expect.equal (state.Status, state.Ready) (ExpresslaneStatus.Degraded, false) "degraded"
+
+          let expected =
+              { offer (world.Client.State.Counter + 1UL) zeroKey with
+                  Enabled = false }
+
+          Expect.equal step.Offer (ValueSome expected) "enabled=0"
+          let repeated = ExpresslaneKeys.timer (state, state.TimerAt)
+          Expect.equal repeated.Offer step.Offer "repeated like any config"
+          let ignored = receive state (offer 9UL (filled (Random 1) 32)) world.Now
+          Expect.isTrue (ignored.Ack.IsNone && ignored.Offer.IsNone) "ignored"
+          Expect.isFalse ignored.PeerKeyChanged "its key too"
+          let acked = receive state { expected with Ack = true } world.Now
+          Expect.equal (acked.State.TimerAt, acked.State.Status) (never, ExpresslaneStatus.Degraded) "done"
+          let insists = receive acked.State (offer 9UL (filled (Random 1) 32)) world.Now
+          Expect.isTrue insists.Ack.IsNone "still no answer"
+
+          Expect.equal
+              insists.Offer
+              (ValueSome
+                  { expected with
+                      Counter = expected.Counter + 1UL })
+              "but told again"
+
+      testCase "§6.8: replies to an end that is not ready are no evidence"
+      <| fun () ->
+          let mutable state = (online Role.Client).State
+
+          for _ in 1..5 do
+              let step = ExpresslaneKeys.pongReceived (state, bytesOf [||], 0UL, 0UL, 0L)
+              Expect.isTrue step.Offer.IsNone "nothing to say"
+              state <- step.State
+
+          Expect.equal state.Status ExpresslaneStatus.Inactive "still trying" ]
+
+let laws =
+    testList
+        "expresslane exchange"
+        [ testList "adversity" adversity
+          testList "exchange" (exchange @ versions)
+          testList "never" nevers
+          testList "health" health ]

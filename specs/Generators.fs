@@ -1,0 +1,63 @@
+/// Bytes and buffers for the laws. All of it follows from FsCheck's seed.
+module Lightway.Specs.Generators
+
+open System
+open System.Buffers.Binary
+open FsCheck.FSharp
+
+/// Bytes of a hexadecimal text; spaces are for the eye.
+let hex (text: string) : byte[] =
+    Convert.FromHexString(text.Replace(" ", ""))
+
+/// What fresh buffers hold, so that a byte that nobody wrote cannot pass for a zero.
+let junk (length: int) : byte[] = Array.create length 0xA5uy
+
+/// `bytes` in the middle of a larger junk buffer, at an offset that spoils every alignment.
+type Placed =
+    { Buffer: byte[]
+      Offset: int
+      Length: int }
+
+    member this.Span = Span<byte>(this.Buffer, this.Offset, this.Length)
+    member this.ReadOnly = ReadOnlySpan<byte>(this.Buffer, this.Offset, this.Length)
+    member this.Bytes = Array.sub this.Buffer this.Offset this.Length
+
+    /// Nothing before or after the bytes was written to.
+    member this.SurroundingsIntact =
+        let isJunk (part: byte[]) = Array.forall ((=) 0xA5uy) part
+
+        isJunk this.Buffer[.. this.Offset - 1] && isJunk this.Buffer[this.Offset + this.Length ..]
+
+let place (offset: int) (bytes: byte[]) : Placed =
+    let buffer = junk (offset + bytes.Length + 64)
+    bytes.CopyTo(buffer, offset)
+
+    { Buffer = buffer
+      Offset = offset
+      Length = bytes.Length }
+
+/// How payload and options are filled: the two constants are where one's complement has its two zeros.
+type Fill =
+    | Random of seed: int
+    | Zeros
+    | Ones
+
+let filled (fill: Fill) (length: int) : byte[] =
+    match fill with
+    | Zeros -> Array.zeroCreate length
+    | Ones -> Array.create length 0xFFuy
+    | Random seed ->
+        let bytes = Array.zeroCreate length
+        System.Random(seed).NextBytes bytes
+        bytes
+
+/// Reads 16 bits in network order.
+let word (bytes: byte[]) (at: int) : int =
+    int (BinaryPrimitives.ReadUInt16BigEndian(ReadOnlySpan(bytes, at, 2)))
+
+/// A seed of its own for laws that mutate bytes faster than FsCheck could.
+type Seed = Seed of int
+
+type SeedArbitrary =
+    static member Seed() =
+        Arb.fromGen (Gen.choose (0, Int32.MaxValue - 1) |> Gen.map Seed)

@@ -1,0 +1,158 @@
+/// Which frame is good in which state (protocol §4.2), how states follow each other (§5.1), what ends a connection (§5.4):
+/// the tables once more, written down cell by cell.
+module Lightway.Specs.LifecycleTable
+
+open System
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open Lightway.Protocol
+
+/// Columns LinkUp, Authenticating, Online; P process, I ignore, S invalid state, M invalid mode.
+let private table =
+    [ FrameKind.NoOp, "PPP", "PPP"
+      FrameKind.Ping, "SSP", "SSP"
+      FrameKind.Pong, "SSP", "SSP"
+      FrameKind.AuthRequest, "PSP", "MMM"
+      FrameKind.Data, "SSP", "SSP"
+      FrameKind.AuthSuccess, "MMI", "SPI"
+      FrameKind.AuthFailure, "PPP", "PPP"
+      FrameKind.Goodbye, "PPP", "PPP"
+      FrameKind.ServerConfig, "III", "III"
+      FrameKind.DataFragment, "SSP", "SSP"
+      FrameKind.EncodedData, "SSP", "SSP"
+      FrameKind.EncodedDataFragment, "SSP", "SSP"
+      FrameKind.EncodingRequest, "III", "III"
+      FrameKind.EncodingResponse, "SSP", "SSP"
+      FrameKind.ExpresslaneConfig, "SSP", "SSP" ]
+
+let private verdict letter =
+    match letter with
+    | 'P' -> FrameVerdict.Process
+    | 'I' -> FrameVerdict.Ignore
+    | 'S' -> FrameVerdict.InvalidState
+    | _ -> FrameVerdict.InvalidMode
+
+let private states = Enum.GetValues<ConnectionState>()
+
+let private live =
+    [ ConnectionState.LinkUp; ConnectionState.Authenticating; ConnectionState.Online ]
+
+let private frames =
+    [ for kind, atServer, atClient in table do
+          for role, row in [ Role.Server, atServer; Role.Client, atClient ] do
+              testCase $"§4.2: {kind} at a {role}"
+              <| fun () ->
+                  for state, letter in List.zip live (List.ofSeq row) do
+                      Expect.equal (Lifecycle.accepts (role, state, kind)) (verdict letter) $"{state}"
+
+      testCase "§4.2: the table has every kind"
+      <| fun () ->
+          let kinds = table |> List.map (fun (kind, _, _) -> kind)
+          Expect.equal (List.sort kinds) (List.sort (List.ofSeq (Enum.GetValues<FrameKind>()))) "kinds"
+
+      testCase "§5.2: no frame is looked at before the handshake is done, or once disconnecting began"
+      <| fun () ->
+          for state in states |> Array.except live do
+              for kind in Enum.GetValues<FrameKind>() do
+                  for role in [ Role.Server; Role.Client ] do
+                      let verdict = Lifecycle.accepts (role, state, kind)
+                      Expect.equal verdict FrameVerdict.InvalidState $"{kind} in {state}" ]
+
+/// All states that a role can reach, with every walk that the rules allow.
+let rec private reachable role (found: Set<ConnectionState>) =
+    let next =
+        states
+        |> Array.filter (fun after -> found |> Set.exists (fun before -> Lifecycle.canMove (role, before, after)))
+        |> Set.ofArray
+        |> Set.union found
+
+    if next = found then found else reachable role next
+
+let private moves =
+    [ testCase "§5.1: a client passes through Authenticating, a server never does"
+      <| fun () ->
+          let start = Set.singleton ConnectionState.Connecting
+          Expect.equal (reachable Role.Client start) (Set.ofArray states) "client"
+          let server = Set.ofArray states |> Set.remove ConnectionState.Authenticating
+          Expect.equal (reachable Role.Server start) server "server"
+
+          Expect.isFalse
+              (Lifecycle.canMove (Role.Client, ConnectionState.LinkUp, ConnectionState.Online))
+              "no short cut"
+
+      testCase "§5.3: disconnecting is possible exactly after the handshake, and final"
+      <| fun () ->
+          for role in [ Role.Server; Role.Client ] do
+              for before in states do
+                  let disconnects = Lifecycle.canMove (role, before, ConnectionState.Disconnecting)
+                  Expect.equal disconnects (List.contains before live) $"{before}"
+                  Expect.isFalse (Lifecycle.canMove (role, ConnectionState.Disconnected, before)) "final"
+                  let after = before = ConnectionState.Disconnected
+                  Expect.equal (Lifecycle.canMove (role, ConnectionState.Disconnecting, before)) after $"to {before}"
+
+      testCase "§5.1: states have the numbers that other implementations report"
+      <| fun () ->
+          let expected =
+              [ "Disconnected", 1
+                "Connecting", 2
+                "Disconnecting", 4
+                "Authenticating", 5
+                "LinkUp", 6
+                "Online", 7 ]
+
+          Expect.equal [ for state in states -> string state, int state ] expected "numbers" ]
+
+let private fatalOnDatagrams =
+    set
+        [ TunnelError.TimedOut
+          TunnelError.Unauthorized
+          TunnelError.AccessDenied
+          TunnelError.NoFreeClientIp
+          TunnelError.Goodbye
+          TunnelError.Disconnected
+          TunnelError.InvalidMode
+          TunnelError.InvalidConnectionType
+          TunnelError.InvalidInsideIpConfig
+          TunnelError.PmtudRequired
+          TunnelError.CodecMissing
+          TunnelError.FieldTooLarge
+          TunnelError.InvalidEnum
+          TunnelError.InvalidString
+          TunnelError.InvalidBool
+          TunnelError.TlsNameMismatch
+          TunnelError.TlsDuplicateMessage
+          TunnelError.TlsPeerClosed
+          TunnelError.TlsCaMissing
+          TunnelError.TlsFatalAlert ]
+
+let private errors =
+    [ for error in Enum.GetValues<TunnelError>() |> Array.except [ TunnelError.None ] do
+          testCase $"§5.4: {error} ends a stream always, a datagram connection {fatalOnDatagrams.Contains error}"
+          <| fun () ->
+              Expect.isTrue (Lifecycle.isFatal (false, error)) "stream"
+              Expect.equal (Lifecycle.isFatal (true, error)) (fatalOnDatagrams.Contains error) "datagram"
+
+      testCase "§5.4: no error ends nothing"
+      <| fun () ->
+          Expect.isFalse
+              (Lifecycle.isFatal (false, TunnelError.None) || Lifecycle.isFatal (true, TunnelError.None))
+              "none"
+
+      testCase "§5.4: of frames that cannot be read, those with a bad field end a datagram connection"
+      <| fun () ->
+          let fatal status =
+              Lifecycle.isFatal (true, Lifecycle.ofFrameStatus status)
+
+          let expected =
+              [ FrameStatus.FieldTooLarge
+                FrameStatus.InvalidEnum
+                FrameStatus.InvalidString
+                FrameStatus.InvalidBool ]
+
+          Expect.equal (Enum.GetValues<FrameStatus>() |> List.ofArray |> List.filter fatal) expected "fatal"
+          Expect.equal (Lifecycle.ofFrameStatus FrameStatus.Ok) TunnelError.None "ok"
+          Expect.isTrue (Lifecycle.isFatal (false, Lifecycle.ofFrameStatus FrameStatus.UnknownKind)) "on a stream" ]
+
+let laws =
+    testList "lifecycle" [ testList "frames" frames; testList "moves" moves; testList "errors" errors ]

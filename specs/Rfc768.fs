@@ -1,0 +1,94 @@
+/// The zero checksum of UDP, which means "none" (RFC 768), in every place where a checksum is made or changed.
+module Lightway.Specs.Rfc768
+
+open System
+open Expecto
+open Lightway.Segmenter
+open Lightway.Specs.Generators
+open Lightway.Specs.Superpackets
+open Lightway.Specs.Oracles
+
+/// The same superpacket with the first payload word of its only or first segment chosen so that the checksum there
+/// computes to zero: the word is the checksum that the segment has with 0 in its place.
+let private foldingToZero (shape: Shape) : Superpacket =
+    let superpacket = build shape
+    let known = superpacket.Known
+    let at = known.HeaderLength
+    (ByteSum.word 0).CopyTo(superpacket.Packet, at)
+    let first = List.head (NaiveSegmenter.segments known superpacket.Packet)
+    (ByteSum.word 0).CopyTo(first, NaiveSegmenter.checksumAt known)
+    let word = ByteSum.checksum (NaiveSegmenter.covered known first)
+    (ByteSum.word (int word)).CopyTo(superpacket.Packet, at)
+    superpacket
+
+let private kinds =
+    [ for isUdp in [ true; false ] do
+          for isV6 in [ false; true ] do
+              let name =
+                  (if isUdp then "UDP" else "TCP") + (if isV6 then " over IPv6" else " over IPv4")
+
+              yield
+                  name,
+                  { plainShape with
+                      IsUdp = isUdp
+                      IsV6 = isV6 } ]
+
+let private fieldOf (known: NaiveSegmenter.Known) (packet: byte[]) =
+    word packet (NaiveSegmenter.checksumAt known)
+
+let private made =
+    [ for name, shape in kinds do
+          let expected = if shape.IsUdp then 0xFFFF else 0
+
+          testCase $"a segment of {name} whose checksum computes to zero carries {expected:x4}"
+          <| fun () ->
+              for seed in 1..200 do
+                  let superpacket = foldingToZero { shape with Fill = Random seed }
+
+                  let segments =
+                      Expect.wantOk (Cut.segments Cut.unlimited 0 superpacket.Vnet superpacket.Packet) "planned"
+
+                  Expect.equal (fieldOf superpacket.Known segments.Head) expected $"seed {seed}"
+                  Expect.isTrue (ByteSum.verifies (NaiveSegmenter.covered superpacket.Known segments.Head)) "verifies"
+
+          testCase $"a completed single packet of {name} whose checksum computes to zero carries {expected:x4}"
+          <| fun () ->
+              let superpacket = foldingToZero { shape with PayloadLength = 99 }
+
+              let vnet =
+                  { superpacket.Vnet with
+                      GsoType = 0uy
+                      GsoSize = 0us }
+
+              Expect.isTrue (Segment.completeChecksum (&vnet, Span superpacket.Packet)) "completed"
+              Expect.equal (fieldOf superpacket.Known superpacket.Packet) expected "field" ]
+
+/// 20 bytes of IPv4 and 8 of UDP, source address 0.0.0.1, without payload.
+let private datagram (checksum: int) =
+    Array.concat [ hex "4500001c 00010000 4011 0000 00000001 0a000001 9fba5bf7 0008"; ByteSum.word checksum ]
+
+let private changed =
+    [ testProperty "udpField changes zero only"
+      <| fun (checksum: uint16) ->
+          Checksum.udpField 0us = 0xFFFFus && (checksum = 0us || Checksum.udpField checksum = checksum)
+
+      testProperty "a datagram without checksum has none after its address is rewritten"
+      <| fun (address: uint32) ->
+          let packet = datagram 0
+          Rewrite.source (Span packet, address, false) && word packet 26 = 0
+
+      testCase "a rewritten checksum that computes to zero becomes ffff"
+      <| fun () ->
+          // Equation 3: ~(~c + ~0001 + m') = 0 where m' = c + 1, as ~c + fffe + (c + 1) folds to ffff.
+          for checksum in [ 1; 0x1234; 0xFFFE ] do
+              let packet = datagram checksum
+              Expect.isTrue (Rewrite.source (Span packet, uint32 (checksum + 1), false)) "rewritten"
+              Expect.equal (word packet 26) 0xFFFF $"{checksum:x4}"
+
+      testCase "a partial sum of zero is a sum like any other: rewriting changes it"
+      <| fun () ->
+          let packet = datagram 0
+          Expect.isTrue (Rewrite.source (Span packet, 0x8001u, true)) "rewritten"
+          Expect.equal (word packet 26) 0x8000 "0 - 0001 + 8001" ]
+
+let laws = testList "RFC 768" (made @ changed)

@@ -1,0 +1,207 @@
+/// Session ids (protocol §2.2, §2.3, §2.6), and the schedule of key updates that changes them (§3.9).
+module Lightway.Specs.SessionIds
+
+open System
+open System.Collections.Generic
+open Expecto
+open FsCheck.FSharp
+open Lightway.Protocol
+
+type Happening =
+    /// The server wants a new id: the client floated, or a key update began.
+    | Rotation of fresh: uint64
+    | ServerSends
+    | ClientSends
+    | Arrives of atServer: bool * which: int
+    | Repeats of atServer: bool * which: int
+    | IsLost of atServer: bool * which: int
+
+/// A server, its client, and the ids in the headers of the datagrams between them.
+type private World() =
+    let toServer = List<uint64>()
+    let toClient = List<uint64>()
+    let announced = HashSet<uint64>()
+    member val Ids = SessionRotation.create 0xC0FFEEUL with get, set
+    member val ClientId = SessionId.Empty with get, set
+
+    /// The server's tables: by current id and by pending id.
+    member this.Finds(id: uint64) =
+        id = this.Ids.Current || (this.Ids.Pending <> SessionId.Empty && id = this.Ids.Pending)
+
+    member this.ServerHears(id: uint64) =
+        let before = this.Ids
+        let receipt = SessionRotation.received (before, id)
+        this.Ids <- receipt.Ids
+
+        let expected =
+            if id = SessionId.Empty || id = before.Current then
+                SessionEvent.None
+            elif before.Pending <> SessionId.Empty && id = before.Pending then
+                SessionEvent.Finalized
+            else
+                SessionEvent.Mismatch
+
+        Expect.equal receipt.Event expected "event"
+
+        let after =
+            if expected = SessionEvent.Finalized then
+                SessionRotation.create id
+            else
+                before
+
+        Expect.equal receipt.Ids after "ids"
+
+    member this.ServerSends() =
+        let id = SessionRotation.outgoing this.Ids
+        Expect.isTrue (this.Finds id) "what the server announces, it finds"
+        announced.Add id |> ignore
+        toClient.Add id
+
+    member this.ClientHears(id: uint64) =
+        this.ClientId <- SessionRotation.adopt (this.ClientId, id, 1)
+        Expect.isTrue (announced.Contains this.ClientId) "the client holds what the server announced"
+
+    member this.Happen(happening: Happening) =
+        let queue atServer = if atServer then toServer else toClient
+
+        let hears atServer (id: uint64) =
+            if atServer then
+                this.ServerHears id
+            else
+                this.ClientHears id
+
+        match happening with
+        | Rotation fresh ->
+            let before = this.Ids
+            let start = SessionRotation.start (before, fresh)
+
+            let possible =
+                before.Pending = 0UL && fresh <> 0UL && fresh <> UInt64.MaxValue && fresh <> before.Current
+
+            Expect.equal start.Started possible "started"
+            Expect.equal start.Ids (if possible then { before with Pending = fresh } else before) "ids"
+            this.Ids <- start.Ids
+        | ServerSends -> this.ServerSends()
+        | ClientSends -> toServer.Add this.ClientId
+        | Arrives(atServer, which) when (queue atServer).Count > 0 ->
+            let at = which % (queue atServer).Count
+            let id = (queue atServer)[at]
+            (queue atServer).RemoveAt at
+            hears atServer id
+        | Repeats(atServer, which) when (queue atServer).Count > 0 ->
+            hears atServer ((queue atServer)[which % (queue atServer).Count])
+        | IsLost(atServer, which) when (queue atServer).Count > 0 ->
+            (queue atServer).RemoveAt(which % (queue atServer).Count)
+        | _ -> ()
+
+type SessionArbitrary =
+    static member Happening() =
+        let which = Gen.frequency [ 2, Gen.constant 0; 1, Gen.choose (0, 20) ]
+        let either = Gen.elements [ false; true ]
+        let fresh = Gen.elements [ 0UL; 1UL; 2UL; 3UL; 0xC0FFEEUL; UInt64.MaxValue ]
+
+        Gen.frequency
+            [ 2, Gen.map Rotation fresh
+              5, Gen.constant ServerSends
+              5, Gen.constant ClientSends
+              6, Gen.map2 (fun atServer at -> Arrives(atServer, at)) either which
+              2, Gen.map2 (fun atServer at -> Repeats(atServer, at)) either which
+              2, Gen.map2 (fun atServer at -> IsLost(atServer, at)) either which ]
+        |> Arb.fromGen
+
+let private config =
+    { FsCheckConfig.defaultConfig with
+        maxTest = 5_000
+        arbitrary = [ typeof<SessionArbitrary> ] }
+
+let private rotation =
+    [ testPropertyWithConfig config "§2.6: whatever was lost, repeated or late, one exchange makes both ends agree"
+      <| fun (history: Happening list) ->
+          let world = World()
+          history |> List.iter world.Happen
+          let id = SessionRotation.outgoing world.Ids
+          world.ServerSends()
+          world.ClientHears id
+          world.ServerHears world.ClientId
+          (world.Ids, world.ClientId) = (SessionRotation.create id, id)
+
+      testPropertyWithConfig config "§2.6: with datagrams in order, the server finds the client by its id at any time"
+      <| fun (history: Happening list) ->
+          let world = World()
+
+          for happening in history do
+              match happening with
+              | Arrives(atServer, _) -> world.Happen(Arrives(atServer, 0))
+              | Repeats _ -> ()
+              | other -> world.Happen other
+
+              Expect.isTrue (world.ClientId = SessionId.Empty || world.Finds world.ClientId) "found"
+
+      testCase "§2.6: while a rotation is pending every header carries the new id, and a second one does not start"
+      <| fun () ->
+          let started = SessionRotation.start (SessionRotation.create 5UL, 6UL)
+          Expect.isTrue started.Started "started"
+          Expect.equal (SessionRotation.outgoing started.Ids) 6UL "new id"
+          Expect.isFalse (SessionRotation.start (started.Ids, 7UL)).Started "no second one"
+          let old = SessionRotation.received (started.Ids, 5UL)
+          Expect.equal (old.Event, old.Ids) (SessionEvent.None, started.Ids) "the old id still is right"
+          let finished = SessionRotation.received (started.Ids, 6UL)
+          Expect.equal finished.Event SessionEvent.Finalized "finalized"
+          Expect.equal (SessionRotation.received (finished.Ids, 5UL)).Event SessionEvent.Mismatch "the old id is gone"
+
+      testProperty "§2.3: without a frame in it a datagram teaches the client nothing"
+      <| fun (current: uint64) (session: uint64) -> SessionRotation.adopt (current, session, 0) = current
+
+      testProperty "§2.3: a client never adopts a reserved id"
+      <| fun (current: uint64) (frames: byte) ->
+          SessionRotation.adopt (current, SessionId.Empty, int frames) = current
+          && SessionRotation.adopt (current, SessionId.Rejected, int frames) = current
+
+      testProperty "§2.3: a client adopts any other id from a datagram with a frame in it"
+      <| fun (current: uint64) (session: uint64) (frames: byte) ->
+          SessionId.isReserved session || SessionRotation.adopt (current, session, 1 + int frames) = session ]
+
+let private keyUpdate =
+    let granted interval =
+        KeyUpdate.granted (KeyUpdate.create interval, 100L)
+
+    let starts (state: KeyUpdateState) now =
+        let struct (_, start) = KeyUpdate.tick (state, now)
+        start
+
+    [ testCase "§3.9: no update before the client is let in, and none at all with an interval of 0"
+      <| fun () ->
+          for state in [ KeyUpdate.create 900_000L; KeyUpdate.create 0L; granted 0L ] do
+              Expect.equal state.NextAt Int64.MaxValue "never"
+              Expect.isFalse (starts state (Int64.MaxValue - 1L)) "no start"
+
+      testCase "§3.9: an update starts an interval after the client was let in, by the clock alone"
+      <| fun () ->
+          let state = granted 900_000L
+          Expect.equal state.NextAt 900_100L "due"
+          Expect.isFalse (starts state 900_099L) "early"
+          Expect.isTrue (starts state 900_100L) "due"
+          Expect.isTrue (starts state 5_000_000L) "overdue"
+
+      testCase "§3.9: a repeated auth request does not put it off"
+      <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L, 600L)).NextAt 1_100L "as before"
+
+      testProperty "§3.9: one update at a time; the next one an interval after the answer"
+      <| fun (delays: uint16 list) ->
+          let mutable state = granted 1_000L
+          let mutable now = 100L
+
+          delays
+          |> List.forall (fun delay ->
+              let struct (pending, started) = KeyUpdate.tick (state, state.NextAt)
+              now <- state.NextAt + int64 delay
+
+              let alone =
+                  pending.IsPending && not (starts pending now) && pending.NextAt = Int64.MaxValue
+
+              state <- KeyUpdate.completed (pending, now)
+              let unasked = KeyUpdate.completed (state, now + 500L)
+              started && alone && state.NextAt = now + 1_000L && unasked.NextAt = state.NextAt) ]
+
+let laws =
+    testList "session ids" [ testList "rotation" rotation; testList "key update" keyUpdate ]

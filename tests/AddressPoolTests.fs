@@ -1,0 +1,175 @@
+/// The pool of inside addresses, against a model: a queue of addresses and a set of those in use.
+module Lightway.Tests.AddressPoolTests
+
+open System
+open System.Collections.Generic
+open System.Net
+open System.Threading.Tasks
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open Lightway.Server
+
+let private addresses (texts: string list) =
+    [| for text in texts -> IPAddress.Parse text |]
+
+let private pool (network: string) (reserved: string list) randomize =
+    AddressPool(IPNetwork.Parse network, addresses reserved, randomize)
+
+/// Address as the pool counts: host byte order.
+let private number (text: string) =
+    (0u, IPAddress.Parse(text).GetAddressBytes())
+    ||> Array.fold (fun value part -> value * 256u + uint32 part)
+
+let private tryAllocate (pool: AddressPool) =
+    let mutable address = 0u
+    if pool.TryAllocate(&address) then Some address else None
+
+let private drain (pool: AddressPool) =
+    List.unfold (fun () -> tryAllocate pool |> Option.map (fun address -> address, ())) ()
+
+/// What happens to a pool: an address is taken, or the n-th of those in use is given back.
+type private Step =
+    | Allocate
+    | Free of int
+
+let private steps =
+    Gen.frequency [ 3, Gen.constant Allocate; 2, Gen.map Free (Gen.choose (0, 1000)) ]
+    |> Gen.listOf
+    |> Gen.resize 200
+    |> Arb.fromGen
+
+let private examples =
+    testList
+        "Examples"
+        [ for reserved, count in
+              [ [ "10.125.0.1"; "10.125.0.3" ], 252
+                [ "10.125.0.1"; "10.125.0.1" ], 253
+                [ "10.125.0.1"; "192.0.2.1" ], 253
+                [ "10.125.0.0"; "10.125.0.255" ], 254
+                [], 254 ] do
+              test $"a /24 with %A{reserved} reserved serves {count} clients at once" {
+                  for randomize in [ true; false ] do
+                      let pool = pool "10.125.0.0/24" reserved randomize
+                      Expect.equal pool.Capacity count "capacity"
+                      let all = drain pool
+                      Expect.equal all.Length count "addresses"
+                      Expect.equal pool.Assigned count "assigned"
+                      Expect.equal (set all).Count count "all different"
+
+                      let allowed =
+                          set [ number "10.125.0.1" .. number "10.125.0.254" ] - set (List.map number reserved)
+
+                      Expect.equal (set all) allowed "the hosts less the reserved ones"
+              }
+
+          test "the order is ascending, or random: two random pools differ" {
+              let first randomize = drain (pool "10.0.0.0/20" [] randomize)
+              Expect.equal (first false) (List.sort (first false)) "ascending"
+              Expect.notEqual (first true) (first true) "random"
+          }
+
+          test "a shuffle moves the addresses about evenly" {
+              // 4094 addresses: the mean of the first 1000 drawn is within 5 standard deviations of the middle.
+              let drawn = drain (pool "10.0.0.0/20" [] true) |> List.take 1000
+
+              let mean =
+                  drawn |> List.averageBy (fun address -> float (address - number "10.0.0.0"))
+
+              Expect.floatClose { absolute = 165.; relative = 0. } mean 2047.5 ""
+          }
+
+          test "an address given back twice, or never taken, is not handed out twice" {
+              let pool = pool "10.0.0.0/30" [] false
+              let first = (tryAllocate pool).Value
+              pool.Free first
+              pool.Free first
+              pool.Free(number "10.0.0.3")
+              pool.Free(number "192.0.2.1")
+              pool.Free 0u
+              Expect.equal (drain pool) [ number "10.0.0.2"; number "10.0.0.1" ] ""
+          }
+
+          test "an address that may still come back from one thread never serves two" {
+              let pool = pool "10.0.0.0/24" [] true
+              let taken = HashSet<uint32>()
+              let twice = ResizeArray<uint32>()
+
+              Parallel.For(
+                  0,
+                  8,
+                  fun _ ->
+                      for _ in 1..2000 do
+                          match tryAllocate pool with
+                          | None -> ()
+                          | Some address ->
+                              lock taken (fun () ->
+                                  if not (taken.Add address) then
+                                      twice.Add address)
+
+                              lock taken (fun () -> taken.Remove address |> ignore)
+                              pool.Free address
+              )
+              |> ignore
+
+              Expect.isEmpty twice ""
+              Expect.equal pool.Assigned 0 ""
+          }
+
+          test "only prefixes from /8 to /30" {
+              for network in [ "10.0.0.0/7"; "10.0.0.0/31"; "10.0.0.0/32" ] do
+                  Expect.throwsT<ArgumentOutOfRangeException> (fun () -> pool "0.0.0.0/7" [] false |> ignore) network
+
+              Expect.equal (pool "10.0.0.0/30" [] true).Capacity 2 ""
+          }
+
+          test "offsets count from the network address and are -1 outside" {
+              let pool = pool "10.125.0.0/16" [] true
+
+              for text, offset in
+                  [ "10.125.0.0", 0
+                    "10.125.0.7", 7
+                    "10.125.255.255", 65535
+                    "10.124.255.255", -1
+                    "10.126.0.0", -1
+                    "0.0.0.0", -1
+                    "255.255.255.255", -1 ] do
+                  Expect.equal (pool.OffsetOf(number text)) offset text
+          } ]
+
+let private laws =
+    testList
+        "Laws"
+        [ testProperty "the pool is a queue: never-used addresses first, then the one free for longest"
+          <| Prop.forAll steps (fun steps ->
+              let pool = pool "10.9.0.0/28" [ "10.9.0.4" ] false
+
+              let model =
+                  Queue [ for host in [ 1..3 ] @ [ 5..14 ] -> number "10.9.0.0" + uint32 host ]
+
+              let inUse = ResizeArray()
+
+              for step in steps do
+                  match step with
+                  | Allocate ->
+                      let expected = if model.Count = 0 then None else Some(model.Dequeue())
+                      Expect.equal (tryAllocate pool) expected "allocated"
+                      Option.iter inUse.Add expected
+                  | Free index when inUse.Count > 0 ->
+                      let address = inUse[index % inUse.Count]
+                      inUse.Remove address |> ignore
+                      model.Enqueue address
+                      pool.Free address
+                  | Free _ -> ()
+
+                  Expect.equal pool.Assigned inUse.Count "assigned")
+
+          testProperty "offset and address are inverses for what is handed out"
+          <| fun (PositiveInt size) ->
+              let prefix = 16 + size % 15
+              let pool = pool $"172.16.0.0/{prefix}" [] true
+              let address = (tryAllocate pool).Value
+              let offset = pool.OffsetOf address
+              offset > 0 && number "172.16.0.0" + uint32 offset = address ]
+
+let tests: Test = testList "AddressPool" [ examples; laws ]

@@ -1,0 +1,201 @@
+/// Password files and the checks against them, on the system's own libcrypt.
+module Lightway.Tests.AuthTests
+
+open System
+open System.Diagnostics
+open System.Text
+open System.Threading.Tasks
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open Lightway.Hosting
+open Lightway.Server.Auth
+
+
+let private authenticator (file: string) =
+    Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes file))
+
+let private parse (file: byte[]) =
+    let mutable users: Htpasswd = null
+    let mutable error: string = null
+
+    if Htpasswd.TryParse(ReadOnlySpan file, &users, &error) then
+        Ok users
+    else
+        Error error
+
+let private parseText (file: string) = parse (Encoding.UTF8.GetBytes file)
+
+/// Files that reference servers use: hashes made by other programs.
+let private reference =
+    String.concat
+        "\n"
+        [ "bcrypt_user:$2y$05$sLC0IaxaPbphGjLzmTEb8eDL9NL/tiBfA7OTVpa1CfDkUkW9CVTuO"
+          "sha256_user:$5$iossVgDQrSn1S35f$A08tsmhi863Ir5vJEbF1iHjnDOc8lpspzYxKWzY4Uy7"
+          "sha512_user:$5$Syjorkmkhi4MiC22$ssGjWYeevMgdkskpduH1nWbmC4suxQNUl82SYJ2XK42"
+          "bad_hash_user:NOT A HASH"
+          "apachemd5_user:$apr1$dzIISjZV$itIp3R9OU32h.vQ0tm9rm/"
+          "apr1_user:$apr1$dzIISjZV$UP0KVEbR9FLsQle2oTo7i0" // openssl passwd -apr1
+          "sha1_user:{SHA}W6ph5Mm5Pz8GgiULbPgzG37mj9g=" // of "password"
+          "plain_user:password"
+          "" ]
+
+let private schemes =
+    testList
+        "Schemes"
+        [ for user, password, granted in
+              [ "bcrypt_user", "bcrypt_password", true
+                "sha256_user", "sha256_password", true
+                "sha512_user", "sha512_password", true
+                "bcrypt_user", "bcrypt_passwore", false
+                "sha256_user", "", false
+                "bad_hash_user", "any", false
+                "bad_hash_user", "NOT A HASH", false
+                "apachemd5_user", "apachemd5_passwd", false
+                "apr1_user", "apachemd5_passwd", false
+                "sha1_user", "password", false
+                "plain_user", "password", false
+                "nobody", "bcrypt_password", false
+                "", "", false
+                "BCRYPT_USER", "bcrypt_password", false ] do
+              let verb = if granted then "is granted" else "is denied"
+
+              test $"{user} with \"{password}\" {verb}" {
+                  Expect.equal ((authenticator reference).Authorize(user, password)) granted ""
+              }
+
+          for setting in
+              [ "$1$saltsalt$"
+                "$5$saltsalt$"
+                "$6$saltsalt$"
+                "$2b$04$abcdefghijklmnopqrstuu"
+                "ab"
+                "_J9..rasm" ] do
+              test $"a hash made with {setting} lets in its own password and no other" {
+                  let hash = LibCrypt.Hash("pässword", setting)
+                  Expect.isNotNull hash "libcrypt knows the scheme"
+                  let auth = authenticator $"u:{hash}\n"
+                  Expect.isTrue (auth.Authorize("u", "pässword")) ""
+                  Expect.isFalse (auth.Authorize("u", "passw0rd")) ""
+              }
+
+          test "a scheme that libcrypt knows and the reference server does not is denied" {
+              let hash = LibCrypt.Hash("word", "$y$j9T$saltsalt$")
+              Expect.isNotNull hash "libcrypt knows yescrypt"
+              Expect.isFalse ((authenticator $"u:{hash}\n").Authorize("u", "word")) ""
+          }
+
+          test "SHA-1 crypt, which htpasswd files may hold, is served" {
+              let hash = LibCrypt.Hash("word", "$sha1$1000$saltsalt$")
+              Expect.isNotNull hash "libcrypt knows the scheme"
+              Expect.isTrue ((authenticator $"u:{hash}\n").Authorize("u", "word")) ""
+          }
+
+          test "SHA-512 crypt of another implementation (openssl passwd -6)" {
+              let hash =
+                  "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1"
+
+              Expect.equal (LibCrypt.Hash("Hello world!", "$6$saltstring")) hash ""
+          }
+
+          test "a password ends where it ends, not at a NUL byte" {
+              let auth = authenticator $"""u:{LibCrypt.Hash("abc", "$6$saltsalt$")}"""
+              Expect.isTrue (auth.Authorize("u", "abc")) ""
+              Expect.isFalse (auth.Authorize("u", "abc\000def")) ""
+              Expect.isFalse (auth.Authorize("u", "\000")) ""
+          }
+
+          test "checks from many threads at once do not disturb each other" {
+              let auth = authenticator reference
+              let wrong = ResizeArray()
+
+              Parallel.For(
+                  0,
+                  64,
+                  fun i ->
+                      let password = if i % 2 = 0 then "bcrypt_password" else "other"
+
+                      if auth.Authorize("bcrypt_user", password) <> (i % 2 = 0) then
+                          lock wrong (fun () -> wrong.Add i)
+              )
+              |> ignore
+
+              Expect.isEmpty wrong ""
+          }
+
+          test "a user who does not exist costs as much time as one who does" {
+              // 50 000 rounds: some 20 ms, a thousand times the cost of everything else in a check.
+              let hash = LibCrypt.Hash("word", "$6$rounds=50000$saltsalt$")
+              let auth = authenticator $"known:{hash}\nodd:NOT A HASH\n"
+
+              let fastest user =
+                  Seq.min
+                      [ for _ in 1..5 do
+                            let clock = Stopwatch.StartNew()
+                            auth.Authorize(user, "wrong") |> ignore
+                            clock.Elapsed.TotalMilliseconds ]
+
+              let known = fastest "known"
+              Expect.isGreaterThan (fastest "unknown") (known / 10.) "unknown"
+              Expect.isGreaterThan (fastest "odd") (known / 10.) "scheme not served"
+          } ]
+
+let private files =
+    testList
+        "Files"
+        [ test "one user, with or without the last line end" {
+              for file in [ "user:hash\n"; "user:hash"; "user:hash\r\n" ] do
+                  let users = Expect.wantOk (parseText file) ""
+                  Expect.equal users.Count 1 ""
+                  Expect.sequenceEqual users.Hashes [ "hash" ] ""
+          }
+
+          test "the last line of a user wins" {
+              let users = Expect.wantOk (parseText "a:1\nb:2\na:3\n") ""
+              Expect.equal users.Count 2 ""
+              let mutable hash: string = null
+              Expect.isTrue (users.TryFind("a", &hash)) ""
+              Expect.equal hash "3" ""
+          }
+
+          test "a hash may hold colons" {
+              Expect.sequenceEqual (Expect.wantOk (parseText "a:1:2") "").Hashes [ "1:2" ] ""
+          }
+
+          for name, file, part in
+              [ "empty", "", "no users"
+                "no colon", "xxx", "line 1"
+                "no user", ":hash", "line 1"
+                "no hash", "user:", "line 1"
+                "blank line", "a:1\n\nb:2\n", "line 2"
+                "blank last line", "a:1\n\n", "line 2" ] do
+              test $"{name}: refused" { Expect.stringContains (Expect.wantError (parseText file) "") part "" }
+
+          test "not UTF-8: refused" {
+              Expect.stringContains (Expect.wantError (parse [| 0xc3uy; 0x28uy |]) "") "UTF-8" ""
+          }
+
+          testProperty "reading a written file gives its users; any bytes are read or refused without raising"
+          <| fun (users: Map<int, int>) (junk: byte[]) ->
+              parse junk |> ignore
+
+              let file =
+                  String.concat "\n" [ for user, hash in Map.toSeq users -> $"u{user}:h{hash}" ]
+
+              match parseText file with
+              | Ok parsed -> List.ofSeq parsed.Hashes = [ for hash in users.Values -> $"h{hash}" ]
+              | Error error -> users.IsEmpty && error = "no users"
+
+          test "a file that is missing or wrong is one clear error" {
+              let refused path =
+                  try
+                      Authenticator.Load path |> ignore
+                      failtest "loaded"
+                  with :? ConfigurationException as error ->
+                      error.Message
+
+              Expect.stringStarts (refused "/nonexistent/users") "user_db: cannot read \"/nonexistent/users\"" ""
+              Expect.equal (refused "/dev/null") "user_db: \"/dev/null\": no users" ""
+          } ]
+
+let tests: Test = testList "Auth" [ schemes; files ]

@@ -1,0 +1,260 @@
+module Lightway.Tests.ConnectionTests
+
+open System
+open System.Net
+open Expecto
+open Lightway.Lab
+open Lightway.Protocol
+open Lightway.Tunnel
+open Lightway.Tunnel.Udp
+
+let private packet (length: int) =
+    Array.init length (fun i -> if i = 0 then 0x45uy else byte i)
+
+/// Sends an inside packet from one end.
+let private send (side: End) (bytes: byte[]) =
+    let buffer = Array.append (Array.zeroCreate 16) bytes
+    side.Connection.BeginInside side.Now
+    Expect.equal (side.Connection.TrySend(Span buffer, 16, bytes.Length)) SendResult.Accepted "accepted"
+    Expect.isTrue (side.Context.Batch.Flush()) "sent"
+
+let private connected expresslane =
+    let pair = new Pair(expresslane, 64)
+    pair.Connect()
+    pair
+
+let private junk = Random 7
+
+let private exchange (pair: Pair) =
+    let up, down = packet 1350, packet 77
+    let before = pair.Server.Delivered.Count, pair.Client.Delivered.Count
+    send pair.Client up
+    send pair.Server down
+    pair.Pump()
+
+    Expect.equal
+        (pair.Server.Delivered.Count, pair.Client.Delivered.Count)
+        (fst before + 1, snd before + 1)
+        "one packet each way"
+
+    Expect.equal (Seq.last pair.Server.Delivered) up "up"
+    Expect.equal (Seq.last pair.Client.Delivered) down "down"
+
+let tests =
+    testList
+        "Connection"
+        [ for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
+              test $"{mode}: packets cross both ways byte for byte" {
+                  use pair = connected expresslane
+                  Expect.equal pair.Client.Granted.Value.LocalIp 0x0A7D0005u "the address of the grant"
+
+                  Expect.equal
+                      pair.Client.Connection.SessionId
+                      pair.Server.Connection.SessionId
+                      "the session id is adopted"
+
+                  exchange pair
+              }
+
+              test $"{mode}: a replayed datagram delivers nothing" {
+                  use pair = connected expresslane
+                  send pair.Client (packet 100)
+                  let datagram = pair.Client.Wire.Datagrams.Peek()
+                  pair.Pump()
+                  Expect.equal (pair.ToServer datagram) 0 "no frame"
+                  Expect.equal pair.Server.Delivered.Count 1 "delivered once"
+                  exchange pair
+              }
+
+              test $"{mode}: any change of a datagram's body makes it worthless, and the connection goes on" {
+                  use pair = connected expresslane
+
+                  for _ in 1..200 do
+                      send pair.Client (packet 300)
+                      let datagram = pair.Client.Wire.Datagrams.Dequeue()
+                      let at = 16 + junk.Next(datagram.Length - 16)
+                      datagram[at] <- datagram[at] ^^^ byte (1 <<< junk.Next 8)
+                      Expect.equal (pair.ToServer datagram) 0 $"byte {at} changed: no frame"
+
+                  Expect.equal pair.Server.Delivered.Count 0 "nothing delivered"
+                  exchange pair
+              }
+
+              test $"{mode}: 20 000 datagrams of garbage, cut or random, change nothing" {
+                  use pair = connected expresslane
+                  send pair.Client (packet 300)
+                  let real = pair.Client.Wire.Datagrams.Dequeue()
+
+                  for _ in 1..20_000 do
+                      let datagram =
+                          match junk.Next 3 with
+                          | 0 -> real[.. junk.Next real.Length - 1]
+                          | 1 ->
+                              Array.append
+                                  real[..15]
+                                  (let b = Array.zeroCreate (junk.Next 1484) in
+                                   junk.NextBytes b
+                                   b)
+                          | _ ->
+                              (let b = Array.zeroCreate (junk.Next 1500) in
+                               junk.NextBytes b
+                               b)
+
+                      Expect.equal (pair.ToServer datagram) 0 "no frame"
+
+                  pair.Pump()
+                  exchange pair
+              }
+
+          for seed in 1..4 do
+              test
+                  $"the handshake, the login and the key exchange survive the loss of a quarter of all datagrams (seed {seed})" {
+                  use pair = new Pair(true, 64)
+                  let random = Random seed
+                  let lose _ = random.Next 4 = 0
+                  pair.StartClient()
+
+                  let ready () =
+                      pair.Client.Connection.IsExpresslaneReady && pair.Server.Connection.IsExpresslaneReady
+
+                  let mutable steps = 0
+
+                  while steps < 600 && pair.Client.Closed.IsNone && (isNull pair.Server.Connection || not (ready ())) do
+                      pair.Pump lose
+                      pair.AdvanceForReal 20L
+                      steps <- steps + 1
+
+                  pair.Pump()
+
+                  Expect.equal
+                      pair.Client.Connection.State
+                      ConnectionState.Online
+                      $"online; {pair.Client.Closed} {pair.Client.Connection.TlsError}"
+
+                  exchange pair
+              }
+
+          test "a peer that never answers is given up, not waited for" {
+              use pair = new Pair(true, 64)
+              pair.StartClient()
+
+              for _ in 1..300 do
+                  pair.Pump(fun _ -> true)
+                  pair.Advance 100L
+
+              Expect.equal pair.Client.Closed (ValueSome TunnelError.TimedOut) "timed out"
+          }
+
+          test "a wrong password ends the connection on both sides, with a reason" {
+              use pair = new Pair(true, 64)
+              pair.Server.Password <- "another"
+              pair.StartClient()
+              pair.Pump()
+              Expect.equal pair.Client.Closed (ValueSome TunnelError.Unauthorized) "client"
+              Expect.equal pair.Server.Closed (ValueSome TunnelError.AccessDenied) "server"
+          }
+
+          test "a lost reply to the login is repeated" {
+              use pair = new Pair(true, 64)
+              pair.StartClient()
+              // Everything the server sends after its connection has come Online is lost, once.
+              pair.Pump(fun _ ->
+                  not (isNull pair.Server.Connection) && pair.Server.Connection.State = ConnectionState.Online)
+
+              Expect.equal pair.Client.Connection.State ConnectionState.Authenticating "still asking"
+
+              for _ in 1..20 do
+                  pair.Advance 100L
+                  pair.Pump()
+
+              Expect.equal pair.Client.Connection.State ConnectionState.Online "let in"
+              exchange pair
+          }
+
+          test "goodbye ends the other side" {
+              use pair = connected true
+              pair.Client.Connection.Disconnect()
+              pair.Pump()
+              Expect.equal pair.Server.Closed (ValueSome TunnelError.Goodbye) "said goodbye"
+          }
+
+          test "a client that moves proves itself, gets a new session id, and packets follow it" {
+              use pair = connected true
+              let first = pair.Server.Connection.SessionId
+
+              let moved =
+                  OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 40001)), LocalAddress())
+
+              send pair.Client (packet 100)
+              Expect.isGreaterThan (pair.ToServer(pair.Client.Wire.Datagrams.Dequeue())) 0 "authentic"
+              pair.Server.Connection.MoveTo(&moved, SessionIdSource.Draw())
+              pair.Pump()
+              Expect.equal pair.Server.Connection.Path.Peer moved.Peer "replies go to the new address"
+              Expect.notEqual pair.Client.Connection.SessionId first "the client has adopted the new id"
+              exchange pair
+              Expect.equal pair.Server.Connection.SessionId pair.Client.Connection.SessionId "the rotation is complete"
+              Expect.equal (List.ofSeq pair.Server.Finalized) [ first ] "the old id is given back"
+              exchange pair
+          }
+
+          test "DTLS keys are updated on time, and traffic goes on under the new session id" {
+              use pair = connected true
+              let first = pair.Server.Connection.SessionId
+
+              for _ in 1..16 do
+                  pair.Advance 60_000L
+                  pair.Pump()
+                  exchange pair
+
+              for _ in 1..10 do
+                  pair.Advance 100L
+                  pair.Pump()
+
+              exchange pair
+              Expect.isGreaterThanOrEqual pair.Server.Context.Counters[Counter.KeyUpdateComplete] 1L "updated"
+              Expect.notEqual pair.Server.Connection.SessionId first "rotated"
+          }
+
+          test "Expresslane keys rotate under load without losing a packet" {
+              use pair = connected true
+
+              for _ in 1..4 do
+                  pair.Advance(16L * 60_000L)
+                  exchange pair
+                  pair.Pump()
+                  exchange pair
+
+              Expect.equal pair.Server.Context.Counters[Counter.ExpresslaneDecryptFailed] 0L "every packet opened"
+              Expect.isTrue pair.Client.Connection.IsExpresslaneReady "still on the Expresslane"
+          }
+
+          for name, frame, fatal in
+              [ "of an unknown kind", [| 0x7Fuy; 1uy; 2uy |], false
+                "that ends early", [| 5uy; 0xFFuy; 0xFFuy; 1uy |], false
+                "with an inside packet that is not IPv4", [| 5uy; 0uy; 2uy; 0x60uy; 0uy |], false
+                "that only a server may send", Array.append [| 6uy |] (Array.zeroCreate 104), false
+                "of a codec that is not there", [| 16uy; 0uy; 1uy; 0x45uy |], true
+                "with a login of an unknown method", [| 4uy; 99uy |], true ] do
+              let cost = if fatal then "its own connection" else "one datagram"
+
+              test $"a frame {name} is counted, and costs {cost} only" {
+                  use pair = connected false
+
+                  let drops () =
+                      Counters.Sum [ pair.Server.Context.Counters ]
+                      |> Seq.pick (fun c -> if c.Key = "drops_total" then Some c.Value else None)
+
+                  let before = drops ()
+                  pair.ClientSession.Write(ReadOnlySpan frame) |> ignore
+                  pair.Pump()
+                  Expect.isEmpty pair.Server.Delivered "nothing delivered"
+
+                  if fatal then
+                      Expect.isTrue pair.Server.Closed.IsSome "closed"
+                  else
+                      Expect.equal pair.Server.Closed ValueNone "still open"
+                      exchange pair
+
+                      if frame[0] <> 6uy then
+                          Expect.equal (drops ()) (before + 1L) "one drop"
+              } ]

@@ -1,0 +1,282 @@
+/// The real programs in real namespaces: TUN devices, veth, TCP and UDP through the tunnel. Needs root.
+module Lightway.Tests.EndToEndTests
+
+open System
+open System.IO
+open System.Net
+open System.Net.Sockets
+open System.Threading
+open Expecto
+open Lightway.Lab
+
+let private needsRoot () =
+    if not Environment.IsPrivilegedProcess then
+        skiptest "network namespaces and TUN devices need root"
+
+let private settings expresslane offload =
+    { Expresslane = expresslane
+      Offload = offload
+      ServerKeys = []
+      ClientKeys = [] }
+
+/// A topology with one set-up in it; both end with it.
+type private Site(settings: Settings) =
+    let topology = Topology.Create()
+    let vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
+    member _.Topology = topology
+    member _.Vpn = vpn
+
+    member _.Remote =
+        { Netns = topology.RemoteHost
+          Address = Topology.Remote }
+
+    /// The client's end of the tunnel, as the remote sees it: only the client's own address inside its namespace.
+    member _.Client = topology.Client
+
+    interface IDisposable with
+        member _.Dispose() =
+            (vpn :> IDisposable).Dispose()
+            (topology :> IDisposable).Dispose()
+
+let private withSite settings (body: Site -> unit) =
+    needsRoot ()
+    use site = new Site(settings)
+    body site
+
+/// InCsumErrors and the like of a namespace (/proc/net/snmp, /proc/net/netstat): packets that arrived broken.
+let private checksumErrors (netns: string) =
+    let lines = Shell.inside netns "cat" [ "/proc/net/snmp"; "/proc/net/netstat" ]
+
+    [ for names, values in lines.Split('\n', StringSplitOptions.RemoveEmptyEntries) |> Array.chunkBySize 2 |> Array.map (fun p -> p[0], p[1]) do
+          for name, value in Array.zip (names.Split ' ') (values.Split ' ') do
+              if name = "InCsumErrors" then
+                  int64 value ]
+    |> List.sum
+
+let private expectIntact (transfer: StreamResult) length =
+    Expect.equal transfer.Bytes length "bytes that arrived"
+    Expect.equal transfer.ReceivedHash transfer.SentHash "SHA-256"
+
+let private megabytes n = n * 1_000_000L
+
+/// What every mode must carry. The tests of one mode share a site, in this order; the last one closes it.
+let private mode expresslane offload =
+    let path = if expresslane then "Expresslane" else "DTLS"
+    let name = $"""{path}, offload {if offload then "on" else "off"}"""
+
+    let site =
+        lazy
+            (let site = new Site(settings expresslane offload)
+             site.Vpn.Start()
+             site)
+
+    let step title (body: Site -> unit) =
+        test title {
+            needsRoot ()
+            body site.Value
+        }
+
+    /// Lengths around what the tunnel's MTU of 1350 allows: 1322 fits one packet, more is fragmented by IP.
+    let lengths = Array.init 2_000 (fun i -> 8 + (i * 37) % 1_800)
+
+    testSequenced (
+        testList
+            name
+            [ step "ping, small and as large as the MTU" (fun site ->
+                  Expect.equal (Transfer.ping site.Client Topology.Remote 5 56) 5 "small"
+                  Expect.equal (Transfer.ping site.Client Topology.Remote 5 1322) 5 "1350 bytes")
+
+              step "TCP download, byte for byte, by the path of this mode" (fun site ->
+                  let before = site.Vpn.Read()
+                  expectIntact (Transfer.download site.Remote site.Client (megabytes 60L)) (megabytes 60L)
+                  let after = site.Vpn.Read()
+                  let own, other = if expresslane then "expresslane", "dtls" else "dtls", "expresslane"
+                  Expect.isGreaterThan (after.Since before $"{own}_packets_sent") 40_000L "the path"
+                  Expect.equal (after.Since before $"{other}_packets_sent") 0L "the other path"
+
+                  if offload then
+                      Expect.isGreaterThan (after.Since before "superpackets_read") 0L "superpackets came from the TUN"
+                      Expect.isGreaterThan (after.Since before "udp_gso_sends") 0L "the kernel cut datagrams"
+                  else
+                      Expect.equal (after.Since before "superpackets_read") 0L "no superpackets"
+                      Expect.equal (after.Since before "udp_gso_sends") 0L "one datagram a send")
+
+              step "TCP upload, byte for byte" (fun site ->
+                  expectIntact (Transfer.upload site.Remote site.Client (megabytes 60L)) (megabytes 60L))
+
+              step "both TCP directions at once" (fun site ->
+                  let up = Netns.start site.Client (fun () -> Transfer.upload site.Remote site.Client (megabytes 20L))
+                  expectIntact (Transfer.download site.Remote site.Client (megabytes 20L)) (megabytes 20L)
+                  expectIntact (up.GetAwaiter().GetResult()) (megabytes 20L))
+
+              step "UDP to the remote, whole datagrams of many lengths" (fun site ->
+                  let result = Transfer.udpOneWay site.Remote site.Client lengths
+                  Expect.equal result.Corrupt 0 "none altered"
+                  Expect.equal result.Arrived result.Sent "none lost")
+
+              step "UDP both ways, whole datagrams of many lengths" (fun site ->
+                  let result = Transfer.udpEcho site.Remote site.Client lengths
+                  Expect.equal result.Corrupt 0 "none altered"
+                  Expect.equal result.Arrived result.Sent "none lost")
+
+              step "garbage from everywhere during a download changes nothing" (fun site ->
+                  let before = site.Vpn.Read()
+                  use stop = new CancellationTokenSource()
+
+                  let pest =
+                      Netns.start site.Client (fun () ->
+                          let random = Random 5
+                          use socket = new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+                          let server = IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)
+                          let mutable sent = 0
+
+                          while not stop.IsCancellationRequested do
+                              let datagram: byte[] = Array.zeroCreate (random.Next 1500)
+                              random.NextBytes datagram
+
+                              // From nothing right to nearly right: magic, version, session, kind of body.
+                              if datagram.Length >= 17 then
+                                  if random.Next 4 > 0 then
+                                      [| 0x48uy; 0x65uy; 1uy; byte (random.Next 5); 0uy; byte (random.Next 2); 0uy; 0uy |].CopyTo(datagram, 0)
+
+                                  match random.Next 4 with
+                                  | 0 -> Array.Clear(datagram, 8, 8)
+                                  | 1 -> Array.Fill(datagram, 0xFFuy, 8, 8)
+                                  | _ -> ()
+
+                                  datagram[16] <- [| 22uy; 0x2Fuy; 21uy; datagram[16] |][random.Next 4]
+
+                              socket.SendTo(datagram, server) |> ignore
+                              sent <- sent + 1
+
+                              if sent % 16 = 0 then
+                                  Thread.Sleep 1
+
+                          sent)
+
+                  expectIntact (Transfer.download site.Remote site.Client (megabytes 60L)) (megabytes 60L)
+                  stop.Cancel()
+                  Expect.isGreaterThan (pest.GetAwaiter().GetResult()) 500 "garbage was sent"
+                  let after = site.Vpn.Read()
+                  Expect.isGreaterThan (after.Since before "udp_parse_wire_failed") 0L "counted: not ours"
+                  Expect.isGreaterThan (after.Since before "udp_bad_packet_version") 0L "counted: versions"
+                  Expect.isGreaterThan (after.Since before "udp_rejected_session") 0L "counted: unknown sessions"
+                  Expect.equal (after.Since before "conn_created") 0L "no connection came of it")
+
+              step "no packet arrived with a wrong checksum at either end" (fun site ->
+                  Expect.equal (checksumErrors site.Topology.RemoteHost) 0L "remote"
+                  Expect.equal (checksumErrors site.Topology.Client) 0L "client"
+                  Expect.equal (checksumErrors site.Topology.Server) 0L "server")
+
+              step "SIGTERM ends both programs cleanly, and the server hears the goodbye" (fun site ->
+                  use site = site
+                  Expect.isTrue (site.Vpn.Client.Stop()) "the client ends by itself"
+                  Expect.equal site.Vpn.Client.ExitCode 0 "client's exit code"
+                  let heard = Wait.until (TimeSpan.FromSeconds 3.) (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
+                  Expect.isTrue heard "goodbye"
+                  Expect.isTrue (site.Vpn.Server.Stop()) "the server ends by itself"
+                  Expect.equal site.Vpn.Server.ExitCode 0 "server's exit code") ]
+    )
+
+let private ends (child: Child) =
+    Expect.isTrue (child.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+    child.ExitCode
+
+let private incidents =
+    testSequenced (
+        testList
+            "incidents"
+            [ test "a wrong password is refused on both sides; the next client is served" {
+                  withSite { settings true true with ClientKeys = [ "password", "wrong" ] } (fun site ->
+                      site.Vpn.StartServer()
+                      site.Vpn.LaunchClient()
+                      Expect.equal (ends site.Vpn.Client) 1 "exit code"
+                      Expect.stringContains site.Vpn.Client.Log "Unauthorized" "the client says why"
+                      Expect.stringContains site.Vpn.Server.Log "wrong user or password" "the server says why"
+                      site.Vpn.SetClient [ "password", site.Vpn.Password ]
+                      site.Vpn.StartClient()
+                      site.Vpn.AwaitOnline())
+              }
+
+              test "a server that is killed and started again serves; the old client notices and ends" {
+                  let impatient = [ "keepalive_interval", "1s"; "keepalive_timeout", "2s" ]
+
+                  withSite { settings true true with ClientKeys = impatient } (fun site ->
+                      site.Vpn.Start()
+                      site.Vpn.Server.Signal Netns.Signal.Kill
+                      Expect.isTrue (site.Vpn.Server.WaitForExit(TimeSpan.FromSeconds 5.)) "killed"
+                      site.Vpn.StartServer()
+                      Expect.equal (ends site.Vpn.Client) 1 "the client whose session is gone ends with an error"
+                      Expect.stringContains site.Vpn.Client.Log "TimedOut" "and says why"
+                      site.Vpn.StartClient()
+                      site.Vpn.AwaitOnline()
+                      expectIntact (Transfer.download site.Remote site.Client (megabytes 5L)) (megabytes 5L))
+              }
+
+              test "a client whose address changes keeps its session and its connections" {
+                  withSite { settings true true with ClientKeys = [ "keepalive_interval", "1s" ] } (fun site ->
+                      site.Vpn.Start()
+                      let client = site.Topology.Client
+                      let download = Netns.start client (fun () -> Transfer.download site.Remote site.Client (megabytes 100L))
+                      Thread.Sleep 300
+                      Shell.ip $"-n {client} addr add 192.0.2.77/24 dev outside" |> ignore
+                      Shell.ip $"-n {client} route replace 192.0.2.0/24 dev outside src 192.0.2.77" |> ignore
+                      Shell.ip $"-n {client} addr del {Topology.ClientOutside}/24 dev outside" |> ignore
+                      Shell.ip $"-n {client} route replace 192.0.2.0/24 dev outside" |> ignore
+                      expectIntact (download.GetAwaiter().GetResult()) (megabytes 100L)
+                      let counters = site.Vpn.Read().Counters
+                      Expect.isGreaterThan counters["udp_conn_recovered_via_session"] 0L "the server followed"
+                      Expect.isGreaterThan counters["udp_session_rotation_finalized"] 0L "the session id was changed"
+                      Expect.equal counters["conn_created"] 1L "still the first connection")
+              }
+
+              test "a path without checksum offload or UDP segmentation carries the same bytes" {
+                  withSite (settings true true) (fun site ->
+                      Shell.inside site.Topology.Server "ethtool" [ "-K"; "outside"; "tx"; "off"; "tx-udp-segmentation"; "off" ] |> ignore
+                      site.Vpn.Start()
+                      expectIntact (Transfer.download site.Remote site.Client (megabytes 30L)) (megabytes 30L)
+                      Expect.equal (checksumErrors site.Topology.Client) 0L "checksums")
+              }
+
+              test "a smaller MTU on the outside fragments or falls back, and loses nothing" {
+                  withSite (settings true true) (fun site ->
+                      Shell.ip $"-n {site.Topology.Server} link set outside mtu 1300" |> ignore
+                      site.Vpn.Start()
+                      expectIntact (Transfer.download site.Remote site.Client (megabytes 10L)) (megabytes 10L))
+              }
+
+              for kind, key, keyShare in [ "P-256", "false", "p521mlkem1024"; "post-quantum", "true", "x25519mlkem768"; "post-quantum", "true", "p521mlkem1024" ] do
+                  test $"{kind} groups on the server: a client with a {keyShare} key share comes online" {
+                      withSite
+                          { settings true true with
+                              ServerKeys = [ "enable_pqc", key ]
+                              ClientKeys = [ "keyshare", keyShare; "cipher", "chacha20" ] }
+                          (fun site -> site.Vpn.Start())
+                  }
+
+              test "a key file that others may read is refused with a remedy and exit code 2" {
+                  withSite (settings true true) (fun site ->
+                      File.SetUnixFileMode(Path.Combine(site.Vpn.Folder, "server.key"), UnixFileMode.UserRead ||| UnixFileMode.OtherRead)
+                      site.Vpn.LaunchServer()
+                      Expect.equal (ends site.Vpn.Server) 2 "exit code"
+                      Expect.stringContains site.Vpn.Server.Log "chmod 600" "the remedy")
+              }
+
+              test "a certificate that is none is refused with a reason" {
+                  withSite (settings true true) (fun site ->
+                      File.WriteAllText(Path.Combine(site.Vpn.Folder, "server.crt"), "not a certificate")
+                      site.Vpn.LaunchServer()
+                      Expect.equal (ends site.Vpn.Server) 1 "exit code"
+                      Expect.stringContains site.Vpn.Server.Log "server certificate" "which file")
+              } ]
+    )
+
+let tests =
+    testSequenced (
+        testList
+            "End to end"
+            [ for expresslane in [ true; false ] do
+                  for offload in [ true; false ] do
+                      mode expresslane offload
+              incidents ]
+    )

@@ -1,0 +1,39 @@
+module Lightway.Tests.Program
+
+open System.IO
+open Expecto
+open Expecto.Impl
+
+/// `--summary FILE` writes "passed failed skipped"; everything else is Expecto's.
+let private splitSummary (argv: string[]) =
+    match Array.tryFindIndex ((=) "--summary") argv with
+    | Some i when i + 1 < argv.Length -> Some argv[i + 1], Array.append argv[.. i - 1] argv[i + 2 ..]
+    | _ -> None, argv
+
+[<EntryPoint>]
+let main argv =
+    let file, rest = splitSummary argv
+    let mutable counts = 0, 0, 0
+
+    let count (summary: TestRunSummary) =
+        counts <- summary.passed.Length, summary.failed.Length + summary.errored.Length, summary.ignored.Length
+
+    let tests =
+        testList
+            "Lightway"
+            [ OptionsTests.tests
+              AuthTests.tests
+              AddressPoolTests.tests
+              InitTests.tests
+              SegmentBatchTests.tests
+              InsidePathTests.tests
+              ConnectionTests.tests
+              EndToEndTests.tests ]
+
+    let code =
+        runTestsWithCLIArgs [ Append_Summary_Handler(SummaryHandler count); Sequenced ] rest tests
+
+    let passed, failed, skipped = counts
+    file |> Option.iter (fun file -> File.WriteAllText(file, $"{passed} {failed} {skipped}\n"))
+    printfn $"{passed} passed, {failed} failed, {skipped} skipped"
+    code

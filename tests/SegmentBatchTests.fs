@@ -1,0 +1,181 @@
+module Lightway.Tests.SegmentBatchTests
+
+open System
+open System.Collections.Generic
+open System.Net
+open Expecto
+open Lightway.Lab
+open Lightway.Tunnel
+open Lightway.Tunnel.Udp
+
+let private path (text: string) =
+    OutsideAddress(PeerAddress(IPEndPoint.Parse text), LocalAddress())
+
+let private alice = path "192.0.2.1:1000"
+let private bob = path "192.0.2.2:1000"
+
+let private batchOf (wire: Wire) (maxSegments: int) =
+    let counters = Counters()
+    new SegmentBatch(wire, counters, maxSegments), counters
+
+/// Appends a datagram that is all `fill`; false if the socket was full.
+let private append (batch: SegmentBatch) (path: OutsideAddress) (fill: byte) (length: int) =
+    let mutable slot = Span<byte>.Empty
+
+    if batch.TryReserve(&path, length, &slot) then
+        slot.Fill fill
+        batch.Commit length
+        true
+    else
+        false
+
+let private appendAll batch path datagrams =
+    for fill, length in datagrams do
+        Expect.isTrue (append batch path (byte fill) length) "the socket is not full"
+
+let private arrived (wire: Wire) =
+    [ for datagram in wire.Datagrams -> int datagram[0], datagram.Length ]
+
+let private EAGAIN, EIO, EINVAL, EMSGSIZE, ECONNREFUSED = 11, 5, 22, 90, 111
+
+let tests =
+    testList
+        "SegmentBatch"
+        [ test "equal datagrams and a shorter last one leave in one send" {
+              let wire = Wire()
+              let batch, _ = batchOf wire 64
+              use batch = batch
+              let datagrams = [ 1, 1000; 2, 1000; 3, 1000; 4, 10 ]
+              appendAll batch alice datagrams
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal wire.Calls 1 "one system call"
+              Expect.equal (List.ofSeq wire.SegmentSizes) [ 1000 ] "the stride"
+              Expect.equal (arrived wire) datagrams "all bytes, in order"
+          }
+
+          test "a single datagram goes without UDP_SEGMENT" {
+              let wire = Wire()
+              let batch, _ = batchOf wire 64
+              use batch = batch
+              appendAll batch alice [ 1, 1000 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (List.ofSeq wire.SegmentSizes) [ 0 ] "no control message"
+          }
+
+          test "what follows a shorter datagram, a longer one, or another peer's starts a new batch; order is kept" {
+              let wire = Wire()
+              let batch, _ = batchOf wire 64
+              use batch = batch
+              appendAll batch alice [ 1, 500; 2, 500; 3, 100; 4, 500; 5, 501 ]
+              appendAll batch bob [ 6, 501 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (List.ofSeq wire.SegmentSizes) [ 500; 0; 0; 0 ] "four sends"
+              Expect.equal (List.map fst (arrived wire)) [ 1..6 ] "in order"
+          }
+
+          for count, stride in
+              [ 63, 1000; 64, 1000; 65, 1000; 128, 1000; 129, 1000; 50, 1350; 300, 1456; 48, 65507 / 48 ] do
+              test $"{count} datagrams of {stride} bytes never exceed 64 segments or 65507 bytes a send" {
+                  let wire = Wire()
+                  let batch, counters = batchOf wire 64
+                  use batch = batch
+                  let datagrams = [ for i in 1..count -> i % 251, stride ]
+                  appendAll batch alice datagrams
+                  Expect.isTrue (batch.Flush()) "sent"
+                  Expect.equal (arrived wire) datagrams "nothing lost, order kept"
+                  let perSend = min 64 (65507 / stride)
+                  Expect.equal wire.Calls ((count + perSend - 1) / perSend) "as few sends as the limits allow"
+                  Expect.equal counters[Counter.UdpDatagramsSent] (int64 count) "counted"
+              }
+
+          test "EAGAIN keeps everything; the next flush sends it" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+              appendAll batch alice [ 1, 700; 2, 700 ]
+              wire.Errors.Enqueue EAGAIN
+              Expect.isFalse (batch.Flush()) "full"
+              Expect.isTrue batch.IsBlocked "told so"
+
+              Expect.isFalse
+                  (wire.Errors.Enqueue EAGAIN
+                   append batch bob 3uy 700)
+                  "no room is made by dropping"
+
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (arrived wire) [ 1, 700; 2, 700 ] "nothing lost, nothing twice"
+              Expect.equal counters[Counter.UdpSendBlocked] 2L "counted"
+          }
+
+          for errno in [ EIO; EINVAL; 95 ] do
+              test
+                  $"errno {errno} turns segmentation off and the same datagrams leave one by one, none lost, none twice" {
+                  let wire = Wire()
+                  let batch, counters = batchOf wire 64
+                  use batch = batch
+                  let told = List<int>()
+                  batch.SegmentationOff <- Action<int, bool>(fun errno _ -> told.Add errno)
+                  wire.Errors.Enqueue errno
+                  appendAll batch alice [ 1, 700; 2, 700; 3, 50 ]
+                  Expect.isTrue (batch.Flush()) "sent"
+                  appendAll batch alice [ 4, 700; 5, 700 ]
+                  Expect.isTrue (batch.Flush()) "sent"
+                  Expect.equal (arrived wire) [ 1, 700; 2, 700; 3, 50; 4, 700; 5, 700 ] "every datagram once"
+                  Expect.all wire.SegmentSizes ((=) 0) "no UDP_SEGMENT any more"
+                  Expect.equal (List.ofSeq told) [ errno ] "said once"
+                  Expect.equal counters[Counter.UdpGsoFallbacks] 1L "counted once"
+              }
+
+          test "a full socket in the middle of one-by-one sending resumes at the first unsent datagram" {
+              let wire = Wire()
+              let batch, _ = batchOf wire 64
+              use batch = batch
+
+              for errno in [ EIO; 0; EAGAIN ] do
+                  wire.Errors.Enqueue errno
+
+              appendAll batch alice [ 1, 700; 2, 700; 3, 700 ]
+              Expect.isFalse (batch.Flush()) "full after the first"
+              Expect.equal (arrived wire) [ 1, 700 ] "one left"
+              Expect.isTrue (batch.Flush()) "the rest"
+              Expect.equal (arrived wire) [ 1, 700; 2, 700; 3, 700 ] "every datagram once"
+          }
+
+          test
+              "EMSGSIZE sends this batch one by one and keeps segmentation on; a datagram that is too big alone is counted" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+
+              for errno in [ EMSGSIZE; 0; EMSGSIZE; 0 ] do
+                  wire.Errors.Enqueue errno
+
+              appendAll batch alice [ 1, 700; 2, 700; 3, 700 ]
+              Expect.isTrue (batch.Flush()) "done"
+              Expect.equal (arrived wire) [ 1, 700; 3, 700 ] "all but the one the kernel refused alone"
+              Expect.equal counters[Counter.UdpSendTooBig] 1L "counted"
+              appendAll batch alice [ 4, 700; 5, 700 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (Seq.last wire.SegmentSizes) 700 "segmentation is still on"
+          }
+
+          test "ECONNREFUSED tells of an earlier datagram: the same bytes are sent again" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+              wire.Errors.Enqueue ECONNREFUSED
+              appendAll batch alice [ 1, 700; 2, 700 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (arrived wire) [ 1, 700; 2, 700 ] "nothing lost"
+              Expect.equal counters[Counter.UdpSendFailed] 0L "no drop"
+          }
+
+          test "with a limit of one segment nothing is batched" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 1
+              use batch = batch
+              appendAll batch alice [ for i in 1..10 -> i, 700 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal wire.Calls 10 "one call each"
+              Expect.equal counters[Counter.UdpGsoSends] 0L "no UDP_SEGMENT"
+          } ]

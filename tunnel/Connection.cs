@@ -1,0 +1,818 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Udp;
+
+namespace Lightway.Tunnel;
+
+/// <summary>What all connections of a program have in common.</summary>
+public sealed record ConnectionSettings
+{
+    public required Role Role { get; init; }
+
+    /// <summary>Bytes of the largest outside IP packet; inside packets may have this less a Data header.</summary>
+    public int OutsideMtu { get; init; } = 1500;
+
+    public bool EnableExpresslane { get; init; }
+
+    public long ExpresslaneRotationMs { get; init; } = 15 * 60_000;
+
+    /// <summary>Server: period of DTLS key updates, 0 for none.</summary>
+    public long KeyUpdateMs { get; init; } = 15 * 60_000;
+
+    /// <summary>Client: silence after which a ping goes out.</summary>
+    public long KeepaliveIntervalMs { get; init; } = 10_000;
+
+    /// <summary>Client: silence after the first unanswered ping that ends the connection.</summary>
+    public long KeepaliveTimeoutMs { get; init; } = 60_000;
+
+    public bool KeepaliveContinuous { get; init; } = true;
+
+    /// <summary>Client: what it says to be let in.</summary>
+    public AuthRequest? Credentials { get; init; }
+}
+
+/// <summary>What became of a packet for the peer.</summary>
+public enum SendResult
+{
+    /// <summary>Counted and gone.</summary>
+    Dropped = 0,
+
+    /// <summary>Part of the worker's batch.</summary>
+    Accepted,
+
+    /// <summary>The socket is full: offer the same packet again when it is writable.</summary>
+    Blocked,
+}
+
+/// <summary>
+/// One Lightway association over UDP, of either role: its DTLS session, its Expresslane, its session ids. It owns no
+/// socket and no clock: datagrams, packets and the time (milliseconds) come in, what to send leaves through the worker's
+/// batch (inside packets) and socket (everything else). One thread. Nothing a peer sends makes it throw.
+/// </summary>
+public sealed class Connection : IRecordSink, IDisposable
+{
+    private const int ClientHandshakeCopies = 3; // the reference's "aggressive" mode: every datagram thrice until Online
+    private const int RecordOverhead = 22; // DTLS 1.3 unified header 5, content type 1, tag 16
+    private const long AuthRetryMs = 100;
+    private const long AuthRetryLimitMs = 2_000;
+    private const long AuthTimeoutMs = 30_000;
+    private const int FragmentIds = 4096;
+    private const int FragmentBytes = 1 << 20;
+    private const long FragmentTimeoutMs = 10_000;
+    private const long KeyUpdatePollMs = 100;
+    private const ushort KeepaliveId = 0;
+
+    private readonly ConnectionSettings _settings;
+    private readonly WorkerContext _worker;
+    private readonly IConnectionOwner _owner;
+    private readonly DtlsSession _session;
+    private readonly ExpresslaneChannel _expresslane;
+    private readonly ushort _version;
+    private FragmentTable? _fragments;
+    private SessionIds _ids;
+    private KeepaliveState _keepalive;
+    private KeyUpdateState _keyUpdate;
+    private TunnelError _failure; // why it ended, if it did
+    private bool _failed;
+    private bool _intoBatch; // records being made belong to the batch
+    private long _now;
+    private long _dtlsTimerAt = long.MaxValue;
+    private long _keyUpdatePollAt = long.MaxValue;
+    private long _authRetryAt = long.MaxValue;
+    private long _authRetryMs = AuthRetryMs;
+    private long _authGiveUpAt = long.MaxValue;
+
+    /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
+    /// <param name="sessionId">Server: the id drawn for it. Client: <see cref="SessionId.Empty"/>.</param>
+    /// <param name="session">Fresh client session, or server session that has accepted a cookie; owned from here on.</param>
+    public Connection(
+        ConnectionSettings settings,
+        WorkerContext worker,
+        IConnectionOwner owner,
+        ushort version,
+        ulong sessionId,
+        DtlsSession session,
+        in OutsideAddress path,
+        long now
+    )
+    {
+        (_settings, _worker, _owner, _version, _session, Path, _now) = (
+            settings,
+            worker,
+            owner,
+            version,
+            session,
+            path,
+            now
+        );
+        (CreatedAt, LastOutsideAt) = (now, now);
+        _ids = SessionRotation.create(sessionId);
+        _session.Sink = this;
+        _expresslane = new ExpresslaneChannel(
+            settings.Role,
+            settings.EnableExpresslane,
+            settings.ExpresslaneRotationMs,
+            SendConfig
+        );
+        _keepalive = Keepalive.create(
+            settings.KeepaliveIntervalMs,
+            settings.KeepaliveTimeoutMs,
+            settings.KeepaliveContinuous,
+            now
+        );
+        _keyUpdate = KeyUpdate.create(settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
+    }
+
+    public ConnectionState State { get; private set; } = ConnectionState.Connecting;
+
+    /// <summary>Where its datagrams go.</summary>
+    public OutsideAddress Path { get; private set; }
+
+    public ulong SessionId => _ids.Current;
+
+    /// <summary>0 if no rotation is under way.</summary>
+    public ulong PendingSessionId => _ids.Pending;
+
+    /// <summary>Server: the address this client has on the TUN; 0 until granted.</summary>
+    public uint InsideAddress { get; set; }
+
+    public long CreatedAt { get; }
+
+    /// <summary>When the last authenticated datagram came.</summary>
+    public long LastOutsideAt { get; private set; }
+
+    public bool IsExpresslaneReady => _expresslane.IsReady;
+
+    /// <summary>Negotiated suite and group, for the log.</summary>
+    public string Security => _session.Description;
+
+    /// <summary>The last DTLS failure in words, for the log.</summary>
+    public string TlsError => _session.LastErrorText;
+
+    /// <summary>When the timer queue will call next; the queue's own note.</summary>
+    internal long ScheduledAt { get; set; } = long.MaxValue;
+
+    /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
+    public long DueAt
+    {
+        get
+        {
+            var due = Math.Min(Math.Min(_dtlsTimerAt, _keyUpdatePollAt), Math.Min(_authRetryAt, _expresslane.TimerAt));
+            if (State != ConnectionState.Online)
+            {
+                return due;
+            }
+            return Math.Min(
+                due,
+                Math.Min(_keyUpdate.NextAt, _settings.Role == Role.Client ? _keepalive.NextAt : long.MaxValue)
+            );
+        }
+    }
+
+    /// <summary>Starts the handshake (client), or goes on with the ClientHello the listener has stored (server).</summary>
+    public void Start(long now)
+    {
+        _now = now;
+        AfterDtls(_session.Handshake(), 0);
+        Finish();
+    }
+
+    /// <summary>Processes one datagram of this connection.</summary>
+    /// <param name="header">Its parsed wire header.</param>
+    /// <param name="body">What follows the header.</param>
+    /// <returns>Authenticated frames it held; 0 means it proves nothing about its sender.</returns>
+    public int Receive(in WireHeader header, ReadOnlySpan<byte> body, long now)
+    {
+        _now = now;
+        if (State == ConnectionState.Disconnected)
+        {
+            _worker.Counters.Add(Counter.UdpDataAfterDisconnect);
+            return 0;
+        }
+        if (_settings.Role == Role.Server && header.Version != _version)
+        {
+            _worker.Counters.Add(Counter.UdpWrongVersionForConn);
+            return 0;
+        }
+        var frames = header.Expresslane ? ReceiveExpresslane(header.Session, body) : ReceiveDtls(body);
+        if (frames > 0)
+        {
+            LastOutsideAt = now;
+            Authentic(header.Session, frames);
+        }
+        Finish();
+        return frames;
+    }
+
+    /// <summary>Acts on whatever is due.</summary>
+    public void OnTimer(long now)
+    {
+        _now = now;
+        if (now >= _dtlsTimerAt)
+        {
+            OnDtlsTimer();
+        }
+        if (now >= _keyUpdatePollAt)
+        {
+            PollKeyUpdate();
+        }
+        if (now >= _authRetryAt)
+        {
+            RetryAuth();
+        }
+        if (now >= _expresslane.TimerAt)
+        {
+            _expresslane.Timer(now);
+        }
+        if (State == ConnectionState.Online)
+        {
+            RunKeyUpdate();
+            if (_settings.Role == Role.Client)
+            {
+                Step(Keepalive.tick(_keepalive, now));
+            }
+        }
+        Finish();
+    }
+
+    /// <summary>Call once per superpacket or packet before <see cref="TrySend"/>: inside traffic renews keys.</summary>
+    public void BeginInside(long now)
+    {
+        _now = now;
+        if (State == ConnectionState.Online)
+        {
+            _expresslane.InsideTraffic(now);
+        }
+    }
+
+    /// <summary>Seals one inside packet into the worker's batch.</summary>
+    /// <param name="buffer">Holds the packet with at least <see cref="FrameModule.DataHeaderSize"/> bytes before it, which are overwritten.</param>
+    /// <param name="offset">Where the packet starts.</param>
+    /// <param name="length">Bytes of the packet.</param>
+    public SendResult TrySend(Span<byte> buffer, int offset, int length)
+    {
+        if (State != ConnectionState.Online)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidState);
+            return SendResult.Dropped;
+        }
+        if (length > _settings.OutsideMtu - FrameModule.DataHeaderSize)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
+            return SendResult.Dropped;
+        }
+        return _expresslane.IsReady
+            ? TrySendExpresslane(buffer.Slice(offset, length))
+            : TrySendDtls(buffer.Slice(offset - FrameModule.DataHeaderSize, FrameModule.DataHeaderSize + length));
+    }
+
+    /// <summary>Server: lets the peer in, or repeats that it is in.</summary>
+    public void Grant(AuthSuccess success, long now)
+    {
+        _now = now;
+        if (State is not (ConnectionState.LinkUp or ConnectionState.Online))
+        {
+            return;
+        }
+        var frame = _worker.Frame.Span;
+        SendFrame(frame[..FrameModule.writeAuthSuccess(success, frame)]);
+        if (State == ConnectionState.LinkUp)
+        {
+            _keyUpdate = KeyUpdate.granted(_keyUpdate, now);
+            BecomeOnline();
+        }
+        Finish();
+    }
+
+    /// <summary>Server: turns the peer away.</summary>
+    public void Deny(TunnelError reason, long now)
+    {
+        _now = now;
+        if (State is ConnectionState.LinkUp or ConnectionState.Online)
+        {
+            var frame = _worker.Frame.Span;
+            SendFrame(frame[..FrameModule.writeAuthFailure(frame)]);
+            Fail(reason);
+            Finish();
+        }
+    }
+
+    /// <summary>Server: the peer's address has changed, and it has proved who it is: replies go there, under a new session id.</summary>
+    public void MoveTo(in OutsideAddress path, ulong freshId)
+    {
+        Path = path;
+        RotateSession(freshId);
+    }
+
+    /// <summary>Client: the network has changed; a ping tells the server the new address at once.</summary>
+    public void NetworkChanged(long now)
+    {
+        _now = now;
+        Step(Keepalive.networkChanged(_keepalive, now));
+        Finish();
+    }
+
+    /// <summary>Says Goodbye and close_notify if the peer could understand it, best effort. The owner is not called.</summary>
+    public void Disconnect()
+    {
+        if (State is ConnectionState.LinkUp or ConnectionState.Authenticating or ConnectionState.Online)
+        {
+            State = ConnectionState.Disconnecting;
+            var frame = _worker.Frame.Span;
+            SendFrame(frame[..FrameModule.writeGoodbye(frame)]);
+            _session.Close();
+        }
+        State = ConnectionState.Disconnected;
+    }
+
+    void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
+    {
+        var length = WireHeaderModule.Size + record.Length;
+        if (!_intoBatch)
+        {
+            SendAlone(record, length);
+            return;
+        }
+        // TrySend has made room for a record of the expected length; one of another length may find the socket full.
+        if (!_worker.Batch.TryReserve(Path, length, out var slot))
+        {
+            _worker.Counters.Add(Counter.UdpSendFailed);
+            return;
+        }
+        WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), slot);
+        record.CopyTo(slot[WireHeaderModule.Size..]);
+        _worker.Batch.Commit(length);
+    }
+
+    public void Dispose()
+    {
+        _session.Sink = null;
+        _session.Dispose();
+        _expresslane.Dispose();
+    }
+
+    private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
+    {
+        var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
+        if (!_worker.Batch.TryReserve(Path, length, out var slot))
+        {
+            return SendResult.Blocked;
+        }
+        var session = SessionRotation.outgoing(_ids);
+        WireHeaderModule.write(_version, true, session, slot);
+        if (!_expresslane.TrySeal(session, slot[WireHeaderModule.Size..], packet, _worker.Random))
+        {
+            _worker.Counters.Add(Counter.ExpresslaneEncryptNoKey);
+            return SendResult.Dropped;
+        }
+        _worker.Batch.Commit(length);
+        _worker.Counters.Add(Counter.ExpresslanePacketsSent);
+        _worker.Counters.Add(Counter.TunToClient, packet.Length);
+        return SendResult.Accepted;
+    }
+
+    private SendResult TrySendDtls(Span<byte> frame)
+    {
+        if (!_worker.Batch.TryReserve(Path, WireHeaderModule.Size + RecordOverhead + frame.Length, out _))
+        {
+            return SendResult.Blocked;
+        }
+        FrameModule.writeDataHeader(frame.Length - FrameModule.DataHeaderSize, frame);
+        _intoBatch = true;
+        var status = _session.Write(frame);
+        _intoBatch = false;
+        if (status != DtlsStatus.Done)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketTlsError);
+            return SendResult.Dropped;
+        }
+        _worker.Counters.Add(Counter.DtlsPacketsSent);
+        _worker.Counters.Add(Counter.TunToClient, frame.Length - FrameModule.DataHeaderSize);
+        return SendResult.Accepted;
+    }
+
+    private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
+    {
+        var plaintext = _worker.Plaintext.Span;
+        switch (_expresslane.Open(session, body, plaintext, out var length, out var encoded))
+        {
+            case OpenResult.Opened:
+                _worker.Counters.Add(Counter.ExpresslanePacketsReceived);
+                Deliver(plaintext[..length], encoded);
+                return 1;
+            case OpenResult.Replayed:
+                _worker.Counters.Add(Counter.ExpresslaneReplayed);
+                return 0;
+            case OpenResult.NoKey:
+                _worker.Counters.Add(Counter.ExpresslaneDecryptNoKey);
+                return 0;
+            case OpenResult.Forged:
+                _worker.Counters.Add(Counter.ExpresslaneDecryptFailed);
+                return 0;
+            default:
+                _worker.Counters.Add(Counter.ExpresslaneTruncated);
+                return 0;
+        }
+    }
+
+    private int ReceiveDtls(ReadOnlySpan<byte> body)
+    {
+        if (body.IsEmpty)
+        {
+            return 0; // legal: a bare header yields no frame
+        }
+        if (_settings.Role == Role.Client && !_session.IsEstablished && IsPlaintextAlert(body))
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
+            return 0;
+        }
+        var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
+        return AfterDtls(status, length);
+    }
+
+    /// <summary>Frames in the plaintext that a DTLS step left behind, and what its status means.</summary>
+    private int AfterDtls(DtlsStatus status, int length)
+    {
+        if (_session.IsEstablished && State == ConnectionState.Connecting)
+        {
+            LinkUp();
+        }
+        var frames = ProcessFrames(_worker.Plaintext.Slice(0, length));
+        if (status == DtlsStatus.Closed)
+        {
+            Fail(TunnelError.TlsPeerClosed);
+        }
+        else if (status == DtlsStatus.Failed)
+        {
+            _worker.Counters.Add(Counter.ConnTlsError);
+            if (!_session.IsEstablished && _settings.Role == Role.Client)
+            {
+                Fail(_session.FailureReason);
+            }
+        }
+        RearmDtlsTimer();
+        return frames;
+    }
+
+    private int ProcessFrames(Span<byte> plaintext)
+    {
+        var count = 0;
+        while (!plaintext.IsEmpty && !_failed)
+        {
+            Frame frame = default;
+            var status = FrameModule.tryParse(plaintext, ref frame);
+            if (status != FrameStatus.Ok)
+            {
+                // The rest of this datagram is lost; the next one starts afresh.
+                _worker.Counters.Add(
+                    status == FrameStatus.Insufficient ? Counter.FrameIncomplete : Counter.FrameUndecodable
+                );
+                FailIfFatal(Lifecycle.ofFrameStatus(status));
+                break;
+            }
+            count++;
+            Process(frame, plaintext.Slice(frame.PayloadOffset, frame.PayloadLength));
+            plaintext = plaintext[frame.Length..];
+        }
+        return count;
+    }
+
+    private void Process(in Frame frame, Span<byte> payload)
+    {
+        switch (Lifecycle.accepts(_settings.Role, State, frame.Kind))
+        {
+            case FrameVerdict.Ignore:
+                return;
+            case FrameVerdict.InvalidState:
+                _worker.Counters.Add(Counter.FrameInvalidState);
+                return;
+            case FrameVerdict.InvalidMode:
+                Fail(TunnelError.InvalidMode);
+                return;
+        }
+        switch (frame.Kind)
+        {
+            case FrameKind.Data:
+                _worker.Counters.Add(Counter.DtlsPacketsReceived);
+                Deliver(payload, encoded: false);
+                break;
+            case FrameKind.EncodedData:
+                Deliver(payload, encoded: true);
+                break;
+            case FrameKind.DataFragment or FrameKind.EncodedDataFragment:
+                Reassemble(frame, payload);
+                break;
+            case FrameKind.Ping:
+                Reply(frame);
+                break;
+            case FrameKind.Pong when frame.Id == KeepaliveId:
+                _keepalive = Keepalive.pong(_keepalive);
+                _expresslane.PongReceived(payload, _now);
+                break;
+            case FrameKind.ExpresslaneConfig:
+                ExpresslaneConfig config = default!;
+                if (FrameModule.tryParseExpresslaneConfig(payload, ref config) == FrameStatus.Ok)
+                {
+                    _expresslane.ConfigReceived(config, _now);
+                }
+                break;
+            case FrameKind.AuthRequest:
+                AuthRequest request = default!;
+                var status = AuthRequestModule.tryParse(payload, ref request);
+                if (status == FrameStatus.Ok)
+                {
+                    _owner.AuthRequested(this, request);
+                }
+                else
+                {
+                    _worker.Counters.Add(Counter.FrameUndecodable);
+                    FailIfFatal(Lifecycle.ofFrameStatus(status));
+                }
+                break;
+            case FrameKind.AuthSuccess:
+                Admitted(payload);
+                break;
+            case FrameKind.AuthFailure:
+                Fail(TunnelError.Unauthorized);
+                break;
+            case FrameKind.Goodbye:
+                Fail(TunnelError.Goodbye);
+                break;
+        }
+    }
+
+    private void Deliver(Span<byte> packet, bool encoded)
+    {
+        if (encoded)
+        {
+            Fail(TunnelError.CodecMissing);
+        }
+        else if (State != ConnectionState.Online)
+        {
+            _worker.Counters.Add(Counter.FrameInvalidState);
+        }
+        else if (packet.IsEmpty || packet[0] >> 4 != 4)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+        }
+        else
+        {
+            _owner.DeliverInside(this, packet);
+        }
+    }
+
+    private void Reassemble(in Frame frame, ReadOnlySpan<byte> payload)
+    {
+        _fragments ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
+        var whole = _worker.Reassembled.Span;
+        var encoded = frame.Kind == FrameKind.EncodedDataFragment;
+        var length = 0;
+        switch (
+            _fragments.Add(
+                (ushort)frame.Id,
+                frame.FragmentOffset,
+                frame.MoreFragments,
+                payload,
+                _now,
+                whole,
+                ref length
+            )
+        )
+        {
+            case FragmentStatus.Complete:
+                Deliver(whole[..length], encoded);
+                break;
+            case FragmentStatus.Invalid:
+                _worker.Counters.Add(Counter.FragmentInvalid);
+                break;
+        }
+    }
+
+    private void Reply(in Frame ping)
+    {
+        Span<byte> health = stackalloc byte[16];
+        var length = ping.Id == KeepaliveId ? _expresslane.WriteHealth(health) : 0;
+        var frame = _worker.Frame.Span;
+        SendFrame(frame[..FrameModule.writePong((ushort)ping.Id, health[..length], frame)]);
+    }
+
+    private void SendPing()
+    {
+        Span<byte> health = stackalloc byte[16];
+        var frame = _worker.Frame.Span;
+        SendFrame(frame[..FrameModule.writePing(KeepaliveId, health[.._expresslane.WriteHealth(health)], frame)]);
+    }
+
+    private void SendConfig(ExpresslaneConfig config)
+    {
+        var frame = _worker.Frame.Span;
+        SendFrame(frame[..FrameModule.writeExpresslaneConfig(config, frame)]);
+    }
+
+    private void SendFrame(ReadOnlySpan<byte> frame)
+    {
+        if (_session.Write(frame) != DtlsStatus.Done)
+        {
+            _worker.Counters.Add(Counter.UdpControlSendFailed);
+        }
+    }
+
+    private void SendAlone(ReadOnlySpan<byte> record, int length)
+    {
+        if (length > _worker.Datagram.Length)
+        {
+            _worker.Counters.Add(Counter.UdpControlSendFailed);
+            return;
+        }
+        var datagram = _worker.Datagram.Slice(0, length);
+        WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), datagram);
+        record.CopyTo(datagram[WireHeaderModule.Size..]);
+        var copies = _settings.Role == Role.Client && State is ConnectionState.Connecting or ConnectionState.Authenticating ? ClientHandshakeCopies : 1;
+        for (var copy = 0; copy < copies; copy++)
+        {
+            _worker.Counters.Add(Counter.UdpSends);
+            if (_worker.Outside.Send(Path, datagram, 0) < 0)
+            {
+                _worker.Counters.Add(Counter.UdpControlSendFailed); // DTLS repeats what matters
+                return;
+            }
+            _worker.Counters.Add(Counter.UdpDatagramsSent);
+            _worker.Counters.Add(Counter.UdpBytesSent, length);
+        }
+    }
+
+    private void LinkUp()
+    {
+        State = ConnectionState.LinkUp;
+        _worker.Counters.Add(Counter.ConnLinkUp);
+        _owner.StateChanged(this);
+        if (_settings is { Role: Role.Client, Credentials: { } credentials })
+        {
+            State = ConnectionState.Authenticating;
+            _authGiveUpAt = _now + AuthTimeoutMs;
+            SendAuth(credentials);
+        }
+    }
+
+    private void SendAuth(AuthRequest credentials)
+    {
+        var frame = _worker.Frame.Span;
+        SendFrame(frame[..AuthRequestModule.write(credentials, frame)]);
+        _authRetryAt = _now + _authRetryMs;
+        _authRetryMs = Math.Min(_authRetryMs * 2, AuthRetryLimitMs);
+    }
+
+    private void RetryAuth()
+    {
+        if (_now >= _authGiveUpAt)
+        {
+            Fail(TunnelError.TimedOut);
+        }
+        else if (_settings.Credentials is { } credentials)
+        {
+            SendAuth(credentials);
+        }
+    }
+
+    private void Admitted(ReadOnlySpan<byte> payload)
+    {
+        AuthSuccess success = default!;
+        if (FrameModule.tryParseAuthSuccess(payload, ref success) != FrameStatus.Ok)
+        {
+            Fail(TunnelError.InvalidInsideIpConfig);
+            return;
+        }
+        _authRetryAt = long.MaxValue;
+        _owner.Authenticated(this, success);
+        _keepalive = Keepalive.online(_keepalive, _now);
+        BecomeOnline();
+    }
+
+    private void BecomeOnline()
+    {
+        State = ConnectionState.Online;
+        _worker.Counters.Add(Counter.ConnOnline);
+        _owner.StateChanged(this);
+        _expresslane.Online(_version, _now);
+    }
+
+    /// <summary>A datagram under this session id has proved to be the peer's.</summary>
+    private void Authentic(ulong headerSession, int frames)
+    {
+        if (_settings.Role == Role.Client)
+        {
+            _ids = new SessionIds(SessionRotation.adopt(_ids.Current, headerSession, frames), _ids.Pending);
+            _keepalive = Keepalive.activity(_keepalive, _now);
+            return;
+        }
+        var previous = _ids.Current;
+        var received = SessionRotation.received(_ids, headerSession);
+        _ids = received.Ids;
+        if (received.Event == SessionEvent.Finalized)
+        {
+            _worker.Counters.Add(Counter.UdpSessionRotationFinalized);
+            _owner.SessionRotationFinalized(this, previous);
+        }
+        else if (received.Event == SessionEvent.Mismatch)
+        {
+            _worker.Counters.Add(Counter.SessionIdMismatch);
+        }
+    }
+
+    private void RotateSession(ulong freshId)
+    {
+        var begun = SessionRotation.start(_ids, freshId);
+        if (begun.Started)
+        {
+            _ids = begun.Ids;
+            _worker.Counters.Add(Counter.UdpSessionRotationBegin);
+            _owner.SessionRotationStarted(this, freshId);
+            SendPing(); // tells the peer the new id within one round trip
+        }
+    }
+
+    private void RunKeyUpdate()
+    {
+        (_keyUpdate, var due) = KeyUpdate.tick(_keyUpdate, _now);
+        if (due && _session.StartKeyUpdate())
+        {
+            _worker.Counters.Add(Counter.KeyUpdateStart);
+            _keyUpdatePollAt = _now + KeyUpdatePollMs;
+            RearmDtlsTimer();
+            RotateSession(SessionIdSource.Draw());
+        }
+    }
+
+    private void PollKeyUpdate()
+    {
+        if (_session.IsKeyUpdatePending)
+        {
+            _keyUpdatePollAt = _now + KeyUpdatePollMs;
+            return;
+        }
+        (_keyUpdatePollAt, _dtlsTimerAt) = (long.MaxValue, long.MaxValue);
+        _keyUpdate = KeyUpdate.completed(_keyUpdate, _now);
+        _worker.Counters.Add(Counter.KeyUpdateComplete);
+    }
+
+    private void OnDtlsTimer()
+    {
+        if (_session.OnTimeout() == DtlsStatus.Failed)
+        {
+            _worker.Counters.Add(Counter.ConnTimedOut);
+            Fail(TunnelError.TimedOut);
+            return;
+        }
+        RearmDtlsTimer();
+    }
+
+    /// <summary>Runs during the handshake and an unanswered key update only: each tick of an idle session would double the interval.</summary>
+    private void RearmDtlsTimer() =>
+        _dtlsTimerAt =
+            _session.IsEstablished && _keyUpdatePollAt == long.MaxValue ? long.MaxValue : _now + _session.TimeoutMs;
+
+    private void Step((KeepaliveState State, KeepaliveAction Action) step)
+    {
+        _keepalive = step.State;
+        if (step.Action == KeepaliveAction.SendPing)
+        {
+            SendPing();
+        }
+        else if (step.Action == KeepaliveAction.Close)
+        {
+            Fail(TunnelError.TimedOut);
+        }
+    }
+
+    private void FailIfFatal(TunnelError error)
+    {
+        if (Lifecycle.isFatal(true, error))
+        {
+            Fail(error);
+        }
+    }
+
+    private void Fail(TunnelError reason)
+    {
+        if (!_failed)
+        {
+            (_failed, _failure) = (true, reason);
+        }
+    }
+
+    /// <summary>Ends every entry point: tells the owner the next timer, or the end.</summary>
+    private void Finish()
+    {
+        if (!_failed)
+        {
+            _owner.Rescheduled(this);
+        }
+        else if (State != ConnectionState.Disconnected)
+        {
+            Disconnect();
+            _owner.Closed(this, _failure);
+        }
+    }
+
+    private static bool IsPlaintextAlert(ReadOnlySpan<byte> datagram) => datagram[0] == 21;
+}

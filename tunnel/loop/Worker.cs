@@ -1,0 +1,142 @@
+using System.Collections.Concurrent;
+using Lightway.Tunnel.Tun;
+using Lightway.Tunnel.Udp;
+using Microsoft.Extensions.Logging;
+
+namespace Lightway.Tunnel.Loop;
+
+/// <summary>What a program adds to a worker: its tables, and what it does once a second.</summary>
+public interface IWorkerProgram : IInsideRouter, IOutsideRouter
+{
+    /// <summary>About once a second.</summary>
+    void Tick(long now);
+
+    /// <summary>The worker ends: say goodbye to the peers.</summary>
+    void Stopping();
+}
+
+/// <summary>
+/// One thread with its own TUN queue, socket, epoll, buffers, timers and counters. Workers share nothing; other threads
+/// reach one through <see cref="Post"/>.
+/// </summary>
+public sealed partial class Worker : IDisposable
+{
+    private const int TunToken = 0;
+    private const int SocketToken = 1;
+    private const long TickMs = 1000;
+    private readonly TunQueue _tun;
+    private readonly UdpSocket _socket;
+    private readonly Epoll _epoll = new();
+    private readonly ConcurrentQueue<Action> _posted = new();
+    private readonly Readiness[] _ready = new Readiness[2];
+    private IWorkerProgram _program = null!;
+    private volatile bool _stopping;
+    private bool _blocked; // the socket is full: the TUN waits, nothing is dropped
+
+    /// <param name="tun">Owned from here on.</param>
+    /// <param name="socket">Owned from here on.</param>
+    /// <param name="maxSegments">Datagrams per batched send; 1 turns batching off.</param>
+    public Worker(TunQueue tun, UdpSocket socket, int maxSegments, ILogger log)
+    {
+        (_tun, _socket) = (tun, socket);
+        Context = new WorkerContext(socket, socket.SupportsSegmentation ? maxSegments : 1, log);
+        Context.Batch.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
+    }
+
+    public WorkerContext Context { get; }
+
+    public TimerQueue Timers { get; } = new();
+
+    /// <summary>Set by <see cref="Attach"/>.</summary>
+    public OutsidePath Outside { get; private set; } = null!;
+
+    /// <summary>Set by <see cref="Attach"/>.</summary>
+    public InsidePath Inside { get; private set; } = null!;
+
+    /// <summary>Milliseconds of the clock all parts of a worker are told.</summary>
+    public static long Now => Environment.TickCount64;
+
+    /// <summary>Connects the program that owns the connections; call once, before <see cref="Run"/>.</summary>
+    public void Attach(IWorkerProgram program)
+    {
+        _program = program;
+        Inside = new InsidePath(_tun, Context, program, Interface.GetMtu(_tun.Name));
+        Outside = new OutsidePath(_socket, _tun, Context, program);
+    }
+
+    /// <summary>Runs until <see cref="Stop"/>, on the calling thread.</summary>
+    public void Run()
+    {
+        _epoll.Add(_tun.Fd, TunToken);
+        _epoll.Add(_socket.Fd, SocketToken);
+        var tickAt = Now + TickMs;
+        while (!_stopping)
+        {
+            _epoll.Wait(TimeoutMs(Math.Min(Timers.NextAt, tickAt)), _ready);
+            Context.Counters.Add(Counter.EpollWaits);
+            var now = Now;
+            if ((_ready[SocketToken] & Readiness.Read) != 0)
+            {
+                Outside.Drain(now);
+            }
+            if (_blocked ? (_ready[SocketToken] & Readiness.Write) != 0 : _ready[TunToken] != 0)
+            {
+                SetBlocked(!Inside.Drain(now));
+            }
+            while (_posted.TryDequeue(out var action))
+            {
+                action();
+            }
+            Timers.Run(now);
+            if (now >= tickAt)
+            {
+                tickAt = now + TickMs;
+                Inside.Mtu = Interface.GetMtu(_tun.Name);
+                _program.Tick(now);
+            }
+        }
+        _program.Stopping();
+    }
+
+    /// <summary>Runs <paramref name="action"/> on the worker's thread, soon. Any thread.</summary>
+    public void Post(Action action)
+    {
+        _posted.Enqueue(action);
+        _epoll.Wake();
+    }
+
+    /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
+    public void Stop()
+    {
+        _stopping = true;
+        _epoll.Wake();
+    }
+
+    public void Dispose()
+    {
+        Inside?.Dispose();
+        Outside?.Dispose();
+        Context.Dispose();
+        _epoll.Dispose();
+        _tun.Dispose();
+        _socket.Dispose();
+    }
+
+    private static int TimeoutMs(long at) => (int)Math.Clamp(at - Now, 0, TickMs);
+
+    private void SetBlocked(bool blocked)
+    {
+        if (blocked != _blocked)
+        {
+            _blocked = blocked;
+            _epoll.Watch(_tun.Fd, TunToken, blocked ? Readiness.None : Readiness.Read);
+            _epoll.Watch(_socket.Fd, SocketToken, blocked ? Readiness.Read | Readiness.Write : Readiness.Read);
+        }
+    }
+
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "the kernel refuses UDP segmentation over {Family} (errno {Errno}): datagrams leave one by one from now on"
+    )]
+    private static partial void LogSegmentationOff(ILogger log, string family, int errno);
+}

@@ -1,0 +1,169 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace Lightway.Tunnel.Tls;
+
+/// <summary>Groups for the key exchange; the names are the reference client's.</summary>
+public enum KeyShare
+{
+    P521MlKem1024,
+    X25519MlKem768,
+}
+
+/// <summary>Certificates, suites and groups that DTLS 1.3 sessions share. Thread-safe once made.</summary>
+public sealed unsafe class DtlsContext : IDisposable
+{
+    /// <summary>Bytes of a DTLS datagram once the handshake is over: outside MTU 1500 less IPv4, UDP and wire header.</summary>
+    internal const ushort Mtu = 1456;
+
+    private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
+
+    private DtlsContext(nint method, bool isServer)
+    {
+        _ = WolfSslLibrary.EnsureUsable();
+        IsServer = isServer;
+        Handle = WolfSsl.wolfSSL_CTX_new(method);
+        if (Handle == 0)
+        {
+            throw new TlsException("wolfSSL_CTX_new: out of memory");
+        }
+        WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &DtlsSession.OnReceive);
+        WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &DtlsSession.OnSend);
+        Require(WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, Mtu), "MTU");
+    }
+
+    internal nint Handle { get; private set; }
+
+    internal bool IsServer { get; }
+
+    internal KeyShare KeyShare { get; private init; }
+
+    internal string? ServerName { get; private init; }
+
+    /// <summary>Context of a server: the whole chain of the file is sent.</summary>
+    /// <param name="certificatePem">Leaf first, PEM.</param>
+    /// <param name="keyPem">RSA (2048 bits at least) or ECDSA key of the leaf, PEM.</param>
+    /// <param name="postQuantum">Also accept the hybrid groups, and prefer them.</param>
+    /// <exception cref="TlsException">A file's content is refused; says which.</exception>
+    public static DtlsContext ForServer(ReadOnlySpan<byte> certificatePem, ReadOnlySpan<byte> keyPem, bool postQuantum)
+    {
+        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_server_method(), isServer: true);
+        try
+        {
+            fixed (byte* pem = certificatePem)
+            {
+                Require(
+                    WolfSsl.wolfSSL_CTX_use_certificate_chain_buffer(context.Handle, pem, certificatePem.Length),
+                    "server certificate"
+                );
+            }
+            fixed (byte* pem = keyPem)
+            {
+                Require(
+                    WolfSsl.wolfSSL_CTX_use_PrivateKey_buffer(
+                        context.Handle,
+                        pem,
+                        keyPem.Length,
+                        WolfSsl.WOLFSSL_FILETYPE_PEM
+                    ),
+                    "server key"
+                );
+            }
+            Require(
+                WolfSsl.wolfSSL_CTX_check_private_key(context.Handle),
+                "server key does not belong to the certificate"
+            );
+            Require(WolfSsl.wolfSSL_CTX_set_cipher_list(context.Handle, Suites), "cipher suites");
+            context.SetGroups(
+                postQuantum
+                    ?
+                    [
+                        WolfSsl.WOLFSSL_SECP521R1MLKEM1024,
+                        WolfSsl.WOLFSSL_X25519MLKEM768,
+                        WolfSsl.WOLFSSL_SECP256R1MLKEM512,
+                        WolfSsl.WOLFSSL_ECC_SECP256R1,
+                        WolfSsl.WOLFSSL_ECC_X25519,
+                    ]
+                    : [WolfSsl.WOLFSSL_ECC_SECP256R1, WolfSsl.WOLFSSL_ECC_X25519]
+            );
+            return context;
+        }
+        catch
+        {
+            context.Dispose();
+            throw;
+        }
+    }
+
+    /// <summary>Context of a client: the server's chain must lead to <paramref name="caPem"/>.</summary>
+    /// <param name="caPem">One or more certificates, PEM: the only trust anchors.</param>
+    /// <param name="serverName">Name the certificate must carry; null or empty: not checked.</param>
+    /// <param name="chacha20">Offer ChaCha20-Poly1305 instead of AES-256-GCM.</param>
+    /// <param name="keyShare">Hybrid group of the first key share.</param>
+    /// <exception cref="TlsException">The CA file's content is refused.</exception>
+    public static DtlsContext ForClient(ReadOnlySpan<byte> caPem, string? serverName, bool chacha20, KeyShare keyShare)
+    {
+        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_client_method(), isServer: false)
+        {
+            ServerName = serverName,
+            KeyShare = keyShare,
+        };
+        try
+        {
+            fixed (byte* pem = caPem)
+            {
+                Require(
+                    WolfSsl.wolfSSL_CTX_load_verify_buffer(
+                        context.Handle,
+                        pem,
+                        caPem.Length,
+                        WolfSsl.WOLFSSL_FILETYPE_PEM
+                    ),
+                    "CA certificate"
+                );
+            }
+            WolfSsl.wolfSSL_CTX_set_verify(context.Handle, WolfSsl.WOLFSSL_VERIFY_PEER, 0);
+            Require(
+                WolfSsl.wolfSSL_CTX_set_cipher_list(
+                    context.Handle,
+                    chacha20 ? "TLS13-CHACHA20-POLY1305-SHA256" : "TLS13-AES256-GCM-SHA384"
+                ),
+                "cipher suite"
+            );
+            return context;
+        }
+        catch
+        {
+            context.Dispose();
+            throw;
+        }
+    }
+
+    public void Dispose()
+    {
+        if (Handle != 0)
+        {
+            WolfSsl.wolfSSL_CTX_free(Handle);
+            Handle = 0;
+        }
+    }
+
+    private void SetGroups(ReadOnlySpan<int> groups)
+    {
+        fixed (int* list = groups)
+        {
+            Require(
+                WolfSsl.wolfSSL_CTX_set_groups(Handle, list, groups.Length),
+                "key exchange groups (a build without ML-KEM?)"
+            );
+        }
+    }
+
+    internal static void Require(int result, string what)
+    {
+        if (result != WolfSsl.WOLFSSL_SUCCESS)
+        {
+            throw new TlsException($"wolfSSL refuses: {what}: {WolfSsl.Describe(result)}");
+        }
+    }
+}

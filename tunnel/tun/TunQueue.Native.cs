@@ -1,0 +1,126 @@
+using System.Text;
+using Lightway.Segmenter;
+using Tmds.Linux;
+using static Tmds.Linux.LibC;
+
+namespace Lightway.Tunnel.Tun;
+
+/// <summary>
+/// One queue of a TUN device (Documentation/networking/tuntap.rst). With offload every frame carries a 10-byte
+/// virtio_net_hdr (IFF_VNET_HDR) and the kernel hands over TSO and USO superpackets of up to 64 KiB; without, frames
+/// are bare IP packets. One thread reads and writes.
+/// </summary>
+public sealed unsafe class TunQueue : IInsideSource, IDisposable
+{
+    /// <summary>Bytes a read buffer needs: a virtio_net_hdr and the largest IP packet. A shorter one loses data silently.</summary>
+    public const int MaxFrame = VirtioNetHeaderModule.Size + 65535;
+
+    private readonly Slab _vectors = new(2 * sizeof(iovec) + VirtioNetHeaderModule.Size);
+
+    private TunQueue(int fd, string name, bool vnet, bool tso, bool uso)
+    {
+        (Fd, Name, HasVnetHeader, Tso, Uso) = (fd, name, vnet, tso, uso);
+        var vectors = (iovec*)_vectors.Pointer;
+        vectors[0].iov_base = _vectors.Pointer + (2 * sizeof(iovec)); // ten zero bytes: a plain packet
+        vectors[0].iov_len = VirtioNetHeaderModule.Size;
+    }
+
+    public int Fd { get; }
+
+    /// <summary>Name of the interface, as the kernel settled it.</summary>
+    public string Name { get; }
+
+    /// <summary>Framing: each frame starts with a virtio_net_hdr. Independent of what TUNSETOFFLOAD accepted.</summary>
+    public bool HasVnetHeader { get; }
+
+    /// <summary>TCP superpackets may be read.</summary>
+    public bool Tso { get; }
+
+    /// <summary>UDP superpackets may be read (Linux 6.2).</summary>
+    public bool Uso { get; }
+
+    /// <summary>Creates or attaches to the device and leaves it non-blocking.</summary>
+    /// <param name="name">Interface name, up to 15 bytes; null or empty lets the kernel pick tun0, tun1, …</param>
+    /// <param name="offload">Ask for virtio_net_hdr framing and TSO/USO superpackets.</param>
+    /// <exception cref="IOException">The device can't be opened; the message names the remedy.</exception>
+    public static TunQueue Open(string? name, bool offload)
+    {
+        var requested = Encoding.ASCII.GetBytes(name ?? "");
+        if (requested.Length >= Linux.IFNAMSIZ)
+        {
+            throw new IOException($"TUN device name '{name}' is longer than {Linux.IFNAMSIZ - 1} bytes");
+        }
+        int fd;
+        fixed (byte* path = "/dev/net/tun\0"u8)
+        {
+            fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+        }
+        if (fd < 0)
+        {
+            throw Linux.Failure("open /dev/net/tun (is the tun module loaded, and is this process allowed to use it?)");
+        }
+        var request = stackalloc byte[40]; // struct ifreq: name[16], then ifr_flags
+        new Span<byte>(request, 40).Clear();
+        requested.CopyTo(new Span<byte>(request, Linux.IFNAMSIZ));
+        *(ushort*)(request + Linux.IFNAMSIZ) = (ushort)(
+            Linux.IFF_TUN | Linux.IFF_NO_PI | (offload ? Linux.IFF_VNET_HDR : 0)
+        );
+        if (ioctl(fd, Linux.TUNSETIFF, request) < 0)
+        {
+            var errno = Linux.Errno;
+            close(fd);
+            throw Linux.Failure(
+                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user)",
+                errno
+            );
+        }
+        var settled = Encoding.ASCII.GetString(new ReadOnlySpan<byte>(request, Linux.IFNAMSIZ)).TrimEnd('\0');
+        const int tcp = Linux.TUN_F_CSUM | Linux.TUN_F_TSO4 | Linux.TUN_F_TSO6;
+        const int udp = Linux.TUN_F_USO4 | Linux.TUN_F_USO6;
+        var uso = offload && ioctl(fd, Linux.TUNSETOFFLOAD, tcp | udp) == 0;
+        var tso = uso || (offload && ioctl(fd, Linux.TUNSETOFFLOAD, tcp) == 0);
+        if (!tso)
+        {
+            // The mask belongs to the device and survives on a persistent one: without this, bulk TCP would be corrupt.
+            _ = ioctl(fd, Linux.TUNSETOFFLOAD, 0);
+        }
+        return new TunQueue(fd, settled, offload, tso, uso);
+    }
+
+    /// <summary>Reads one frame. Returns its bytes (with the virtio_net_hdr if there is one), or -errno (EAGAIN: none waits).</summary>
+    public int Read(Span<byte> buffer)
+    {
+        fixed (byte* start = buffer)
+        {
+            var length = (int)read(Fd, start, buffer.Length);
+            return length < 0 ? -Linux.Errno : length;
+        }
+    }
+
+    /// <summary>Writes one plain IP packet. Returns 0, or -errno.</summary>
+    public int Write(ReadOnlySpan<byte> packet)
+    {
+        fixed (byte* start = packet)
+        {
+            nint written;
+            if (HasVnetHeader)
+            {
+                var vectors = (iovec*)_vectors.Pointer;
+                vectors[1].iov_base = start;
+                vectors[1].iov_len = packet.Length;
+                written = Linux.writev(Fd, vectors, 2);
+            }
+            else
+            {
+                written = (nint)(long)write(Fd, start, packet.Length);
+            }
+            return written < 0 ? -Linux.Errno : 0;
+        }
+    }
+
+    public void Dispose()
+    {
+        close(Fd);
+        _vectors.Dispose();
+    }
+}

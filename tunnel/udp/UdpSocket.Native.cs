@@ -1,0 +1,188 @@
+using System.Net;
+using System.Net.Sockets;
+using Tmds.Linux;
+using static Tmds.Linux.LibC;
+
+namespace Lightway.Tunnel.Udp;
+
+/// <summary>
+/// The outside socket: non-blocking, never sets DF (IP_PMTUDISC_OMIT), tells and chooses the local address when bound to
+/// the wildcard. All structures a send needs are wired once; a send rewrites lengths only.
+/// </summary>
+public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
+{
+    private const int MessageSize = 64; // struct msghdr, 56 bytes, rounded up
+    private const int VectorAt = MessageSize;
+    private const int NameAt = VectorAt + 16;
+    private const int ControlAt = NameAt + SocketAddressBytes.Capacity;
+    private const int ControlSize = 64; // pktinfo (32 or 40 bytes) and UDP_SEGMENT (24 bytes)
+    private readonly Slab _wiring = new(ControlAt + ControlSize);
+
+    private UdpSocket(int fd, bool wildcard)
+    {
+        (Fd, IsWildcard) = (fd, wildcard);
+        var message = (msghdr*)_wiring.Pointer;
+        var vector = (iovec*)(_wiring.Pointer + VectorAt);
+        message->msg_name = _wiring.Pointer + NameAt;
+        message->msg_iov = vector;
+        message->msg_iovlen = 1;
+        message->msg_control = _wiring.Pointer + ControlAt;
+    }
+
+    public int Fd { get; }
+
+    /// <summary>Bound to 0.0.0.0 or [::]: datagrams tell which local address they were sent to.</summary>
+    public bool IsWildcard { get; }
+
+    /// <summary>The kernel knows UDP_SEGMENT (Linux 4.18).</summary>
+    public bool SupportsSegmentation { get; private init; }
+
+    /// <summary>Address and port the socket is bound to.</summary>
+    public required IPEndPoint LocalEndPoint { get; init; }
+
+    /// <param name="local">Address and port; port 0 picks one. [::] serves both families.</param>
+    /// <param name="bufferSize">SO_SNDBUF and SO_RCVBUF in bytes, by *FORCE if allowed, else as far as sysctls go; 0 keeps the default.</param>
+    /// <param name="mark">SO_MARK, or 0.</param>
+    /// <exception cref="IOException">The address can't be bound.</exception>
+    public static UdpSocket Bind(IPEndPoint local, long bufferSize, uint mark = 0)
+    {
+        var v6 = local.AddressFamily == AddressFamily.InterNetworkV6;
+        var fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+        {
+            throw Linux.Failure("socket");
+        }
+        try
+        {
+            var wildcard = local.Address.Equals(IPAddress.Any) || local.Address.Equals(IPAddress.IPv6Any);
+            Require(fd, IPPROTO_IP, Linux.IP_MTU_DISCOVER, Linux.PMTUDISC_OMIT, "IP_MTU_DISCOVER");
+            if (v6)
+            {
+                Require(fd, IPPROTO_IPV6, Linux.IPV6_V6ONLY, 0, "IPV6_V6ONLY");
+                Require(fd, IPPROTO_IPV6, Linux.IPV6_MTU_DISCOVER, Linux.PMTUDISC_OMIT, "IPV6_MTU_DISCOVER");
+                Require(fd, IPPROTO_IPV6, Linux.IPV6_RECVPKTINFO, wildcard ? 1 : 0, "IPV6_RECVPKTINFO");
+            }
+            else
+            {
+                Require(fd, IPPROTO_IP, Linux.IP_PKTINFO, wildcard ? 1 : 0, "IP_PKTINFO");
+            }
+            if (mark != 0)
+            {
+                Require(fd, SOL_SOCKET, SO_MARK, (int)mark, "SO_MARK");
+            }
+            if (bufferSize > 0)
+            {
+                var bytes = (int)Math.Min(bufferSize, int.MaxValue / 2);
+                _ = Set(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) || Set(fd, SOL_SOCKET, SO_SNDBUF, bytes);
+                _ = Set(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) || Set(fd, SOL_SOCKET, SO_RCVBUF, bytes);
+            }
+            var name = stackalloc byte[SocketAddressBytes.Capacity];
+            var address = new PeerAddress(local);
+            address.CopyTo(new Span<byte>(name, SocketAddressBytes.Capacity));
+            if (bind(fd, (sockaddr*)name, address.Length) < 0)
+            {
+                throw Linux.Failure($"bind UDP {local}");
+            }
+            socklen_t length = SocketAddressBytes.Capacity;
+            if (getsockname(fd, (sockaddr*)name, &length) < 0)
+            {
+                throw Linux.Failure("getsockname");
+            }
+            return new UdpSocket(fd, wildcard)
+            {
+                LocalEndPoint = new PeerAddress(new ReadOnlySpan<byte>(name, SocketAddressBytes.Capacity)).ToEndPoint(),
+                // 0 asks whether the option exists without leaving it on for every later send.
+                SupportsSegmentation = Set(fd, Linux.SOL_UDP, Linux.UDP_SEGMENT, 0),
+            };
+        }
+        catch
+        {
+            close(fd);
+            throw;
+        }
+    }
+
+    public int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize)
+    {
+        var start = _wiring.Pointer;
+        path.Peer.CopyTo(new Span<byte>(start + NameAt, SocketAddressBytes.Capacity));
+        var control = WriteLocalAddress(path.Local, start + ControlAt);
+        if (segmentSize > 0)
+        {
+            control += WriteControl(start + ControlAt + control, Linux.SOL_UDP, Linux.UDP_SEGMENT, sizeof(ushort));
+            *(ushort*)(start + ControlAt + control - 8) = (ushort)segmentSize; // data of the last 24-byte cmsg
+        }
+        var message = (msghdr*)start;
+        message->msg_namelen = path.Peer.Length;
+        message->msg_controllen = control; // unused control space must not be passed
+        fixed (byte* bytes = data)
+        {
+            var vector = (iovec*)(start + VectorAt);
+            vector->iov_base = bytes;
+            vector->iov_len = data.Length;
+            while (true)
+            {
+                var sent = (int)sendmsg(Fd, message, Linux.MSG_DONTWAIT);
+                if (sent >= 0)
+                {
+                    return sent;
+                }
+                if (Linux.Errno != Linux.EINTR)
+                {
+                    return -Linux.Errno;
+                }
+            }
+        }
+    }
+
+    /// <summary>Receives as many datagrams as wait and fit. Returns their count, or -errno (EAGAIN: none waits).</summary>
+    public int Receive(ReceiveBatch batch)
+    {
+        var count = Linux.recvmmsg(Fd, batch.Prepare(), ReceiveBatch.Capacity, Linux.MSG_DONTWAIT, null);
+        return count < 0 ? -Linux.Errno : count;
+    }
+
+    public void Dispose()
+    {
+        close(Fd);
+        _wiring.Dispose();
+    }
+
+    private static int WriteLocalAddress(in LocalAddress local, byte* control)
+    {
+        if (local.Length == 0)
+        {
+            return 0;
+        }
+        if (local.Length == 4) // struct in_pktinfo: ifindex 0, spec_dst, addr
+        {
+            var used = WriteControl(control, IPPROTO_IP, Linux.IP_PKTINFO, 12);
+            new Span<byte>(control + Linux.CmsgHeader, 12).Clear();
+            local.CopyTo(new Span<byte>(control + Linux.CmsgHeader + 4, 4));
+            return used;
+        }
+        var length = WriteControl(control, IPPROTO_IPV6, Linux.IPV6_PKTINFO, 20); // struct in6_pktinfo: addr, ifindex 0
+        new Span<byte>(control + Linux.CmsgHeader, 20).Clear();
+        local.CopyTo(new Span<byte>(control + Linux.CmsgHeader, 16));
+        return length;
+    }
+
+    private static int WriteControl(byte* at, int level, int type, int dataLength)
+    {
+        *(long*)at = Linux.CmsgHeader + dataLength;
+        *(int*)(at + 8) = level;
+        *(int*)(at + 12) = type;
+        return Linux.CmsgHeader + ((dataLength + 7) & ~7);
+    }
+
+    private static bool Set(int fd, int level, int option, int value) =>
+        setsockopt(fd, level, option, &value, sizeof(int)) == 0;
+
+    private static void Require(int fd, int level, int option, int value, string label)
+    {
+        if (!Set(fd, level, option, value))
+        {
+            throw Linux.Failure($"setsockopt {label}");
+        }
+    }
+}

@@ -38,13 +38,23 @@ let private frame () =
 /// Every figure is per segment of 1350 bytes.
 [<MemoryDiagnoser>]
 type SegmentBenchmarks() =
-    let segment: byte[] = GC.AllocateUninitializedArray(HeaderLength + Mss, pinned = true)
-    let sealedBytes: byte[] = GC.AllocateUninitializedArray(HeaderLength + Mss, pinned = true)
+    let segment: byte[] =
+        GC.AllocateUninitializedArray(HeaderLength + Mss, pinned = true)
+
+    let sealedBytes: byte[] =
+        GC.AllocateUninitializedArray(HeaderLength + Mss, pinned = true)
+
     let superpacket: byte[] = GC.AllocateUninitializedArray(65536, pinned = true)
-    let template: byte[] = GC.AllocateUninitializedArray(Segment.MaxHeaderLength, pinned = true)
+
+    let template: byte[] =
+        GC.AllocateUninitializedArray(Segment.MaxHeaderLength, pinned = true)
+
     let iv: byte[] = GC.AllocateUninitializedArray(PacketCipher.IvSize, pinned = true)
     let tag: byte[] = GC.AllocateUninitializedArray(PacketCipher.TagSize, pinned = true)
-    let aad: byte[] = GC.AllocateUninitializedArray(ExpresslanePacket.MaxAadSize, pinned = true)
+
+    let aad: byte[] =
+        GC.AllocateUninitializedArray(ExpresslanePacket.MaxAadSize, pinned = true)
+
     let mutable plan = Unchecked.defaultof<SuperpacketPlan>
     let mutable vnet = Unchecked.defaultof<VirtioNetHeader>
     let mutable length = 0
@@ -56,7 +66,10 @@ type SegmentBenchmarks() =
         pair.Connect()
         pair.Server.Wire.Discard <- true
         let source = RepeatedFrame(frame (), HeaderLength)
-        let path = new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), 1350)
+
+        let path =
+            new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), 1350)
+
         pairs <- (pair, source, path) :: pairs
         struct (source, path)
 
@@ -73,7 +86,9 @@ type SegmentBenchmarks() =
         length <- bytes.Length - VirtioNetHeader.Size
         Array.blit bytes VirtioNetHeader.Size superpacket 0 length
         VirtioNetHeader.tryParse (ReadOnlySpan bytes, &vnet) |> ignore
-        let reason = Superpacket.plan (&vnet, ReadOnlySpan(superpacket, 0, length), 1350, &plan)
+
+        let reason =
+            Superpacket.plan (&vnet, ReadOnlySpan(superpacket, 0, length), 1350, &plan)
 
         if reason <> DropReason.None then
             invalidOp $"{reason}"
@@ -92,7 +107,8 @@ type SegmentBenchmarks() =
             (pair :> IDisposable).Dispose()
 
     [<Benchmark(Description = "memcpy of 1350 bytes")>]
-    member _.Copy() = segment.AsSpan().CopyTo(sealedBytes.AsSpan())
+    member _.Copy() =
+        segment.AsSpan().CopyTo(sealedBytes.AsSpan())
 
     [<Benchmark(Description = "checksum of 1350 bytes")>]
     member _.Sum() = Checksum.sum (ReadOnlySpan segment)
@@ -123,7 +139,9 @@ let run (_argv: string[]) : int =
     let config =
         ManualConfig
             .CreateEmpty()
-            .AddJob(Job.Default.WithToolchain(InProcessNoEmitToolchain.Instance).WithWarmupCount(5).WithIterationCount(15))
+            .AddJob(
+                Job.Default.WithToolchain(InProcessNoEmitToolchain.Instance).WithWarmupCount(5).WithIterationCount(15)
+            )
             .AddColumnProvider(DefaultColumnProviders.Instance)
             .AddLogger(ConsoleLogger.Default)
             .AddExporter(BenchmarkDotNet.Exporters.MarkdownExporter.GitHub)
@@ -149,5 +167,8 @@ let run (_argv: string[]) : int =
     let ratio = median "Expresslane" / median "Seal"
     let holds = ratio <= limit
     printfn ""
-    printfn $"""{if holds then "ok  " else "FAIL"}  Expresslane pipeline / bare wc_AesGcmEncrypt: {ratio:F3}; at most {limit}"""
+
+    printfn
+        $"""{if holds then "ok  " else "FAIL"}  Expresslane pipeline / bare wc_AesGcmEncrypt: {ratio:F3}; at most {limit}"""
+
     if holds then 0 else 1

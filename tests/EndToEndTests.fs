@@ -47,7 +47,10 @@ let private withSite settings (body: Site -> unit) =
 let private checksumErrors (netns: string) =
     let lines = Shell.inside netns "cat" [ "/proc/net/snmp"; "/proc/net/netstat" ]
 
-    [ for names, values in lines.Split('\n', StringSplitOptions.RemoveEmptyEntries) |> Array.chunkBySize 2 |> Array.map (fun p -> p[0], p[1]) do
+    [ for names, values in
+          lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+          |> Array.chunkBySize 2
+          |> Array.map (fun p -> p[0], p[1]) do
           for name, value in Array.zip (names.Split ' ') (values.Split ' ') do
               if name = "InCsumErrors" then
                   int64 value ]
@@ -90,7 +93,13 @@ let private mode expresslane offload =
                   let before = site.Vpn.Read()
                   expectIntact (Transfer.download site.Remote site.Client (megabytes 60L)) (megabytes 60L)
                   let after = site.Vpn.Read()
-                  let own, other = if expresslane then "expresslane", "dtls" else "dtls", "expresslane"
+
+                  let own, other =
+                      if expresslane then
+                          "expresslane", "dtls"
+                      else
+                          "dtls", "expresslane"
+
                   Expect.isGreaterThan (after.Since before $"{own}_packets_sent") 40_000L "the path"
                   Expect.equal (after.Since before $"{other}_packets_sent") 0L "the other path"
 
@@ -105,7 +114,9 @@ let private mode expresslane offload =
                   expectIntact (Transfer.upload site.Remote site.Client (megabytes 60L)) (megabytes 60L))
 
               step "both TCP directions at once" (fun site ->
-                  let up = Netns.start site.Client (fun () -> Transfer.upload site.Remote site.Client (megabytes 20L))
+                  let up =
+                      Netns.start site.Client (fun () -> Transfer.upload site.Remote site.Client (megabytes 20L))
+
                   expectIntact (Transfer.download site.Remote site.Client (megabytes 20L)) (megabytes 20L)
                   expectIntact (up.GetAwaiter().GetResult()) (megabytes 20L))
 
@@ -126,7 +137,10 @@ let private mode expresslane offload =
                   let pest =
                       Netns.start site.Client (fun () ->
                           let random = Random 5
-                          use socket = new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+                          use socket =
+                              new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
                           let server = IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)
                           let mutable sent = 0
 
@@ -137,7 +151,15 @@ let private mode expresslane offload =
                               // From nothing right to nearly right: magic, version, session, kind of body.
                               if datagram.Length >= 17 then
                                   if random.Next 4 > 0 then
-                                      [| 0x48uy; 0x65uy; 1uy; byte (random.Next 5); 0uy; byte (random.Next 2); 0uy; 0uy |].CopyTo(datagram, 0)
+                                      [| 0x48uy
+                                         0x65uy
+                                         1uy
+                                         byte (random.Next 5)
+                                         0uy
+                                         byte (random.Next 2)
+                                         0uy
+                                         0uy |]
+                                          .CopyTo(datagram, 0)
 
                                   match random.Next 4 with
                                   | 0 -> Array.Clear(datagram, 8, 8)
@@ -172,7 +194,10 @@ let private mode expresslane offload =
                   use site = site
                   Expect.isTrue (site.Vpn.Client.Stop()) "the client ends by itself"
                   Expect.equal site.Vpn.Client.ExitCode 0 "client's exit code"
-                  let heard = Wait.until (TimeSpan.FromSeconds 3.) (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
+
+                  let heard =
+                      Wait.until (TimeSpan.FromSeconds 3.) (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
+
                   Expect.isTrue heard "goodbye"
                   Expect.isTrue (site.Vpn.Server.Stop()) "the server ends by itself"
                   Expect.equal site.Vpn.Server.ExitCode 0 "server's exit code") ]
@@ -187,52 +212,72 @@ let private incidents =
         testList
             "incidents"
             [ test "a wrong password is refused on both sides; the next client is served" {
-                  withSite { settings true true with ClientKeys = [ "password", "wrong" ] } (fun site ->
-                      site.Vpn.StartServer()
-                      site.Vpn.LaunchClient()
-                      Expect.equal (ends site.Vpn.Client) 1 "exit code"
-                      Expect.stringContains site.Vpn.Client.Log "Unauthorized" "the client says why"
-                      Expect.stringContains site.Vpn.Server.Log "wrong user or password" "the server says why"
-                      site.Vpn.SetClient [ "password", site.Vpn.Password ]
-                      site.Vpn.StartClient()
-                      site.Vpn.AwaitOnline())
+                  withSite
+                      { settings true true with
+                          ClientKeys = [ "password", "wrong" ] }
+                      (fun site ->
+                          site.Vpn.StartServer()
+                          site.Vpn.LaunchClient()
+                          Expect.equal (ends site.Vpn.Client) 1 "exit code"
+                          Expect.stringContains site.Vpn.Client.Log "Unauthorized" "the client says why"
+                          Expect.stringContains site.Vpn.Server.Log "wrong user or password" "the server says why"
+                          site.Vpn.SetClient [ "password", site.Vpn.Password ]
+                          site.Vpn.StartClient()
+                          site.Vpn.AwaitOnline())
               }
 
               test "a server that is killed and started again serves; the old client notices and ends" {
                   let impatient = [ "keepalive_interval", "1s"; "keepalive_timeout", "2s" ]
 
-                  withSite { settings true true with ClientKeys = impatient } (fun site ->
-                      site.Vpn.Start()
-                      site.Vpn.Server.Signal Netns.Signal.Kill
-                      Expect.isTrue (site.Vpn.Server.WaitForExit(TimeSpan.FromSeconds 5.)) "killed"
-                      site.Vpn.StartServer()
-                      Expect.equal (ends site.Vpn.Client) 1 "the client whose session is gone ends with an error"
-                      Expect.stringContains site.Vpn.Client.Log "TimedOut" "and says why"
-                      site.Vpn.StartClient()
-                      site.Vpn.AwaitOnline()
-                      expectIntact (Transfer.download site.Remote site.Client (megabytes 5L)) (megabytes 5L))
+                  withSite
+                      { settings true true with
+                          ClientKeys = impatient }
+                      (fun site ->
+                          site.Vpn.Start()
+                          site.Vpn.Server.Signal Netns.Signal.Kill
+                          Expect.isTrue (site.Vpn.Server.WaitForExit(TimeSpan.FromSeconds 5.)) "killed"
+                          site.Vpn.StartServer()
+                          Expect.equal (ends site.Vpn.Client) 1 "the client whose session is gone ends with an error"
+                          Expect.stringContains site.Vpn.Client.Log "TimedOut" "and says why"
+                          site.Vpn.StartClient()
+                          site.Vpn.AwaitOnline()
+                          expectIntact (Transfer.download site.Remote site.Client (megabytes 5L)) (megabytes 5L))
               }
 
               test "a client whose address changes keeps its session and its connections" {
-                  withSite { settings true true with ClientKeys = [ "keepalive_interval", "1s" ] } (fun site ->
-                      site.Vpn.Start()
-                      let client = site.Topology.Client
-                      let download = Netns.start client (fun () -> Transfer.download site.Remote site.Client (megabytes 100L))
-                      Thread.Sleep 300
-                      Shell.ip $"-n {client} addr add 192.0.2.77/24 dev outside" |> ignore
-                      Shell.ip $"-n {client} route replace 192.0.2.0/24 dev outside src 192.0.2.77" |> ignore
-                      Shell.ip $"-n {client} addr del {Topology.ClientOutside}/24 dev outside" |> ignore
-                      Shell.ip $"-n {client} route replace 192.0.2.0/24 dev outside" |> ignore
-                      expectIntact (download.GetAwaiter().GetResult()) (megabytes 100L)
-                      let counters = site.Vpn.Read().Counters
-                      Expect.isGreaterThan counters["udp_conn_recovered_via_session"] 0L "the server followed"
-                      Expect.isGreaterThan counters["udp_session_rotation_finalized"] 0L "the session id was changed"
-                      Expect.equal counters["conn_created"] 1L "still the first connection")
+                  withSite
+                      { settings true true with
+                          ClientKeys = [ "keepalive_interval", "1s" ] }
+                      (fun site ->
+                          site.Vpn.Start()
+                          let client = site.Topology.Client
+
+                          let download =
+                              Netns.start client (fun () -> Transfer.download site.Remote site.Client (megabytes 100L))
+
+                          Thread.Sleep 300
+                          Shell.ip $"-n {client} addr del {Topology.ClientOutside}/24 dev outside" |> ignore
+                          Shell.ip $"-n {client} addr add 192.0.2.77/24 dev outside" |> ignore
+                          expectIntact (download.GetAwaiter().GetResult()) (megabytes 100L)
+                          let counters = site.Vpn.Read().Counters
+                          Expect.isGreaterThan counters["udp_conn_recovered_via_session"] 0L "the server followed"
+
+                          Expect.isGreaterThan
+                              counters["udp_session_rotation_finalized"]
+                              0L
+                              "the session id was changed"
+
+                          Expect.equal counters["conn_created"] 1L "still the first connection")
               }
 
               test "a path without checksum offload or UDP segmentation carries the same bytes" {
                   withSite (settings true true) (fun site ->
-                      Shell.inside site.Topology.Server "ethtool" [ "-K"; "outside"; "tx"; "off"; "tx-udp-segmentation"; "off" ] |> ignore
+                      Shell.inside
+                          site.Topology.Server
+                          "ethtool"
+                          [ "-K"; "outside"; "tx"; "off"; "tx-udp-segmentation"; "off" ]
+                      |> ignore
+
                       site.Vpn.Start()
                       expectIntact (Transfer.download site.Remote site.Client (megabytes 30L)) (megabytes 30L)
                       Expect.equal (checksumErrors site.Topology.Client) 0L "checksums")
@@ -245,7 +290,10 @@ let private incidents =
                       expectIntact (Transfer.download site.Remote site.Client (megabytes 10L)) (megabytes 10L))
               }
 
-              for kind, key, keyShare in [ "P-256", "false", "p521mlkem1024"; "post-quantum", "true", "x25519mlkem768"; "post-quantum", "true", "p521mlkem1024" ] do
+              for kind, key, keyShare in
+                  [ "P-256", "false", "p521mlkem1024"
+                    "post-quantum", "true", "x25519mlkem768"
+                    "post-quantum", "true", "p521mlkem1024" ] do
                   test $"{kind} groups on the server: a client with a {keyShare} key share comes online" {
                       withSite
                           { settings true true with
@@ -256,7 +304,11 @@ let private incidents =
 
               test "a key file that others may read is refused with a remedy and exit code 2" {
                   withSite (settings true true) (fun site ->
-                      File.SetUnixFileMode(Path.Combine(site.Vpn.Folder, "server.key"), UnixFileMode.UserRead ||| UnixFileMode.OtherRead)
+                      File.SetUnixFileMode(
+                          Path.Combine(site.Vpn.Folder, "server.key"),
+                          UnixFileMode.UserRead ||| UnixFileMode.OtherRead
+                      )
+
                       site.Vpn.LaunchServer()
                       Expect.equal (ends site.Vpn.Server) 2 "exit code"
                       Expect.stringContains site.Vpn.Server.Log "chmod 600" "the remedy")

@@ -627,7 +627,10 @@ public sealed class Connection : IRecordSink, IDisposable
         var datagram = _worker.Datagram.Slice(0, length);
         WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), datagram);
         record.CopyTo(datagram[WireHeaderModule.Size..]);
-        var copies = _settings.Role == Role.Client && State is ConnectionState.Connecting or ConnectionState.Authenticating ? ClientHandshakeCopies : 1;
+        var copies =
+            _settings.Role == Role.Client && State is ConnectionState.Connecting or ConnectionState.Authenticating
+                ? ClientHandshakeCopies
+                : 1;
         for (var copy = 0; copy < copies; copy++)
         {
             _worker.Counters.Add(Counter.UdpSends);

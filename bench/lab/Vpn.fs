@@ -71,7 +71,11 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
 
     let valueOf (file: string) (key: string) =
         File.ReadAllLines file
-        |> Array.pick (fun line -> if line.StartsWith(key + ":") then Some(line.Substring(key.Length + 1).Trim(' ', '"')) else None)
+        |> Array.pick (fun line ->
+            if line.StartsWith(key + ":") then
+                Some(line.Substring(key.Length + 1).Trim(' ', '"'))
+            else
+                None)
 
     let yes (value: bool) = if value then "true" else "false"
 

@@ -32,7 +32,9 @@ internal static class Logging
                     break;
                 default:
                     builder.AddConsole(console => console.FormatterName = LineFormatter.FormatterName);
-                    builder.AddConsoleFormatter<LineFormatter, LineFormatterOptions>(line => line.IsFull = format == LogFormat.Full);
+                    builder.AddConsoleFormatter<LineFormatter, LineFormatterOptions>(line =>
+                        line.IsFull = format == LogFormat.Full
+                    );
                     break;
             }
         });

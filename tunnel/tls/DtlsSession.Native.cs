@@ -78,7 +78,10 @@ public sealed unsafe class DtlsSession : IDisposable
         }
         if (context.ServerName is { Length: > 0 } name)
         {
-            DtlsContext.Require(WolfSsl.wolfSSL_check_domain_name(_ssl, name), $"server name '{name}' (it must be fully qualified, such as vpn.example.com)");
+            DtlsContext.Require(
+                WolfSsl.wolfSSL_check_domain_name(_ssl, name),
+                $"server name '{name}' (it must be fully qualified, such as vpn.example.com)"
+            );
         }
         var group =
             context.KeyShare == KeyShare.X25519MlKem768

@@ -36,7 +36,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private const long SilenceLimitMs = 24 * 60 * 60_000;
     private const int MaxAuthChecks = 64; // password hashes at once; the client repeats what is ignored
     private const int RejectsPerTick = 100; // answers to unknown sessions a second
-    private const byte HandshakeRecord = 22; // content type of a plaintext DTLS handshake record
+    private const long CopiesOfHelloMs = 1_000; // a ClientHello within this time belongs to the handshake under way
+    private const byte HandshakeRecord = 22; // content type of a plaintext DTLS record (RFC 9147 section 4)
+    private const int HandshakeTypeAt = 13; // after the record header
+    private const byte ClientHello = 1;
 
     private readonly ServerSettings _settings;
     private readonly ConnectionSettings _connectionSettings;
@@ -100,7 +103,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             Counters.Add(Counter.UdpParseWireFailed); // answering it would make two servers reject each other for ever
             return;
         }
-        if (_table.ByPeer(from.Peer) is { } known)
+        var known = _table.ByPeer(from.Peer);
+        var moved =
+            header.Session == SessionId.Empty || known?.Owns(header.Session) == true ? null : BySession(header.Session);
+        if (known is not null && moved is null)
         {
             ReceiveKnown(known, header, from, body, now);
             return;
@@ -110,7 +116,6 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             Accept(header.Version, from, body, now);
             return;
         }
-        var moved = _table.BySession(header.Session) ?? _table.ByPending(header.Session);
         if (moved is null)
         {
             RejectSession(header.Session, from);
@@ -228,6 +233,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     public void Dispose() => _listener.Dispose();
 
+    private Connection? BySession(ulong id) => _table.BySession(id) ?? _table.ByPending(id);
+
     private void ReceiveKnown(
         Connection known,
         in WireHeader header,
@@ -236,32 +243,58 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         long now
     )
     {
-        // A client that starts again from the same port: its handshake runs beside the old session until it is Online.
-        var fresh = header is { Session: SessionId.Empty, Expresslane: false } && known.State == ConnectionState.Online;
-        if (fresh && !body.IsEmpty && body[0] == HandshakeRecord)
+        var successor = _table.Successor(from.Peer);
+        if (header is { Session: SessionId.Empty, Expresslane: false } && IsClientHello(body))
         {
-            if (_table.Successor(from.Peer) is { } handshaking)
-            {
-                handshaking.Receive(header, body, now);
-            }
-            else
-            {
-                Accept(header.Version, from, body, now);
-            }
-            return;
+            Restart(successor ?? known, header, from, body, now);
         }
-        if (known.Receive(header, body, now) == 0 && fresh)
+        else if (known.Receive(header, body, now) == 0)
         {
-            _table.Successor(from.Peer)?.Receive(header, body, now);
+            successor?.Receive(header, body, now);
         }
     }
 
+    /// <summary>
+    /// A ClientHello from an address that has a connection: another copy of the one that started it, or a client that
+    /// starts again from the same port. The new handshake runs beside an established session until it has succeeded.
+    /// </summary>
+    private void Restart(
+        Connection latest,
+        in WireHeader header,
+        in OutsideAddress from,
+        ReadOnlySpan<byte> body,
+        long now
+    )
+    {
+        var handshakes = latest.State == ConnectionState.Connecting;
+        if (handshakes && now - latest.CreatedAt < CopiesOfHelloMs)
+        {
+            latest.Receive(header, body, now);
+        }
+        else if (_listener.TryAccept(header.Version, from, body, now) is { } session)
+        {
+            if (handshakes)
+            {
+                latest.Disconnect();
+                Release(latest);
+            }
+            Create(session, header.Version, from, now);
+        }
+    }
+
+    private static bool IsClientHello(ReadOnlySpan<byte> body) =>
+        body.Length > HandshakeTypeAt && body[0] == HandshakeRecord && body[HandshakeTypeAt] == ClientHello;
+
     private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_listener.TryAccept(version, from, body, now) is not { } session)
+        if (_listener.TryAccept(version, from, body, now) is { } session)
         {
-            return;
+            Create(session, version, from, now);
         }
+    }
+
+    private void Create(DtlsSession session, ushort version, in OutsideAddress from, long now)
+    {
         var connection = new Connection(
             _connectionSettings,
             _worker.Context,

@@ -28,6 +28,7 @@ let main argv =
               SegmentBatchTests.tests
               InsidePathTests.tests
               ConnectionTests.tests
+              ServerTests.tests
               EndToEndTests.tests ]
 
     let code =

@@ -133,6 +133,10 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>0 if no rotation is under way.</summary>
     public ulong PendingSessionId => _ids.Pending;
 
+    /// <summary>The id is this connection's, now or as soon as the peer has adopted it.</summary>
+    public bool Owns(ulong sessionId) =>
+        sessionId == _ids.Current || (sessionId == _ids.Pending && PendingSessionId != 0);
+
     /// <summary>Server: the address this client has on the TUN; 0 until granted.</summary>
     public uint InsideAddress { get; set; }
 

@@ -83,6 +83,7 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
         Shell.run programs.Server [ "init"; folder; "--address"; $"{Topology.ServerOutside}:27690" ]
         |> ignore
 
+    let user = valueOf (path "client.yaml") "user"
     let password = valueOf (path "client.yaml") "password"
 
     do
@@ -133,6 +134,8 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
 
     /// Where the files of the set-up are.
     member _.Folder = folder
+
+    member _.User = user
 
     /// The password that `init` drew for the client.
     member _.Password = password

@@ -1,0 +1,96 @@
+namespace Lightway.Tests
+
+open System
+open System.IO
+open System.Net
+open Lightway.Lab
+open Lightway.Protocol
+open Lightway.Tunnel
+open Lightway.Tunnel.Tls
+open Lightway.Tunnel.Udp
+open Microsoft.Extensions.Logging.Abstractions
+
+/// A client without TUN whose socket the test chooses, and that can vanish without a word.
+type RawClient(netns: string, port: int, vpn: Vpn) as this =
+    let bind port =
+        Netns.run netns (fun () -> UdpSocket.Bind(IPEndPoint(IPAddress.Any, port), 0L, 0u))
+
+    let mutable socket = bind port
+
+    let sender =
+        { new IDatagramSender with
+            member _.Send(path, data, segmentSize) =
+                (socket :> IDatagramSender).Send(&path, data, segmentSize) }
+
+    let context = new WorkerContext(sender, 1, NullLogger.Instance)
+    let batch = new ReceiveBatch()
+    let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))
+    let tls = DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768)
+
+    let server =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)), LocalAddress())
+
+    let connection =
+        new Connection(
+            ConnectionSettings(
+                Role = Role.Client,
+                EnableExpresslane = true,
+                Credentials = AuthRequest.userPassword (vpn.User, vpn.Password)
+            ),
+            context,
+            this,
+            ProtocolVersion.V1_3,
+            SessionId.Empty,
+            new DtlsSession(tls, ReadOnlySpan<byte>.Empty),
+            &server,
+            Environment.TickCount64
+        )
+
+    member _.Connection = connection
+
+    /// Goes on from another port.
+    member _.Rebind(port: int) =
+        (socket :> IDisposable).Dispose()
+        socket <- bind port
+
+    /// Receives and runs timers until the condition holds or the time is over; whether it holds.
+    member _.RunUntil(timeout: TimeSpan, condition: unit -> bool) : bool =
+        Wait.until timeout (fun () ->
+            let now = Environment.TickCount64
+            let count = socket.Receive batch
+
+            for i in 0 .. count - 1 do
+                let mutable header = Unchecked.defaultof<WireHeader>
+                let datagram = batch.Datagram i
+
+                if WireHeader.tryParse (Span.op_Implicit datagram, &header) = WireError.None then
+                    connection.Receive(&header, Span.op_Implicit (datagram.Slice WireHeader.Size), now) |> ignore
+
+            if connection.DueAt <= now then
+                connection.OnTimer now
+
+            condition ())
+
+    /// Logs in and waits for the Expresslane.
+    member this.Connect() : bool =
+        connection.Start Environment.TickCount64
+        this.RunUntil(TimeSpan.FromSeconds 10., (fun () -> connection.IsExpresslaneReady))
+
+    interface IConnectionOwner with
+        member _.AuthRequested(_, _) = ()
+        member _.Authenticated(_, _) = ()
+        member _.StateChanged _ = ()
+        member _.DeliverInside(_, _) = ()
+        member _.SessionRotationStarted(_, _) = ()
+        member _.SessionRotationFinalized(_, _) = ()
+        member _.Rescheduled _ = ()
+        member _.Closed(_, _) = ()
+
+    interface IDisposable with
+        /// Says nothing to the server.
+        member _.Dispose() =
+            connection.Dispose()
+            tls.Dispose()
+            batch.Dispose()
+            (context :> IDisposable).Dispose()
+            (socket :> IDisposable).Dispose()

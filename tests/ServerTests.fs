@@ -1,0 +1,165 @@
+/// The server's tables against clients that restart, vanish, or say what they should not. Needs root.
+module Lightway.Tests.ServerTests
+
+open System
+open System.IO
+open System.Net
+open System.Net.Sockets
+open Expecto
+open Lightway.Lab
+open Lightway.Protocol
+
+let private settings =
+    { Expresslane = true
+      Offload = true
+      ServerKeys = []
+      ClientKeys = [] }
+
+let private withServer (body: Topology -> Vpn -> unit) =
+    if not Environment.IsPrivilegedProcess then
+        skiptest "network namespaces and TUN devices need root"
+
+    use topology = Topology.Create()
+    use vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
+    vpn.StartServer()
+    body topology vpn
+
+let private counter (vpn: Vpn) name = vpn.Read().Counters[name]
+
+/// Sends datagrams from a port of the client's namespace; how many answers come within half a second.
+let private answers (topology: Topology) (port: int) (datagrams: byte[] list) =
+    Netns.run topology.Client (fun () ->
+        use socket =
+            new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+        socket.Bind(IPEndPoint(IPAddress.Any, port))
+
+        for datagram in datagrams do
+            socket.SendTo(datagram, IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)) |> ignore
+
+        let buffer: byte[] = Array.zeroCreate 2048
+        let mutable count = 0
+
+        while socket.Poll(TimeSpan.FromMilliseconds 500., SelectMode.SelectRead) do
+            socket.Receive(buffer) |> ignore
+            count <- count + 1
+
+        count)
+
+let private header (session: uint64) =
+    let bytes = Array.zeroCreate WireHeader.Size
+    WireHeader.write (ProtocolVersion.V1_3, false, session, Span bytes)
+    bytes
+
+let tests =
+    testSequenced (
+        testList
+            "Server"
+            [ test "a client that starts again from the same port is served, and takes its old session's place" {
+                  withServer (fun topology vpn ->
+                      for attempt in 1..3 do
+                          use client = new RawClient(topology.Client, 40000, vpn)
+                          Expect.isTrue (client.Connect()) $"attempt {attempt}: online"
+
+                      Expect.equal (counter vpn "conn_online") 3L "three logins"
+                      Expect.equal (counter vpn "conn_closed") 2L "two sessions replaced")
+              }
+
+              test "a client that vanished in its handshake does not block its port" {
+                  withServer (fun topology vpn ->
+                      use first = new RawClient(topology.Client, 40000, vpn)
+                      first.Connection.Start Environment.TickCount64
+                      let created () = counter vpn "conn_created" = 1L
+                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 5., created)) "its handshake began"
+                      (first :> IDisposable).Dispose()
+                      Threading.Thread.Sleep 1_100 // the server takes an early ClientHello for a copy of the first one
+                      use second = new RawClient(topology.Client, 40000, vpn)
+                      Expect.isTrue (second.Connect()) "online")
+              }
+
+              test "a client that moves to the address of another session keeps its own" {
+                  withServer (fun topology vpn ->
+                      use gone = new RawClient(topology.Client, 40000, vpn)
+                      Expect.isTrue (gone.Connect()) "the session that will hold the address"
+                      (gone :> IDisposable).Dispose()
+                      use first = new RawClient(topology.Client, 40001, vpn)
+                      Expect.isTrue (first.Connect()) "another one"
+                      let session = first.Connection.SessionId
+                      first.Rebind 40000
+                      first.Connection.NetworkChanged Environment.TickCount64
+                      let adopted () = first.Connection.SessionId <> session
+                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 5., adopted)) "its session id was rotated"
+                      Expect.equal (counter vpn "udp_conn_recovered_via_session") 1L "followed")
+              }
+
+              test "a rejected session is never answered with a reject, an unknown one is, at a limited rate" {
+                  withServer (fun topology vpn ->
+                      Expect.equal (answers topology 40002 [ for _ in 1..10 -> header SessionId.Rejected ]) 0 "no loop"
+                      Expect.equal (answers topology 40003 [ header 7UL ]) 1 "told"
+                      let told = answers topology 40004 [ for i in 1UL .. 1000UL -> header i ]
+                      Expect.isLessThan told 400 "limited"
+                      Expect.isGreaterThan (counter vpn "udp_rejects_suppressed") 500L "counted")
+              }
+
+              test "a flood of ClientHellos without cookie makes no connection" {
+                  withServer (fun topology vpn ->
+                      use pair = new Pair(true, 1)
+                      pair.StartClient()
+                      let hello = pair.Client.Wire.Datagrams.Peek()
+
+                      let told = answers topology 40006 [ for _ in 1..500 -> hello ]
+                      Expect.isGreaterThan told 100 "each is answered by a cookie request"
+                      Expect.equal (counter vpn "conn_created") 0L "nothing is kept")
+              }
+
+              test "a file with every key of the reference server starts; keys without effect warn by name" {
+                  withServer (fun _ vpn ->
+                      let everything =
+                          [ "server_cert", Path.Combine(vpn.Folder, "server.crt")
+                            "server_key", Path.Combine(vpn.Folder, "server.key")
+                            "user_db", Path.Combine(vpn.Folder, "users.htpasswd")
+                            "mode", "udp"
+                            "bind_address", "\"127.0.0.1:27699\""
+                            "token_rsa_pub_key_pem", Path.Combine(vpn.Folder, "server.crt")
+                            "tun_name", "everything"
+                            "tun_ip", "10.125.0.2"
+                            "ip_pool", "10.125.0.0/16"
+                            "ip_map", Path.Combine(vpn.Folder, "none")
+                            "lightway_client_ip", "10.125.0.5"
+                            "lightway_server_ip", "10.125.0.6"
+                            "lightway_dns_ip", "10.125.0.1"
+                            "enable_expresslane", "true"
+                            "expresslane_keys_rotation_interval", "15m"
+                            "key_update_interval", "15m"
+                            "enable_pqc", "true"
+                            "connection_age_expiration_interval", "1m"
+                            "statistics_reporting_interval", "30s"
+                            "proxy_protocol", "false"
+                            "udp_buffer_size", "15 MiB"
+                            "enable_batch_receive", "true"
+                            "enable_batch_send", "false"
+                            "enable_tun_offload", "true"
+                            "enable_tun_iouring", "false"
+                            "iouring_entry_count", "1024"
+                            "iouring_sqpoll_idle_time", "100ms"
+                            "log_format", "full"
+                            "log_level", "info"
+                            "accept_unknowns", "false"
+                            "tls_debug", "false"
+                            "randomize_ippool", "true" ]
+
+                      vpn.Server.Stop() |> ignore
+
+                      File.WriteAllLines(
+                          Path.Combine(vpn.Folder, "server.yaml"),
+                          [ for key, value in everything -> $"{key}: {value}" ]
+                      )
+
+                      vpn.LaunchServer()
+                      let serves () = vpn.Server.Log.Contains "serving udp"
+                      vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
+
+                      for key in [ "token_rsa_pub_key_pem"; "ip_map"; "enable_batch_receive"; "iouring_entry_count" ] do
+                          Expect.stringContains vpn.Server.Log key "warned by name")
+              } ]
+    )

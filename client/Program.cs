@@ -14,46 +14,13 @@ using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;
 using KeyShare = Lightway.Tunnel.Tls.KeyShare;
 
-const int Failed = 1;
-const int BadConfiguration = 2;
-
 var outcome = ClientOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
-switch (outcome.Kind)
-{
-    case OutcomeKind.Help or OutcomeKind.Version:
-        Console.WriteLine(outcome.Text);
-        return 0;
-    case OutcomeKind.Error:
-        Console.Error.WriteLine(outcome.Text);
-        return BadConfiguration;
-}
-
-var options = outcome.Options;
-using var logging = Logging.Create(LogFormat.Full, options.LogLevel);
-var log = logging.CreateLogger("lightway-client");
-foreach (var warning in outcome.Warnings)
-{
-    ProgramLog.Warning(log, warning);
-}
-try
-{
-    FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
-    return Connect(options, log);
-}
-catch (ConfigurationException error)
-{
-    Console.Error.WriteLine(error.Message);
-    return BadConfiguration;
-}
-catch (Exception error) when (error is IOException or UnauthorizedAccessException or TlsException or SocketException)
-{
-    ProgramLog.Fatal(log, error.Message);
-    return Failed;
-}
+return Entry.Run(outcome, "lightway-client", options => Logging.Create(LogFormat.Full, options.LogLevel), Connect);
 
 static int Connect(ClientOptions options, ILogger log)
 {
     const int tunMtu = 1350; // the reference client's
+    FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
     ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
     var server = new IPEndPoint(Resolve(options.ServerHost), options.ServerPort);
     var ca = options.CaCertIsInline ? Encoding.UTF8.GetBytes(options.CaCert) : File.ReadAllBytes(options.CaCert);
@@ -97,7 +64,7 @@ static int Connect(ClientOptions options, ILogger log)
     using var signals = new StopSignals(worker.Stop);
     session.Start();
     worker.Run();
-    return session.Ended is null ? 0 : Failed;
+    return session.Ended is null ? 0 : Entry.Failed;
 }
 
 static IPAddress Resolve(string host) =>

@@ -13,43 +13,10 @@ using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;
 
-const int Failed = 1;
-const int BadConfiguration = 2;
-
 var outcome = ServerOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
-switch (outcome.Kind)
-{
-    case OutcomeKind.Help or OutcomeKind.Version:
-        Console.WriteLine(outcome.Text);
-        return 0;
-    case OutcomeKind.Error:
-        Console.Error.WriteLine(outcome.Text);
-        return BadConfiguration;
-    case OutcomeKind.Init:
-        return Init.Run(outcome.Init, Console.Out, Console.Error);
-}
-
-var options = outcome.Options;
-using var logging = Logging.Create(options.LogFormat, options.LogLevel);
-var log = logging.CreateLogger("lightway-server");
-foreach (var warning in outcome.Warnings)
-{
-    ProgramLog.Warning(log, warning);
-}
-try
-{
-    return Serve(options, log);
-}
-catch (ConfigurationException error)
-{
-    Console.Error.WriteLine(error.Message);
-    return BadConfiguration;
-}
-catch (Exception error) when (error is IOException or UnauthorizedAccessException or TlsException)
-{
-    ProgramLog.Fatal(log, error.Message);
-    return Failed;
-}
+return outcome.Kind == OutcomeKind.Init
+    ? Init.Run(outcome.Init, Console.Out, Console.Error)
+    : Entry.Run(outcome, "lightway-server", options => Logging.Create(options.LogFormat, options.LogLevel), Serve);
 
 static int Serve(ServerOptions options, ILogger log)
 {

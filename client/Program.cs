@@ -28,7 +28,8 @@ static int Connect(ClientOptions options, ILogger log)
         ca,
         options.ServerDn,
         options.Cipher == TlsCipher.ChaCha20,
-        options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024
+        options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024,
+        options.OutsideMtu
     );
     var tun = TunQueue.Open(options.TunName, offload: false);
     Interface.SetMtu(tun.Name, tunMtu);

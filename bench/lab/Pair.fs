@@ -130,7 +130,7 @@ type Pair(expresslane: bool, maxSegments: int) =
     let serverTls = DtlsContext.ForServer(certificate, key, true)
 
     let clientTls =
-        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768)
+        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
 
     let listener = new DtlsListener(serverTls, server.Context, server.Now)
 

@@ -154,7 +154,7 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     /// Starts the server and sets up its TUN device. Raises LabException when it does not come up.
     member this.StartServer() =
         this.LaunchServer()
-        awaitTun topology.Server server
+        server.Await startTime "it serves" (fun () -> server.Log.Contains "serving udp")
 
         let commands =
             [ $"addr add {tunAddress} dev {tun}"; $"link set {tun} mtu 1350 txqueuelen 10000 up" ]

@@ -13,13 +13,17 @@ public enum KeyShare
 /// <summary>Certificates, suites and groups that DTLS 1.3 sessions share. Thread-safe once made.</summary>
 public sealed unsafe class DtlsContext : IDisposable
 {
-    /// <summary>Bytes of a DTLS datagram once the handshake is over: outside MTU 1500 less IPv4, UDP and wire header.</summary>
-    internal const ushort Mtu = 1456;
+    /// <summary>Bytes of an outside IP packet, unless an option says otherwise.</summary>
+    public const int DefaultOutsideMtu = 1500;
+
+    private const int Headers = 20 + 8 + 16; // IPv4, UDP and wire header
+    private const ushort ServerHandshakeMtu = 1200; // bytes: a server's flight must pass any path
 
     private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
 
-    private DtlsContext(nint method, bool isServer)
+    private DtlsContext(nint method, bool isServer, int outsideMtu)
     {
+        Mtu = (ushort)(outsideMtu - Headers);
         _ = WolfSslLibrary.EnsureUsable();
         IsServer = isServer;
         Handle = WolfSsl.wolfSSL_CTX_new(method);
@@ -29,10 +33,16 @@ public sealed unsafe class DtlsContext : IDisposable
         }
         WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &DtlsSession.OnReceive);
         WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &DtlsSession.OnSend);
-        Require(WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, Mtu), "MTU");
+        Require(
+            WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, isServer ? Math.Min(ServerHandshakeMtu, Mtu) : Mtu),
+            $"outside MTU {outsideMtu}"
+        );
     }
 
     internal nint Handle { get; private set; }
+
+    /// <summary>Bytes of a DTLS datagram once the handshake is over.</summary>
+    internal ushort Mtu { get; }
 
     internal bool IsServer { get; }
 
@@ -47,7 +57,7 @@ public sealed unsafe class DtlsContext : IDisposable
     /// <exception cref="TlsException">A file's content is refused; says which.</exception>
     public static DtlsContext ForServer(ReadOnlySpan<byte> certificatePem, ReadOnlySpan<byte> keyPem, bool postQuantum)
     {
-        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_server_method(), isServer: true);
+        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_server_method(), isServer: true, DefaultOutsideMtu);
         try
         {
             fixed (byte* pem = certificatePem)
@@ -99,11 +109,18 @@ public sealed unsafe class DtlsContext : IDisposable
     /// <param name="caPem">One or more certificates, PEM: the only trust anchors.</param>
     /// <param name="serverName">Name the certificate must carry; null or empty: not checked.</param>
     /// <param name="chacha20">Offer ChaCha20-Poly1305 instead of AES-256-GCM.</param>
-    /// <param name="keyShare">Hybrid group of the first key share.</param>
+    /// <param name="keyShare">Hybrid group of the first key share; one that does not fit the first datagram is not sent.</param>
+    /// <param name="outsideMtu">Bytes of the largest outside IP packet.</param>
     /// <exception cref="TlsException">The CA file's content is refused.</exception>
-    public static DtlsContext ForClient(ReadOnlySpan<byte> caPem, string? serverName, bool chacha20, KeyShare keyShare)
+    public static DtlsContext ForClient(
+        ReadOnlySpan<byte> caPem,
+        string? serverName,
+        bool chacha20,
+        KeyShare keyShare,
+        int outsideMtu
+    )
     {
-        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_client_method(), isServer: false)
+        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_client_method(), isServer: false, outsideMtu)
         {
             ServerName = serverName,
             KeyShare = keyShare,

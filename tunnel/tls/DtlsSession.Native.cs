@@ -40,10 +40,10 @@ public enum StatelessOutcome
 /// </summary>
 public sealed unsafe class DtlsSession : IDisposable
 {
-    private const ushort HandshakeMtu = 1200; // bytes: a flight must pass any path
     private const int TimerUnitMs = 100; // built with DTLS13_MIN_RTX_INTERVAL=100: wolfSSL's seconds are tenths here
     private const int QuickTimerDivisor = 4; // "quick" time-outs only acknowledge, after a quarter of the interval
     private readonly bool _isServer;
+    private readonly ushort _mtu;
     private readonly GCHandle _self;
     private nint _ssl;
     private byte* _input; // the datagram being processed, null when it was consumed
@@ -54,7 +54,7 @@ public sealed unsafe class DtlsSession : IDisposable
     /// <exception cref="TlsException">Out of memory, or the server name is unusable.</exception>
     public DtlsSession(DtlsContext context, ReadOnlySpan<byte> cookieSecret)
     {
-        _isServer = context.IsServer;
+        (_isServer, _mtu) = (context.IsServer, context.Mtu);
         _ssl = WolfSsl.wolfSSL_new(context.Handle);
         if (_ssl == 0)
         {
@@ -63,7 +63,6 @@ public sealed unsafe class DtlsSession : IDisposable
         _self = GCHandle.Alloc(this);
         WolfSsl.wolfSSL_SetIOReadCtx(_ssl, GCHandle.ToIntPtr(_self));
         WolfSsl.wolfSSL_SetIOWriteCtx(_ssl, GCHandle.ToIntPtr(_self));
-        _ = WolfSsl.wolfSSL_dtls_set_mtu(_ssl, HandshakeMtu);
         if (_isServer)
         {
             fixed (byte* secret = cookieSecret)
@@ -164,7 +163,7 @@ public sealed unsafe class DtlsSession : IDisposable
         if (result == WolfSsl.WOLFSSL_SUCCESS)
         {
             IsEstablished = true;
-            _ = WolfSsl.wolfSSL_dtls_set_mtu(_ssl, DtlsContext.Mtu);
+            _ = WolfSsl.wolfSSL_dtls_set_mtu(_ssl, _mtu);
             return DtlsStatus.Done;
         }
         return Classify(result);

@@ -19,12 +19,14 @@ public readonly record struct InsideAddresses(uint Local, uint Dns);
 /// </summary>
 public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, IDisposable
 {
+    private const long RejectionLimitMs = 3_000; // without an authentic answer
     private readonly Worker _worker;
     private readonly InsideAddresses _inside;
     private readonly OutsideAddress _server;
     private readonly Connection _connection;
     private readonly ILogger _log;
     private AuthSuccess _granted;
+    private long _rejectedAt; // when the server first rejected the session, and has not answered since; 0: not
 
     public ClientSession(
         ConnectionSettings settings,
@@ -75,12 +77,32 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
 
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (from.Peer != _server.Peer || header.Session == SessionId.Rejected)
+        if (from.Peer != _server.Peer)
         {
-            _worker.Context.Counters.Add(Counter.UdpRejectedSession);
-            return;
+            _worker.Context.Counters.Add(Counter.UdpParseWireFailed);
         }
-        _connection.Receive(header, body, now);
+        else if (header.Session == SessionId.Rejected)
+        {
+            Rejected(now);
+        }
+        else
+        {
+            _connection.Receive(header, body, now);
+        }
+    }
+
+    /// <summary>
+    /// The server may have lost the session. Anyone can send such a datagram, so it only makes us ask: a server that still
+    /// knows us answers the ping, one that does not rejects it too.
+    /// </summary>
+    private void Rejected(long now)
+    {
+        _worker.Context.Counters.Add(Counter.UdpRejectedSession);
+        if (_connection.State == ConnectionState.Online && _rejectedAt == 0)
+        {
+            _rejectedAt = now;
+            _connection.NetworkChanged(now);
+        }
     }
 
     public void DeliverInside(Connection connection, Span<byte> packet)
@@ -119,7 +141,17 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
 
     public void Stopping() => _connection.Disconnect();
 
-    public void Tick(long now) { } // its only timers are the connection's
+    public void Tick(long now)
+    {
+        if (_connection.LastOutsideAt >= _rejectedAt)
+        {
+            _rejectedAt = 0; // the server has answered: it knows us
+        }
+        else if (now - _rejectedAt > RejectionLimitMs)
+        {
+            Closed(_connection, TunnelError.RejectedSession);
+        }
+    }
 
     public void AuthRequested(Connection connection, AuthRequest request) { } // a server's business
 

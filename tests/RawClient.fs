@@ -25,7 +25,9 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
     let context = new WorkerContext(sender, 1, NullLogger.Instance)
     let batch = new ReceiveBatch()
     let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))
-    let tls = DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+
+    let tls =
+        DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
 
     let server =
         OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)), LocalAddress())

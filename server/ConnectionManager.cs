@@ -357,7 +357,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
         if (!allowed)
         {
-            Refuse(connection, $"wrong user or password for '{user}'");
+            Refuse(connection, $"wrong user or password for '{Printable(user)}'");
             return;
         }
         if (!_pool.TryAllocate(out var address))
@@ -377,6 +377,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         LogRefused(_log, connection.Path.Peer, why);
         connection.Deny(TunnelError.AccessDenied, Worker.Now);
     }
+
+    /// <summary>What a peer sent, fit for one line of a log.</summary>
+    private static string Printable(string text) =>
+        string.Concat(text.Select(letter => char.IsControl(letter) ? '?' : letter));
 
     private AuthSuccess Success(Connection connection) =>
         new(_settings.ClientIp, _settings.ServerIp, _settings.DnsIp, _worker.Inside.Mtu, connection.SessionId);

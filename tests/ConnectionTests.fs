@@ -215,6 +215,22 @@ let tests =
               Expect.notEqual pair.Server.Connection.SessionId first "rotated"
           }
 
+          test "a key update that is lost is repeated, however much data comes meanwhile" {
+              use pair = connected false
+              pair.Advance(15L * 60_000L + 1L)
+              Expect.equal pair.Server.Context.Counters[Counter.KeyUpdateStart] 1L "started"
+              pair.Server.Wire.Datagrams.Clear()
+              let mutable steps = 0
+
+              while steps < 200 && pair.Server.Context.Counters[Counter.KeyUpdateComplete] = 0L do
+                  pair.AdvanceForReal 20L
+                  exchange pair
+                  steps <- steps + 1
+
+              Expect.equal pair.Server.Context.Counters[Counter.KeyUpdateComplete] 1L "answered"
+              exchange pair
+          }
+
           test "Expresslane keys rotate under load without losing a packet" {
               use pair = connected true
 

@@ -74,6 +74,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private KeyUpdateState _keyUpdate;
     private TunnelError _failure; // why it ended, if it did
     private bool _failed;
+    private int _depth; // entry points on the stack
     private bool _intoBatch; // records being made belong to the batch
     private long _now;
     private long _dtlsTimerAt = long.MaxValue;
@@ -176,7 +177,7 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>Starts the handshake (client), or goes on with the ClientHello the listener has stored (server).</summary>
     public void Start(long now)
     {
-        _now = now;
+        Enter(now);
         AfterDtls(_session.Handshake(), 0);
         Finish();
     }
@@ -187,7 +188,6 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <returns>Authenticated frames it held; 0 means it proves nothing about its sender.</returns>
     public int Receive(in WireHeader header, ReadOnlySpan<byte> body, long now)
     {
-        _now = now;
         if (State == ConnectionState.Disconnected)
         {
             _worker.Counters.Add(Counter.UdpDataAfterDisconnect);
@@ -198,6 +198,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _worker.Counters.Add(Counter.UdpWrongVersionForConn);
             return 0;
         }
+        Enter(now);
         var frames = header.Expresslane ? ReceiveExpresslane(header.Session, body) : ReceiveDtls(body);
         if (frames > 0)
         {
@@ -211,7 +212,7 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>Acts on whatever is due.</summary>
     public void OnTimer(long now)
     {
-        _now = now;
+        Enter(now);
         if (now >= _dtlsTimerAt)
         {
             OnDtlsTimer();
@@ -273,11 +274,11 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>Server: lets the peer in, or repeats that it is in.</summary>
     public void Grant(AuthSuccess success, long now)
     {
-        _now = now;
         if (State is not (ConnectionState.LinkUp or ConnectionState.Online))
         {
             return;
         }
+        Enter(now);
         var frame = _worker.Frame.Span;
         SendFrame(frame[..FrameModule.writeAuthSuccess(success, frame)]);
         if (State == ConnectionState.LinkUp)
@@ -291,9 +292,9 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>Server: turns the peer away.</summary>
     public void Deny(TunnelError reason, long now)
     {
-        _now = now;
         if (State is ConnectionState.LinkUp or ConnectionState.Online)
         {
+            Enter(now);
             var frame = _worker.Frame.Span;
             SendFrame(frame[..FrameModule.writeAuthFailure(frame)]);
             Fail(reason);
@@ -311,7 +312,7 @@ public sealed class Connection : IRecordSink, IDisposable
     /// <summary>Client: the network has changed; a ping tells the server the new address at once.</summary>
     public void NetworkChanged(long now)
     {
-        _now = now;
+        Enter(now);
         Step(Keepalive.networkChanged(_keepalive, now));
         Finish();
     }
@@ -741,7 +742,16 @@ public sealed class Connection : IRecordSink, IDisposable
     private void RunKeyUpdate()
     {
         (_keyUpdate, var due) = KeyUpdate.tick(_keyUpdate, _now);
-        if (due && _session.StartKeyUpdate())
+        if (!due)
+        {
+            return;
+        }
+        if (!_session.StartKeyUpdate())
+        {
+            _worker.Counters.Add(Counter.ConnTlsError);
+            _keyUpdate = KeyUpdate.completed(_keyUpdate, _now); // again after an interval
+        }
+        else
         {
             _worker.Counters.Add(Counter.KeyUpdateStart);
             _keyUpdatePollAt = _now + KeyUpdatePollMs;
@@ -764,6 +774,7 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private void OnDtlsTimer()
     {
+        _dtlsTimerAt = long.MaxValue;
         if (_session.OnTimeout() == DtlsStatus.Failed)
         {
             _worker.Counters.Add(Counter.ConnTimedOut);
@@ -773,10 +784,25 @@ public sealed class Connection : IRecordSink, IDisposable
         RearmDtlsTimer();
     }
 
-    /// <summary>Runs during the handshake and an unanswered key update only: each tick of an idle session would double the interval.</summary>
-    private void RearmDtlsTimer() =>
-        _dtlsTimerAt =
-            _session.IsEstablished && _keyUpdatePollAt == long.MaxValue ? long.MaxValue : _now + _session.TimeoutMs;
+    /// <summary>
+    /// Runs during the handshake and an unanswered key update only: each tick of an idle session would double the
+    /// interval. In a key update, data that arrives meanwhile does not put the repetition off.
+    /// </summary>
+    private void RearmDtlsTimer()
+    {
+        if (!_session.IsEstablished)
+        {
+            _dtlsTimerAt = _now + _session.TimeoutMs;
+        }
+        else if (_keyUpdatePollAt == long.MaxValue)
+        {
+            _dtlsTimerAt = long.MaxValue;
+        }
+        else if (_dtlsTimerAt == long.MaxValue)
+        {
+            _dtlsTimerAt = _now + _session.TimeoutMs;
+        }
+    }
 
     private void Step((KeepaliveState State, KeepaliveAction Action) step)
     {
@@ -807,9 +833,20 @@ public sealed class Connection : IRecordSink, IDisposable
         }
     }
 
-    /// <summary>Ends every entry point: tells the owner the next timer, or the end.</summary>
+    /// <summary>Starts every entry point. The owner may call one from within another.</summary>
+    private void Enter(long now)
+    {
+        _now = now;
+        _depth++;
+    }
+
+    /// <summary>Ends every entry point; the outermost tells the owner the next timer, or the end.</summary>
     private void Finish()
     {
+        if (--_depth > 0)
+        {
+            return; // the owner may dispose of a closed connection: nothing of it may be on the stack then
+        }
         if (!_failed)
         {
             _owner.Rescheduled(this);

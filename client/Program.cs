@@ -36,11 +36,7 @@ static int Connect(ClientOptions options, ILogger log)
     Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
     Interface.SetUp(tun.Name);
     var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
-    var socket = UdpSocket.Bind(
-        new IPEndPoint(any, 0),
-        Math.Max(options.SendBuffer, options.ReceiveBuffer),
-        options.Fwmark
-    );
+    var socket = UdpSocket.Bind(new IPEndPoint(any, 0), options.SendBuffer, options.ReceiveBuffer, options.Fwmark);
     using var worker = new Worker(tun, socket, maxSegments: 1, log);
     using var session = new ClientSession(
         new ConnectionSettings

@@ -32,7 +32,7 @@ internal sealed class Routes : IDisposable
         try
         {
             var way = CurrentWay(server);
-            routes.Add($"{server}/32 {way}");
+            routes.Add($"{server}/{server.GetAddressBytes().Length * 8} {way}");
             routes.Add($"{tunDns}/32 dev {device}");
             foreach (var network in s_all)
             {

@@ -18,7 +18,7 @@ type internal InitArgument =
             | Address _ ->
                 "where clients reach the server, for client.yaml; the server listens on its port. Default: 127.0.0.1:27690."
             | User _ -> "name of the first user; a random password is made. Default: lightway."
-            | Server_Name _ -> "DNS name in the server's certificate. Default: lightway-server."
+            | Server_Name _ -> "DNS name in the server's certificate. Default: server.lightway.internal."
             | Ip_Pool _ -> "IPv4 network for the clients, /8 to /28. Default: 10.125.0.0/16."
 
 /// Flags of the server: the names, in the order of the help page. Values are typed by `ServerOptions`.

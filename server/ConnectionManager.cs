@@ -207,8 +207,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         if (_table.Promote(connection) is { } replaced)
         {
             // The client has started again from the same port; the older session's peer is gone.
-            replaced.Disconnect();
-            Release(replaced);
+            End(replaced, "its client has started again");
         }
     }
 
@@ -227,7 +226,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         {
             Counters.Add(Counter.ConnClientClosed);
         }
-        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, reason);
+        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, reason.ToString());
         Release(connection);
     }
 
@@ -275,8 +274,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         {
             if (handshakes)
             {
-                latest.Disconnect();
-                Release(latest);
+                End(latest, "its client has started again");
             }
             Create(session, header.Version, from, now);
         }
@@ -394,10 +392,17 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             if (stale || silent)
             {
                 Counters.Add(stale ? Counter.ConnStaleClosed : Counter.ConnAgedOut);
-                connection.Disconnect();
-                Release(connection);
+                End(connection, stale ? "not online in time" : "silent for a day");
             }
         }
+    }
+
+    /// <summary>Ends a connection on our own account.</summary>
+    private void End(Connection connection, string why)
+    {
+        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, why);
+        connection.Disconnect();
+        Release(connection);
     }
 
     private void Release(Connection connection)
@@ -426,7 +431,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private static partial void LogRefused(ILogger log, PeerAddress peer, string why);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: closed, {Peer}: {Reason}")]
-    private static partial void LogClosed(ILogger log, string session, PeerAddress peer, TunnelError reason);
+    private static partial void LogClosed(ILogger log, string session, PeerAddress peer, string reason);
 
     [LoggerMessage(
         Level = LogLevel.Information,

@@ -31,7 +31,7 @@ static int Serve(ServerOptions options, ILogger log)
     var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
     var tun = TunQueue.Open(options.TunName, options.EnableTunOffload && !options.DisableTunTso);
     Interface.SetUp(tun.Name);
-    var socket = UdpSocket.Bind(options.BindAddress, options.UdpBufferSize);
+    var socket = UdpSocket.Bind(options.BindAddress, options.UdpBufferSize, options.UdpBufferSize, mark: 0);
     var maxSegments = options.EnableTunOffload && !options.DisableUdpGso ? options.GsoMaxSegments : 1;
     using var worker = new Worker(tun, socket, maxSegments, log);
     using var manager = new ConnectionManager(

@@ -13,7 +13,7 @@ open Microsoft.Extensions.Logging.Abstractions
 /// A client without TUN whose socket the test chooses, and that can vanish without a word.
 type RawClient(netns: string, port: int, vpn: Vpn) as this =
     let bind port =
-        Netns.run netns (fun () -> UdpSocket.Bind(IPEndPoint(IPAddress.Any, port), 0L, 0u))
+        Netns.run netns (fun () -> UdpSocket.Bind(IPEndPoint(IPAddress.Any, port), 0, 0, 0u))
 
     let mutable socket = bind port
 

@@ -450,9 +450,11 @@ public sealed class Connection : IRecordSink, IDisposable
         else if (status == DtlsStatus.Failed)
         {
             _worker.Counters.Add(Counter.ConnTlsError);
-            if (!_session.IsEstablished && _settings.Role == Role.Client)
+            // In a handshake anyone may have sent what broke it: a server waits for the rest, a client can't go on.
+            var reason = _session.FailureReason;
+            if (_session.IsEstablished ? Lifecycle.isFatal(true, reason) : _settings.Role == Role.Client)
             {
-                Fail(_session.FailureReason);
+                Fail(reason);
             }
         }
         RearmDtlsTimer();

@@ -23,7 +23,8 @@ public enum Counter
     UdpBatchSends, // of them, those of the inside to outside path
     UdpGsoSends, // of them, those that carried more than one datagram
     UdpGsoSegments, // datagrams in those
-    UdpGsoFallbacks,
+    UdpGsoFallbacks, // segmentation turned off for an address family
+    UdpGsoTooBig, // batches whose segments exceed the path: sent one by one
     UdpSendBlocked,
     UdpDatagramsSent,
     UdpBytesSent,

@@ -10,22 +10,19 @@ public sealed partial class MetricsFile : IDisposable
     private readonly string? _file;
     private readonly IReadOnlyList<Counters> _workers;
     private readonly ILogger _log;
-    private readonly PosixSignalRegistration? _signal;
+    private readonly PosixSignalRegistration _signal;
 
     public MetricsFile(string? file, IReadOnlyList<Counters> workers, ILogger log)
     {
         (_file, _workers, _log) = (file, workers, log);
-        if (file is not null)
-        {
-            _signal = PosixSignalRegistration.Create(
-                (PosixSignal)10, // SIGUSR1, which has no name in .NET; the number is x86's and Arm's
-                context =>
-                {
-                    context.Cancel = true;
-                    Write();
-                }
-            );
-        }
+        _signal = PosixSignalRegistration.Create(
+            (PosixSignal)10, // SIGUSR1, which has no name in .NET; the number is x86's and Arm's
+            context =>
+            {
+                context.Cancel = true; // without a file too: the signal's default is to end the process
+                Write();
+            }
+        );
     }
 
     /// <summary>Replaces the file as a whole, so that a reader never sees half of it.</summary>
@@ -47,7 +44,7 @@ public sealed partial class MetricsFile : IDisposable
         }
     }
 
-    public void Dispose() => _signal?.Dispose();
+    public void Dispose() => _signal.Dispose();
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "can't write metrics to {File}: {Why}")]
     private static partial void LogFailure(ILogger log, string file, string why);

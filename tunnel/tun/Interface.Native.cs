@@ -31,8 +31,11 @@ public static unsafe class Interface
     {
         var request = stackalloc byte[RequestSize];
         Control(Linux.SIOCGIFFLAGS, "SIOCGIFFLAGS", name, request);
-        *(short*)(request + ValueAt) |= Linux.IFF_UP;
-        Control(Linux.SIOCSIFFLAGS, "SIOCSIFFLAGS", name, request);
+        if ((*(short*)(request + ValueAt) & Linux.IFF_UP) == 0) // up already: no privilege is needed
+        {
+            *(short*)(request + ValueAt) |= Linux.IFF_UP;
+            Control(Linux.SIOCSIFFLAGS, "SIOCSIFFLAGS", name, request);
+        }
     }
 
     /// <summary>Sets the local and the peer IPv4 address (host order values) of a point-to-point interface.</summary>

@@ -5,7 +5,7 @@ namespace Lightway.Tunnel.Udp;
 
 /// <summary>
 /// Slots for one recvmmsg(2). What the accessors return is valid until the next receive. Each slot is larger than any
-/// datagram the protocol knows (1500 bytes); a longer one is cut by the kernel and marked.
+/// datagram the protocol knows (1553 bytes); a longer one is cut by the kernel and marked.
 /// </summary>
 public sealed unsafe class ReceiveBatch : IDisposable
 {

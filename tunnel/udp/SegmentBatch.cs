@@ -147,6 +147,7 @@ public sealed class SegmentBatch : IDisposable
                     TurnOff(-result);
                     return true; // progress: the same bytes leave one by one
                 case Linux.EMSGSIZE when segmented:
+                    _counters.Add(Counter.UdpGsoTooBig);
                     _single = true;
                     return true;
                 default:

@@ -41,10 +41,11 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     public required IPEndPoint LocalEndPoint { get; init; }
 
     /// <param name="local">Address and port; port 0 picks one. [::] serves both families.</param>
-    /// <param name="bufferSize">SO_SNDBUF and SO_RCVBUF in bytes, by *FORCE if allowed, else as far as sysctls go; 0 keeps the default.</param>
+    /// <param name="sendBuffer">SO_SNDBUF in bytes, by *FORCE if allowed, else as far as sysctls go; 0 keeps the default.</param>
+    /// <param name="receiveBuffer">SO_RCVBUF, likewise.</param>
     /// <param name="mark">SO_MARK, or 0.</param>
     /// <exception cref="IOException">The address can't be bound.</exception>
-    public static UdpSocket Bind(IPEndPoint local, long bufferSize, uint mark = 0)
+    public static UdpSocket Bind(IPEndPoint local, int sendBuffer, int receiveBuffer, uint mark)
     {
         var v6 = local.AddressFamily == AddressFamily.InterNetworkV6;
         var fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -70,12 +71,8 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             {
                 Require(fd, SOL_SOCKET, SO_MARK, (int)mark, "SO_MARK");
             }
-            if (bufferSize > 0)
-            {
-                var bytes = (int)Math.Min(bufferSize, int.MaxValue / 2);
-                _ = Set(fd, SOL_SOCKET, SO_SNDBUFFORCE, bytes) || Set(fd, SOL_SOCKET, SO_SNDBUF, bytes);
-                _ = Set(fd, SOL_SOCKET, SO_RCVBUFFORCE, bytes) || Set(fd, SOL_SOCKET, SO_RCVBUF, bytes);
-            }
+            SetBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, sendBuffer);
+            SetBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, receiveBuffer);
             var name = stackalloc byte[SocketAddressBytes.Capacity];
             var address = new PeerAddress(local);
             address.CopyTo(new Span<byte>(name, SocketAddressBytes.Capacity));
@@ -173,6 +170,14 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         *(int*)(at + 8) = level;
         *(int*)(at + 12) = type;
         return Linux.CmsgHeader + ((dataLength + 7) & ~7);
+    }
+
+    private static void SetBuffer(int fd, int forced, int plain, int bytes)
+    {
+        if (bytes > 0)
+        {
+            _ = Set(fd, SOL_SOCKET, forced, bytes) || Set(fd, SOL_SOCKET, plain, bytes);
+        }
     }
 
     private static bool Set(int fd, int level, int option, int value) =>

@@ -36,10 +36,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private const long SilenceLimitMs = 24 * 60 * 60_000;
     private const int MaxAuthChecks = 64; // password hashes at once; the client repeats what is ignored
     private const int RejectsPerTick = 100; // answers to unknown sessions a second
-    private const long CopiesOfHelloMs = 1_000; // a ClientHello within this time belongs to the handshake under way
-    private const byte HandshakeRecord = 22; // content type of a plaintext DTLS record (RFC 9147 section 4)
-    private const int HandshakeTypeAt = 13; // after the record header
-    private const byte ClientHello = 1;
+    private const int MaxNotOnline = 10_000; // handshakes and logins under way
 
     private readonly ServerSettings _settings;
     private readonly ConnectionSettings _connectionSettings;
@@ -50,6 +47,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private readonly ConnectionTable _table;
     private readonly HashSet<Connection> _beingChecked = [];
     private readonly ILogger _log;
+    private int _online; // connections that have been Online
     private int _rejectsLeft = RejectsPerTick;
     private long _sweepAt;
     private long _reportAt;
@@ -203,6 +201,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             LogLinkUp(_log, SessionId.format(connection.SessionId), connection.Path.Peer, connection.Security);
             return;
         }
+        _online++;
         LogOnline(_log, SessionId.format(connection.SessionId), connection.Path.Peer);
         if (_table.Promote(connection) is { } replaced)
         {
@@ -243,7 +242,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     )
     {
         var successor = _table.Successor(from.Peer);
-        if (header is { Session: SessionId.Empty, Expresslane: false } && IsClientHello(body))
+        if (header is { Session: SessionId.Empty, Expresslane: false } && ClientHello.Is(body))
         {
             Restart(successor ?? known, header, from, body, now);
         }
@@ -265,34 +264,40 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         long now
     )
     {
-        var handshakes = latest.State == ConnectionState.Connecting;
-        if (handshakes && now - latest.CreatedAt < CopiesOfHelloMs)
+        if (!ClientHello.IsFirstFragment(body) || ClientHello.RandomOf(body) == latest.Hello)
         {
             latest.Receive(header, body, now);
         }
         else if (_listener.TryAccept(header.Version, from, body, now) is { } session)
         {
-            if (handshakes)
+            if (_table.Successor(from.Peer) is { } successor)
             {
-                End(latest, "its client has started again");
+                End(successor, "its client has started again");
             }
-            Create(session, header.Version, from, now);
+            if (_table.ByPeer(from.Peer) is { WasOnline: false } unfinished)
+            {
+                End(unfinished, "its client has started again");
+            }
+            Create(session, header.Version, from, body, now);
         }
     }
-
-    private static bool IsClientHello(ReadOnlySpan<byte> body) =>
-        body.Length > HandshakeTypeAt && body[0] == HandshakeRecord && body[HandshakeTypeAt] == ClientHello;
 
     private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
         if (_listener.TryAccept(version, from, body, now) is { } session)
         {
-            Create(session, version, from, now);
+            Create(session, version, from, body, now);
         }
     }
 
-    private void Create(DtlsSession session, ushort version, in OutsideAddress from, long now)
+    private void Create(DtlsSession session, ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
+        if (_table.Count - _online >= MaxNotOnline)
+        {
+            Counters.Add(Counter.HandshakeIgnored);
+            session.Dispose();
+            return;
+        }
         var connection = new Connection(
             _connectionSettings,
             _worker.Context,
@@ -302,7 +307,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             session,
             from,
             now
-        );
+        )
+        {
+            Hello = ClientHello.RandomOf(body),
+        };
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
         connection.Start(now);
@@ -408,6 +416,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private void Release(Connection connection)
     {
         Counters.Add(Counter.ConnClosed);
+        _online -= connection.WasOnline ? 1 : 0;
         _table.Remove(connection, Worker.Now);
         if (connection.InsideAddress != 0)
         {

@@ -63,7 +63,7 @@ public sealed class ConnectionTable(int insideAddresses)
     /// <summary>The connection's peer has moved; call before <see cref="Connection.MoveTo"/>.</summary>
     public void Move(Connection connection, in PeerAddress to)
     {
-        Forget(_byPeer, connection.Path.Peer, connection);
+        Leave(connection);
         _byPeer[to] = connection;
     }
 
@@ -83,8 +83,7 @@ public sealed class ConnectionTable(int insideAddresses)
     public void Remove(Connection connection, long now)
     {
         _closed[connection.SessionId] = now + AfterlifeMs;
-        Forget(_byPeer, connection.Path.Peer, connection);
-        Forget(_successors, connection.Path.Peer, connection);
+        Leave(connection);
         Forget(_bySession, connection.SessionId, connection);
         if (connection.PendingSessionId != SessionId.Empty)
         {
@@ -103,6 +102,21 @@ public sealed class ConnectionTable(int insideAddresses)
             if (now >= until)
             {
                 _closed.Remove(session);
+            }
+        }
+    }
+
+    /// <summary>Gives up the connection's address; one that handshakes behind it takes its place.</summary>
+    private void Leave(Connection connection)
+    {
+        var peer = connection.Path.Peer;
+        Forget(_successors, peer, connection);
+        if (ByPeer(peer) == connection)
+        {
+            _byPeer.Remove(peer);
+            if (_successors.Remove(peer, out var next))
+            {
+                _byPeer[peer] = next;
             }
         }
     }

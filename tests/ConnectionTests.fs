@@ -231,6 +231,86 @@ let tests =
               exchange pair
           }
 
+          test "a client's answer to a key update that is lost is repeated" {
+              use pair = connected true
+              pair.Advance(15L * 60_000L + 1L)
+              // The first datagrams after the server's KeyUpdate are the client's acknowledgement and its own KeyUpdate.
+              let mutable lost = 0
+
+              pair.Pump(fun datagram ->
+                  let isLost = lost = 0 && datagram.Length = 51 // the client's KeyUpdate, as wolfSSL sends it
+
+                  if isLost then
+                      lost <- 1
+
+                  isLost)
+
+              Expect.equal lost 1 "it was lost"
+
+              let mutable steps = 0
+
+              while steps < 200 && pair.Server.Context.Counters[Counter.KeyUpdateComplete] = 0L do
+                  pair.AdvanceForReal 20L
+                  pair.Pump()
+                  steps <- steps + 1
+
+              Expect.equal pair.Server.Context.Counters[Counter.KeyUpdateComplete] 1L "complete"
+              Expect.equal pair.Server.Closed ValueNone "alive"
+              exchange pair
+          }
+
+          test "a client that sleeps through a key update keeps its session" {
+              use pair = connected true
+              pair.Advance(15L * 60_000L + 1L)
+
+              for _ in 1..600 do
+                  pair.AdvanceServer 100L
+                  pair.Server.Wire.Datagrams.Clear()
+                  pair.Client.Wire.Datagrams.Clear()
+
+              Expect.equal pair.Server.Closed ValueNone "alive"
+              Expect.equal pair.Server.Context.Counters[Counter.KeyUpdateAbandoned] 1L "given up for now"
+              send pair.Client (packet 100)
+              pair.Pump()
+              Expect.equal pair.Server.Delivered.Count 1 "and is heard when it wakes"
+
+              for _ in 1..40 do
+                  pair.AdvanceForReal 20L
+                  exchange pair
+          }
+
+          test "an unprotected alert, alone or behind other records, does not end a client that waits for its server" {
+              use pair = new Pair(true, 64)
+              pair.StartClient()
+
+              let record kind (body: byte[]) =
+                  Array.concat
+                      [ [| kind; 0xFEuy; 0xFDuy; 0uy; 0uy; 0uy; 0uy; 0uy; 0uy; 0uy; 9uy; 0uy; byte body.Length |]
+                        body ]
+
+              let alert = record 21uy [| 2uy; 40uy |]
+              let header = Array.concat [ [| 0x48uy; 0x65uy; 1uy; 3uy |]; Array.zeroCreate 12 ]
+
+              for before in [ [||]; record 26uy [| 0uy; 0uy |]; record 23uy [| 1uy; 2uy |]; record 20uy [| 1uy |] ] do
+                  Expect.equal (pair.ToClient(Array.concat [ header; before; alert ])) 0 "no frame"
+
+              pair.Pump()
+              Expect.equal pair.Client.Connection.State ConnectionState.Online "online all the same"
+          }
+
+          test "a cookie that was on its way when the secret changed is still good" {
+              use pair = new Pair(true, 64)
+              pair.StartClient()
+              // The cookie request reaches the client; its answer reaches a listener that has changed its secret meanwhile.
+              let hello = pair.Client.Wire.Datagrams.Dequeue()
+              pair.Client.Wire.Datagrams.Clear()
+              pair.ToServer hello |> ignore
+              pair.ToClient(pair.Server.Wire.Datagrams.Dequeue()) |> ignore
+              pair.Server.Now <- pair.Server.Now + 60L * 60_000L + 1L
+              pair.Pump()
+              Expect.equal pair.Client.Connection.State ConnectionState.Online "online"
+          }
+
           test "Expresslane keys rotate under load without losing a packet" {
               use pair = connected true
 

@@ -60,6 +60,9 @@ public sealed class Connection : IRecordSink, IDisposable
     private const int FragmentBytes = 1 << 20;
     private const long FragmentTimeoutMs = 10_000;
     private const long KeyUpdatePollMs = 100;
+    private const long KeyUpdateLimitMs = 30_000; // unanswered for longer: the peer is asleep or gone, ask again later
+    private const long RepeatMs = 500; // between repetitions of what wolfSSL sent after the handshake
+    private const int Repetitions = 20;
     private const ushort KeepaliveId = 0;
 
     private readonly ConnectionSettings _settings;
@@ -79,6 +82,10 @@ public sealed class Connection : IRecordSink, IDisposable
     private long _now;
     private long _dtlsTimerAt = long.MaxValue;
     private long _keyUpdatePollAt = long.MaxValue;
+    private long _keyUpdateGiveUpAt;
+    private int _repetitionsLeft;
+    private bool _receiving; // records being made are wolfSSL's own: acknowledgements, its answer to a key update
+    private bool _roundTripKnown;
     private long _authRetryAt = long.MaxValue;
     private long _authRetryMs = AuthRetryMs;
     private long _authGiveUpAt = long.MaxValue;
@@ -142,6 +149,12 @@ public sealed class Connection : IRecordSink, IDisposable
     public uint InsideAddress { get; set; }
 
     public long CreatedAt { get; }
+
+    /// <summary>It has been Online, even if it is no more.</summary>
+    public bool WasOnline { get; private set; }
+
+    /// <summary>Server: what told its ClientHello from others.</summary>
+    public UInt128 Hello { get; init; }
 
     /// <summary>When the last authenticated datagram came.</summary>
     public long LastOutsideAt { get; private set; }
@@ -333,6 +346,10 @@ public sealed class Connection : IRecordSink, IDisposable
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
     {
         var length = WireHeaderModule.Size + record.Length;
+        if (_receiving && _session.IsEstablished)
+        {
+            Repeat();
+        }
         if (!_intoBatch)
         {
             SendAlone(record, length);
@@ -351,6 +368,7 @@ public sealed class Connection : IRecordSink, IDisposable
 
     public void Dispose()
     {
+        _fragments = null;
         _session.Sink = null;
         _session.Dispose();
         _expresslane.Dispose();
@@ -426,12 +444,18 @@ public sealed class Connection : IRecordSink, IDisposable
         {
             return 0; // legal: a bare header yields no frame
         }
-        if (_settings.Role == Role.Client && !_session.IsEstablished && IsPlaintextAlert(body))
+        if (_settings.Role == Role.Client && !_session.IsEstablished)
         {
-            _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
-            return 0;
+            if (!PlaintextRecords.AreHarmless(body))
+            {
+                _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
+                return 0;
+            }
+            LearnRoundTrip();
         }
+        _receiving = true;
         var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
+        _receiving = false;
         return AfterDtls(status, length);
     }
 
@@ -701,6 +725,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private void BecomeOnline()
     {
         State = ConnectionState.Online;
+        WasOnline = true;
         _worker.Counters.Add(Counter.ConnOnline);
         _owner.StateChanged(this);
         _expresslane.Online(_version, _now);
@@ -757,52 +782,95 @@ public sealed class Connection : IRecordSink, IDisposable
         {
             _worker.Counters.Add(Counter.KeyUpdateStart);
             _keyUpdatePollAt = _now + KeyUpdatePollMs;
-            RearmDtlsTimer();
+            _keyUpdateGiveUpAt = _now + KeyUpdateLimitMs;
+            Repeat();
             RotateSession(SessionIdSource.Draw());
         }
     }
 
     private void PollKeyUpdate()
     {
-        if (_session.IsKeyUpdatePending)
+        if (_session.IsKeyUpdatePending && _now < _keyUpdateGiveUpAt)
         {
             _keyUpdatePollAt = _now + KeyUpdatePollMs;
             return;
         }
-        (_keyUpdatePollAt, _dtlsTimerAt) = (long.MaxValue, long.MaxValue);
+        _worker.Counters.Add(_session.IsKeyUpdatePending ? Counter.KeyUpdateAbandoned : Counter.KeyUpdateComplete);
+        _keyUpdatePollAt = long.MaxValue;
         _keyUpdate = KeyUpdate.completed(_keyUpdate, _now);
-        _worker.Counters.Add(Counter.KeyUpdateComplete);
     }
 
     private void OnDtlsTimer()
     {
         _dtlsTimerAt = long.MaxValue;
-        if (_session.OnTimeout() == DtlsStatus.Failed)
+        if (_session.IsEstablished)
+        {
+            RepeatNow();
+        }
+        else if (_session.OnTimeout() == DtlsStatus.Failed)
         {
             _worker.Counters.Add(Counter.ConnTimedOut);
             Fail(TunnelError.TimedOut);
-            return;
         }
-        RearmDtlsTimer();
+        else
+        {
+            RearmDtlsTimer();
+        }
     }
 
-    /// <summary>
-    /// Runs during the handshake and an unanswered key update only: each tick of an idle session would double the
-    /// interval. In a key update, data that arrives meanwhile does not put the repetition off.
-    /// </summary>
+    /// <summary>In the handshake: what arrives meanwhile may bring the timer forward, never put it off.</summary>
     private void RearmDtlsTimer()
     {
         if (!_session.IsEstablished)
         {
-            _dtlsTimerAt = _now + _session.TimeoutMs;
+            var due = _now + _session.TimeoutMs;
+            _dtlsTimerAt = _dtlsTimerAt > _now ? Math.Min(_dtlsTimerAt, due) : due;
         }
-        else if (_keyUpdatePollAt == long.MaxValue)
+        else if (_repetitionsLeft == 0)
         {
             _dtlsTimerAt = long.MaxValue;
         }
-        else if (_dtlsTimerAt == long.MaxValue)
+    }
+
+    /// <summary>
+    /// wolfSSL has sent something after the handshake that may get lost: it is repeated for some seconds. Each call of its
+    /// timer doubles its interval, and the seventh fails; so the interval is put back before each one, and a peer that
+    /// sleeps through a key update keeps its connection.
+    /// </summary>
+    private void Repeat()
+    {
+        _repetitionsLeft = Repetitions;
+        if (_dtlsTimerAt == long.MaxValue)
         {
-            _dtlsTimerAt = _now + _session.TimeoutMs;
+            _dtlsTimerAt = _now + RepeatMs;
+        }
+    }
+
+    private void RepeatNow()
+    {
+        if (_repetitionsLeft > 0)
+        {
+            _repetitionsLeft--;
+            _session.ResetTimeout(1);
+            if (_session.OnTimeout() == DtlsStatus.Failed)
+            {
+                _worker.Counters.Add(Counter.ConnTlsError);
+            }
+            _dtlsTimerAt = _now + RepeatMs;
+        }
+    }
+
+    /// <summary>
+    /// Client, first answer: how long the path takes. With wolfSSL's 100 ms on a path of a second, a dozen copies of a
+    /// flight would be under way before the first answer, and it recognizes acknowledgements of the last three only.
+    /// </summary>
+    private void LearnRoundTrip()
+    {
+        if (!_roundTripKnown)
+        {
+            _roundTripKnown = true;
+            _dtlsTimerAt = long.MaxValue;
+            _session.ResetTimeout((int)Math.Clamp(((_now - CreatedAt) * 5 / 4 / DtlsSession.TimerUnitMs) + 1, 1, 32));
         }
     }
 
@@ -859,6 +927,4 @@ public sealed class Connection : IRecordSink, IDisposable
             _owner.Closed(this, _failure);
         }
     }
-
-    private static bool IsPlaintextAlert(ReadOnlySpan<byte> datagram) => datagram[0] == 21;
 }

@@ -47,6 +47,7 @@ public enum Counter
     ConnTimedOut,
     KeyUpdateStart,
     KeyUpdateComplete,
+    KeyUpdateAbandoned, // not answered in time; asked for again after an interval
     UdpConnRecoveredViaSession,
     UdpSessionRotationBegin,
     UdpSessionRotationFinalized,

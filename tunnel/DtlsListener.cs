@@ -12,11 +12,15 @@ namespace Lightway.Tunnel;
 public sealed class DtlsListener : IRecordSink, IDisposable
 {
     private const int SecretSize = 32; // bytes
+    private const long PreviousLifeMs = 60_000;
     private const long SecretLifeMs = 60 * 60_000; // cookies carry no time: the secret's life bounds theirs
     private readonly DtlsContext _context;
     private readonly WorkerContext _worker;
     private readonly byte[] _secret = new byte[SecretSize];
     private DtlsSession _session;
+    private DtlsSession? _previous; // with the secret before; for cookies that were on the way when it changed
+    private long _previousUntil;
+    private bool _answered; // the datagram at hand has been answered
     private OutsideAddress _path; // of the datagram being answered
     private ushort _version;
     private long _secretUntil;
@@ -36,24 +40,37 @@ public sealed class DtlsListener : IRecordSink, IDisposable
             _worker.Counters.Add(Counter.HandshakeIgnored);
             return null;
         }
-        if (now >= _secretUntil)
-        {
-            _session.Dispose();
-            _session = Renew(now);
-        }
-        (_path, _version) = (from, version);
+        ChangeSecret(now);
+        (_path, _version, _answered) = (from, version, false);
         Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
         from.Peer.CopyTo(peer);
-        switch (_session.AcceptStateless(peer[..from.Peer.Length], body))
+        peer = peer[..from.Peer.Length];
+        var outcome = _session.AcceptStateless(peer, body);
+        if (outcome == StatelessOutcome.Accepted)
+        {
+            var accepted = _session;
+            _session = Create();
+            return accepted;
+        }
+        if (outcome == StatelessOutcome.Failed)
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored);
+            _session.Dispose();
+            _session = Create();
+        }
+        if (_answered || _previous is not { } previous)
+        {
+            return null;
+        }
+        // Not ours: perhaps a cookie of the secret before. Once it has been used, or has failed, it is gone.
+        switch (previous.AcceptStateless(peer, body))
         {
             case StatelessOutcome.Accepted:
-                var accepted = _session;
-                _session = Create();
-                return accepted;
+                _previous = null;
+                return previous;
             case StatelessOutcome.Failed:
-                _worker.Counters.Add(Counter.HandshakeIgnored);
-                _session.Dispose();
-                _session = Create();
+                previous.Dispose();
+                _previous = null;
                 return null;
             default:
                 return null;
@@ -62,6 +79,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
 
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
     {
+        _answered = true;
         var length = WireHeaderModule.Size + record.Length;
         var datagram = _worker.Datagram.Slice(0, length);
         WireHeaderModule.write(_version, false, SessionId.Empty, datagram);
@@ -72,7 +90,25 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         );
     }
 
-    public void Dispose() => _session.Dispose();
+    public void Dispose()
+    {
+        _session.Dispose();
+        _previous?.Dispose();
+    }
+
+    private void ChangeSecret(long now)
+    {
+        if (now >= _previousUntil)
+        {
+            _previous?.Dispose();
+            _previous = null;
+        }
+        if (now >= _secretUntil)
+        {
+            (_previous, _previousUntil) = (_session, now + PreviousLifeMs);
+            _session = Renew(now);
+        }
+    }
 
     private DtlsSession Renew(long now)
     {

@@ -1,6 +1,8 @@
 using System.Net;
 using Lightway.Options;
+using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Console;
 using LogLevel = Microsoft.Extensions.Logging.LogLevel;
 
 namespace Lightway.Hosting;
@@ -21,6 +23,10 @@ internal static class Logging
                     Options.LogLevel.Error => LogLevel.Error,
                     _ => LogLevel.None,
                 }
+            );
+            // A worker never waits for whoever reads the log.
+            builder.Services.Configure<ConsoleLoggerOptions>(console =>
+                console.QueueFullMode = ConsoleLoggerQueueFullMode.DropWrite
             );
             switch (format)
             {

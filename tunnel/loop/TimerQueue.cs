@@ -25,7 +25,8 @@ public sealed class TimerQueue
     /// <summary>Runs every timer that is due.</summary>
     public void Run(long now)
     {
-        while (_queue.TryPeek(out var connection, out var at) && at <= now)
+        // Only what is queued now: a timer that is due again at once must not keep the worker here.
+        for (var left = _queue.Count; left > 0 && _queue.TryPeek(out var connection, out var at) && at <= now; left--)
         {
             _queue.Dequeue();
             if (at != connection.ScheduledAt || connection.State == Protocol.ConnectionState.Disconnected)

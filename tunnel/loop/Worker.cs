@@ -69,6 +69,45 @@ public sealed partial class Worker : IDisposable
     {
         _epoll.Add(_tun.Fd, TunToken);
         _epoll.Add(_socket.Fd, SocketToken);
+        try
+        {
+            Loop();
+        }
+        finally
+        {
+            _program.Stopping(); // also when the device is gone
+        }
+    }
+
+    /// <summary>Runs <paramref name="action"/> on the worker's thread, soon. Any thread.</summary>
+    public void Post(Action action)
+    {
+        if (!_stopping)
+        {
+            _posted.Enqueue(action);
+            _epoll.Wake();
+        }
+    }
+
+    /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
+    public void Stop()
+    {
+        _stopping = true;
+        _epoll.Wake();
+    }
+
+    public void Dispose()
+    {
+        Inside?.Dispose();
+        Outside?.Dispose();
+        Context.Dispose();
+        _epoll.Dispose();
+        _tun.Dispose();
+        _socket.Dispose();
+    }
+
+    private void Loop()
+    {
         var tickAt = Now + TickMs;
         while (!_stopping)
         {
@@ -95,31 +134,6 @@ public sealed partial class Worker : IDisposable
                 _program.Tick(now);
             }
         }
-        _program.Stopping();
-    }
-
-    /// <summary>Runs <paramref name="action"/> on the worker's thread, soon. Any thread.</summary>
-    public void Post(Action action)
-    {
-        _posted.Enqueue(action);
-        _epoll.Wake();
-    }
-
-    /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
-    public void Stop()
-    {
-        _stopping = true;
-        _epoll.Wake();
-    }
-
-    public void Dispose()
-    {
-        Inside?.Dispose();
-        Outside?.Dispose();
-        Context.Dispose();
-        _epoll.Dispose();
-        _tun.Dispose();
-        _socket.Dispose();
     }
 
     private static int TimeoutMs(long at) => (int)Math.Clamp(at - Now, 0, TickMs);

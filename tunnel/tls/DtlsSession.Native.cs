@@ -40,7 +40,7 @@ public enum StatelessOutcome
 /// </summary>
 public sealed unsafe class DtlsSession : IDisposable
 {
-    private const int TimerUnitMs = 100; // built with DTLS13_MIN_RTX_INTERVAL=100: wolfSSL's seconds are tenths here
+    internal const int TimerUnitMs = 100; // built with DTLS13_MIN_RTX_INTERVAL=100: wolfSSL's seconds are tenths here
     private const int QuickTimerDivisor = 4; // "quick" time-outs only acknowledge, after a quarter of the interval
     private readonly bool _isServer;
     private readonly ushort _mtu;
@@ -219,6 +219,9 @@ public sealed unsafe class DtlsSession : IDisposable
             : Classify(result) == DtlsStatus.Done ? DtlsStatus.Done
             : DtlsStatus.Failed;
     }
+
+    /// <summary>Sets the interval of the timer, in units of 100 ms, 1 to 64.</summary>
+    public void ResetTimeout(int units) => _ = WolfSsl.wolfSSL_dtls_set_timeout_init(_ssl, units);
 
     /// <summary>Sends KeyUpdate and asks the peer for its own (RFC 9147 section 8).</summary>
     public bool StartKeyUpdate() => WolfSsl.wolfSSL_update_keys(_ssl) == WolfSsl.WOLFSSL_SUCCESS;

@@ -146,6 +146,9 @@ internal static unsafe partial class WolfSsl
     public static partial int wolfSSL_dtls_got_timeout(nint ssl);
 
     [LibraryImport(Library)]
+    public static partial int wolfSSL_dtls_set_timeout_init(nint ssl, int timeout);
+
+    [LibraryImport(Library)]
     public static partial int wolfSSL_update_keys(nint ssl);
 
     [LibraryImport(Library)]

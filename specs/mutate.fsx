@@ -20,6 +20,8 @@ type Mutant =
         Name: string
         /// From the root, as `segmenter/Checksum.fs`.
         File: string
+        /// Lists of laws to try first.
+        Laws: string list
         Original: string
         Replacement: string
     }
@@ -32,9 +34,10 @@ let mutantsOf (path: string) : Mutant list =
         |> List.map (fun line -> if line.Length > 2 then line[2..] else "")
         |> String.concat "\n"
 
-    let rec read file (found: Mutant list) (lines: string list) =
+    let rec read file laws (found: Mutant list) (lines: string list) =
         match lines with
-        | line :: rest when line.StartsWith "file " -> read (line[5..].Trim()) found rest
+        | line :: rest when line.StartsWith "file " -> read (line[5..].Trim()) [] found rest
+        | line :: rest when line.StartsWith "laws " -> read file (List.ofArray (line[5..].Split ", ")) found rest
         | line :: rest when line.StartsWith "mutant " ->
             let isBody (line: string) =
                 line.StartsWith '-' || line.StartsWith '+'
@@ -44,15 +47,16 @@ let mutantsOf (path: string) : Mutant list =
             let mutant =
                 { Name = line[7..].Trim()
                   File = file
+                  Laws = laws
                   Original = text '-' body
                   Replacement = text '+' body }
 
-            read file (mutant :: found) (List.skip body.Length rest)
-        | line :: rest when String.IsNullOrWhiteSpace line || line.StartsWith '#' -> read file found rest
+            read file laws (mutant :: found) (List.skip body.Length rest)
+        | line :: rest when String.IsNullOrWhiteSpace line || line.StartsWith '#' -> read file laws found rest
         | line :: _ -> failwith $"{path}: neither file, mutant nor text: {line}"
         | [] -> List.rev found
 
-    read "" [] (List.ofArray (File.ReadAllLines path))
+    read "" [] [] (List.ofArray (File.ReadAllLines path))
 
 /// What is wrong with the list itself: it has to follow the code.
 let faultsOf (mutants: Mutant list) : string list =
@@ -220,9 +224,9 @@ type Settings =
 
 let private failure = Regex @"ERR\] Laws\.(.*) (failed|errored) in \d"
 
-/// Runs the laws of a worker's build, up to the first that fails. Those of allocation do not count: on a busy machine the
+/// Runs a list of laws of a worker's build, or all (""), up to the first that fails. Those of allocation do not count: on a busy machine the
 /// runtime's own work may fail them, which says nothing about a mutant.
-let judge settings (worker: string) : Verdict =
+let judge settings (worker: string) (laws: string) : Verdict =
     let program =
         Path.Combine(worker, "artifacts", "bin", "Lightway.Specs", "release", "Lightway.Specs")
 
@@ -241,7 +245,14 @@ let judge settings (worker: string) : Verdict =
         law.IsSome
 
     let arguments =
-        [ "--seed"; string settings.Seed; "--superpackets"; string settings.Superpackets; "--no-spinner" ]
+        [ "--seed"
+          string settings.Seed
+          "--superpackets"
+          string settings.Superpackets
+          "--no-spinner"
+          if laws <> "" then
+              "--filter-test-list"
+              laws ]
 
     let started = Stopwatch.StartNew()
     let code = runWatched program arguments worker settings.Timeout watch
@@ -262,7 +273,11 @@ let tryMutant settings (worker: string) (mutant: Mutant) : Verdict =
     try
         match build worker false with
         | Some output -> NotCompiled output
-        | None -> judge settings worker
+        | None ->
+            mutant.Laws @ [ "" ]
+            |> Seq.map (judge settings worker)
+            |> Seq.tryFind (_.IsSurvived >> not)
+            |> Option.defaultValue Survived
     finally
         File.WriteAllText(path, code)
 
@@ -355,7 +370,7 @@ let private judgeAll settings (mutants: Mutant list) =
         |> List.choose id
         |> List.tryHead
         |> Option.map NotCompiled
-        |> Option.defaultWith (fun () -> judge settings workers.Head)
+        |> Option.defaultWith (fun () -> judge settings workers.Head "")
 
     match unchanged with
     | Survived ->

@@ -24,6 +24,18 @@ let private onlyExtension (length: int) =
     packet[5] <- byte length
     { superpacket with Packet = packet }
 
+let private folding =
+    [ testCase
+          "RFC 1071 §1: fold keeps any 64 bits modulo 65535, and gives zero for zero only: words at the edges of a carry"
+      <| fun () ->
+          let words = [ 0UL; 1UL; 2UL; 0x7FFFUL; 0x8000UL; 0xFFFDUL; 0xFFFEUL; 0xFFFFUL ]
+
+          for high, low in List.allPairs (List.allPairs words words) (List.allPairs words words) do
+              let sum = fst high <<< 48 ||| (snd high <<< 32) ||| (fst low <<< 16) ||| snd low
+              let folded = Checksum.fold sum
+              Expect.equal (bigint folded % 65535I) (bigint sum % 65535I) $"{sum:x16}"
+              Expect.equal (folded = 0us) (sum = 0UL) $"{sum:x16} is zero" ]
+
 let private extensions =
     [ testCase "RFC 8200 §4: an extension header may end with the packet: it is the transport header that is missing"
       <| fun () ->
@@ -93,4 +105,4 @@ let private rewriting =
               let before = udpWith 0 totalLength "abcd"
               Expect.equal (packet[20..] <> before[20..]) (totalLength >= 28) $"total length {totalLength}" ]
 
-let laws = testList "Segmenter edges" (extensions @ metadata @ rewriting)
+let laws = testList "Segmenter edges" (folding @ extensions @ metadata @ rewriting)

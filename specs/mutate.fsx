@@ -195,7 +195,15 @@ let build worker (restore: bool) : string option =
 
     // An unused name is no reason to refuse a mutant.
     let arguments =
-        [ "build"; project; "-c"; "Release"; "--no-restore"; "-v"; "q"; "-p:TreatWarningsAsErrors=false" ]
+        [ "build"
+          project
+          "-c"
+          "Release"
+          "--no-restore"
+          "-m:1"
+          "-v"
+          "q"
+          "-p:TreatWarningsAsErrors=false" ]
 
     if (not restore || step [ "restore"; project; "--locked-mode" ]) && step arguments then
         None

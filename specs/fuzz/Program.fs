@@ -49,6 +49,8 @@ let private onHang settings (work: Engine.Work) =
     exit 1
 
 let private fuzz settings : int =
+    use _ = Engine.watch patience (onHang settings)
+
     let pools =
         [ for target in targets do
               if target.Name.Contains settings.Only then
@@ -58,7 +60,6 @@ let private fuzz settings : int =
         failwith $"{corpus} lacks inputs for some targets"
 
     printfn $"seed {settings.Seed}, {pools.Length} targets, {settings.Time.TotalSeconds} s"
-    use _ = Engine.watch patience (onHang settings)
     // In turns, so that an interrupted run has seen all of them.
     let turns = 4
 
@@ -98,6 +99,12 @@ let private replay settings (path: string) : int =
         eprintfn $"fuzz: there is no target '{name}'; --target is one of {names}"
         2
     | Some target ->
+        let onHang _ =
+            printfn $"{name}: no end after {patience.TotalSeconds} s"
+            exit 1
+
+        use _ = Engine.watch patience onHang
+
         match Engine.attempt target (Corpus.read path) with
         | Ok found ->
             printfn $"{name}: passed, kind {found:x16}"

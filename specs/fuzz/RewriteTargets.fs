@@ -75,9 +75,8 @@ let private addresses (bytes: byte[]) =
 
         let isDone = rewrite after address
 
-        if not (isDone = isIpv4 packet) then
+        if isDone <> isIpv4 packet then
             broken $"rewritten: {isDone}"
-
 
         if not isDone then
             require (after = packet && addressOf packet = 0u) "refused, and yet something is there"
@@ -177,9 +176,8 @@ let private checksum (bytes: byte[]) =
           "scalar", Checksum.sumScalar (ReadOnlySpan(placed, offset, bytes.Length))
           "Vector256", Checksum.sumVector256 (ReadOnlySpan(placed, offset, bytes.Length))
           "Vector512", Checksum.sumVector512 (ReadOnlySpan(placed, offset, bytes.Length)) ] do
-        if not (found = sum) then
+        if found <> sum then
             broken $"{name} is {found:x4}, the bytes spell {sum:x4}"
-
 
     kind [ bytes.Length &&& 63; magnitude bytes.Length; flag (sum = 0us); flag (sum = 0xFFFFus) ]
 

@@ -79,7 +79,8 @@ let private fragments (input: byte[]) =
 
     kind (magnitude table.BytesHeld :: traits)
 
-/// Nine bytes a counter: 0 the counter itself, 1 to 127 so many before the highest, more so many after it, else as told.
+/// Nine bytes a counter: how it is told (the low two bits of the first), and a number. 0: the counter itself; 1: so many
+/// before the highest; 2: so many behind it; 3: the next.
 let private replayWindow (input: byte[]) =
     let window = ReplayWindow()
     let accepted = HashSet<uint64>()
@@ -99,21 +100,27 @@ let private replayWindow (input: byte[]) =
         let expected =
             counter <> 0UL && not (accepted.Contains counter) && (counter > high || high - counter < 8192UL)
 
-        if not (window.IsFresh counter = expected) then
+        if window.IsFresh counter <> expected then
             broken $"{counter} after {high} is fresh: {not expected}"
 
         require (window.IsFresh counter = expected) "a preview changed something"
 
-        if not (window.Commit counter = expected) then
+        if window.Commit counter <> expected then
             broken $"{counter} after {high} commits: {not expected}"
 
-        if not (not (window.IsFresh counter)) then
+        if window.IsFresh counter then
             broken $"{counter} is fresh after it was seen"
 
+        let distance = max counter high - min counter high
 
-        if List.length traits < 12 then
-            traits <-
-                flag expected :: magnitude (int (min 0x7FFFFFFFUL (max counter high - min counter high))) :: traits
+        let reach =
+            if distance = 0UL then 0
+            elif distance < 64UL then 1
+            elif distance < 8192UL then 2
+            else 3
+
+        if List.length traits < 24 then
+            traits <- flag expected :: flag (counter > high) :: reach :: traits
 
         if expected then
             accepted.Add counter |> ignore

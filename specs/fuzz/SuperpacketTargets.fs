@@ -30,7 +30,6 @@ let private virtioNetHeader (bytes: byte[]) =
     if not (isThere = (bytes.Length >= 10)) then
         broken $"{bytes.Length} bytes"
 
-
     if isThere then
         let copy = junk 14
         VirtioNetHeader.write (&header, Span copy)

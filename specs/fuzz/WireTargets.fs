@@ -23,9 +23,8 @@ let private wireHeader (bytes: byte[]) =
         else
             WireError.None
 
-    if not (error = expected) then
+    if error <> expected then
         broken $"{expected} expected, {error} found"
-
 
     if error = WireError.None then
         let copy = junk 20
@@ -104,11 +103,10 @@ let private frames (bytes: byte[]) =
             let traits =
                 [ int frame.Kind
                   magnitude frame.PayloadLength
-                  magnitude frame.FragmentOffset
-                  flag frame.MoreFragments + 2 * flag frame.Enable ]
+                  flag (frame.FragmentOffset > 0) + 2 * flag frame.MoreFragments + 4 * flag frame.Enable ]
 
             // Enough to tell paths apart: the walk itself goes on to the end.
-            walk rest[frame.Length ..] (if found.Length < 8 then found @ traits else found)
+            walk rest[frame.Length ..] (if found.Length < 9 then found @ traits else found)
         else
             found @ [ int status ]
 
@@ -174,7 +172,6 @@ let private authSuccess (body: byte[]) =
     if not expected then
         broken $"{status} for {body.Length} bytes"
 
-
     if status = FrameStatus.Ok then
         require (success.Mtu >= 0) "a negative MTU"
         let copy = junk 110
@@ -197,7 +194,6 @@ let private expresslaneConfig (body: byte[]) =
 
     if not ((status = FrameStatus.Ok) = (body.Length >= 44)) then
         broken $"{status} for {body.Length} bytes"
-
 
     if status = FrameStatus.Ok then
         require (config.Key.Length = 32) "a key of another length"

@@ -254,15 +254,22 @@ let private target name description body =
     Target.description description
     Target.create name (fun _ -> body ())
 
-let private initTargets (extra: string list) =
+let private initTargets (requested: string option) (extra: string list) =
     let bench = executable "Lightway.Bench"
+    // As a part of Test it runs for its usual time: what follows `Test` is for the test programs.
+    let fuzzing = if requested = Some "Fuzz" then extra else []
     target "Native" "Find wolfSSL, or build the pinned release" native
     target "Build" "Compile everything; warnings are errors; locked restore" build
     target "Format" "Format all code" (fun () -> format false)
     target "CheckFormat" "Fail on code that Format would change" (fun () -> format true)
     target "Specs" "The laws of the pure core" (fun () -> runSuite "Lightway.Specs" extra)
 
-    target "Test" "Specs, tests and end-to-end tests; root" (fun () ->
+    target "Fuzz" "60 s of hostile bytes for every parser; --seconds N" (fun () -> runSuite "Lightway.Fuzz" fuzzing)
+
+    target "Mutate" "Break the pure core in one point after the other: a law must notice" (fun () ->
+        dotnet ([ "fsi"; root </> "specs" </> "mutate.fsx" ] @ extra))
+
+    target "Test" "Specs, fuzzing, tests and end-to-end tests; root" (fun () ->
         installLab ()
         runSuite "Lightway.Tests" extra
 
@@ -278,15 +285,17 @@ let private initTargets (extra: string list) =
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
 
-    for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs" ] do
+    for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
         dependency ==> "Test" |> ignore
 
     for onRequest in [ "Demo"; "Bench"; "Publish" ] do
         "Native" ==> onRequest |> ignore
         "Build" ==> onRequest |> ignore
 
-    "Build" ==> "Specs" |> ignore
-    "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" |> ignore
+    for suite in [ "Specs"; "Fuzz" ] do
+        "Build" ==> suite |> ignore
+
+    "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
 let private needsRoot = [ "Test"; "Demo" ]
 
@@ -345,7 +354,7 @@ let private main arguments =
     let name, extra = parse None [] arguments
 
     Context.setExecutionContext (Context.RuntimeContext.Fake(Context.FakeExecutionContext.Create false "build.fsx" []))
-    initTargets extra
+    initTargets name extra
 
     // MSBuild's nodes would outlive the build and hold its output open.
     for variable in [ "DOTNET_CLI_TELEMETRY_OPTOUT"; "DOTNET_NOLOGO"; "MSBUILDDISABLENODEREUSE" ] do

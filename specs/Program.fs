@@ -56,6 +56,7 @@ let private allLaws (settings: Settings) =
           VirtioNet.laws
           AddressRewrite.laws
           MssClamp.laws
+          SegmenterEdges.laws
           KernelOracle.laws settings.Seed settings.Superpackets
           WireFormat.laws
           FragmentReassembly.laws

@@ -186,6 +186,13 @@ let private keyUpdate =
       testCase "§3.9: a repeated auth request does not put it off"
       <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L, 600L)).NextAt 1_100L "as before"
 
+      testCase "§3.9: nor does one that comes while an update is pending start a second"
+      <| fun () ->
+          let struct (pending, _) = KeyUpdate.tick (granted 1_000L, 1_100L)
+          let again = KeyUpdate.granted (pending, 1_200L)
+          Expect.isTrue again.IsPending "pending"
+          Expect.equal again.NextAt Int64.MaxValue "no second one"
+
       testProperty "§3.9: one update at a time; the next one an interval after the answer"
       <| fun (delays: uint16 list) ->
           let mutable state = granted 1_000L

@@ -636,10 +636,19 @@ let private refusals =
               let status, success = withText 24 (Encoding.ASCII.GetBytes text)
               Expect.equal (status, success.PeerIp) (FrameStatus.Ok, address) text
 
-      testCase "§4.6: an MTU that is no number reads as 0"
+      testCase "§4.6: an MTU that is no number, or one of more than 9 digits, reads as 0"
       <| fun () ->
           for text, mtu in
-              [ "1350", 1350; "0", 0; "", 0; "-1", 0; "1350x", 0; "ß", 0; "99999999999", 0; "65536", 65536 ] do
+              [ "1350", 1350
+                "0", 0
+                "", 0
+                "-1", 0
+                "1350x", 0
+                "ß", 0
+                "65536", 65536
+                "999999999", 999_999_999
+                "1000000000", 0
+                "99999999999", 0 ] do
               let status, success = withText 72 (Encoding.UTF8.GetBytes text)
               Expect.equal (status, success.Mtu) (FrameStatus.Ok, mtu) $"'{text}'"
 

@@ -1,0 +1,193 @@
+/// What changes IPv4 packets on their way: addresses and MSS. Nothing but the fields named changes, and what a checksum said
+/// about a packet before, right or wrong, it says afterwards.
+module Lightway.Fuzz.RewriteTargets
+
+open System
+open System.Buffers.Binary
+open Lightway.Segmenter
+open Lightway.Specs.Oracles
+open Lightway.Fuzz.Target
+
+let private isIpv4 (packet: byte[]) =
+    packet.Length >= 20
+    && packet[0] >>> 4 = 4uy
+    && packet[0] &&& 15uy >= 5uy
+    && int (packet[0] &&& 15uy) * 4 <= packet.Length
+
+/// Places where two packets of one length differ.
+let private differences (one: byte[]) (other: byte[]) =
+    [ for i in 0 .. one.Length - 1 do
+          if one[i] <> other[i] then
+              i ]
+
+let private word (bytes: byte[]) (at: int) = int bytes[at] * 256 + int bytes[at + 1]
+
+/// Where the transport checksum of a packet stands that has one, as RFC 791 says; None for later fragments, other protocols
+/// and a field that the IP length does not reach.
+let private checksumAt (packet: byte[]) : int option =
+    let l4 = int (packet[0] &&& 15uy) * 4
+
+    let offset =
+        match packet[9] with
+        | 6uy -> Some 16
+        | 17uy -> Some 6
+        | _ -> None
+
+    offset
+    |> Option.map ((+) l4)
+    |> Option.filter (fun at -> word packet 6 % 8192 = 0 && at + 2 <= min packet.Length (word packet 2))
+
+/// What the checksum of a packet covers, with or without its partial sum's polarity, modulo 65535.
+let private transportResidue (packet: byte[]) (partial: bool) : int =
+    let l4 = int (packet[0] &&& 15uy) * 4
+    let at = (checksumAt packet).Value
+    let pseudoHeader = ByteSum.residue packet[12..19]
+
+    if partial then
+        // A partial sum follows the pseudo-header: their difference stays.
+        (word packet at - pseudoHeader + 65535 * 2) % 65535
+    else
+        (ByteSum.residue packet[l4..] + pseudoHeader) % 65535
+
+/// The first byte says which address and polarity, four bytes give the address, then comes the packet.
+let private addresses (bytes: byte[]) =
+    if bytes.Length < 5 then
+        0L
+    else
+        let isSource = bytes[0] &&& 1uy = 0uy
+        let partial = bytes[0] &&& 2uy <> 0uy
+        let address = BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(bytes, 1, 4))
+        let packet = bytes[5..]
+        let after = Array.copy packet
+        let addressAt = if isSource then 12 else 16
+
+        let rewrite (target: byte[]) (address: uint32) =
+            if isSource then
+                Rewrite.source (Span target, address, partial)
+            else
+                Rewrite.destination (Span target, address, partial)
+
+        let addressOf (packet: byte[]) =
+            if isSource then
+                Rewrite.sourceOf (ReadOnlySpan packet)
+            else
+                Rewrite.destinationOf (ReadOnlySpan packet)
+
+        let isDone = rewrite after address
+
+        if isDone <> isIpv4 packet then
+            broken $"rewritten: {isDone}"
+
+        if not isDone then
+            require (after = packet && addressOf packet = 0u) "refused, and yet something is there"
+            kind [ 0; magnitude packet.Length ]
+        else
+            require (addressOf after = address) "another address"
+            let transport = checksumAt packet
+
+            let may i =
+                i = 10
+                || i = 11
+                || (i >= addressAt && i < addressAt + 4)
+                || Some i = transport
+                || Some(i - 1) = transport
+
+            require (List.forall may (differences packet after)) "another field was written"
+
+            let network (packet: byte[]) =
+                ByteSum.residue packet[.. int (packet[0] &&& 15uy) * 4 - 1]
+
+            require (network packet = network after) "the header's checksum says something else"
+
+            match transport with
+            | Some at when packet[9] = 17uy && not partial && word packet at = 0 ->
+                require (word after at = 0) "RFC 768: a checksum where there was none"
+            | Some at ->
+                require
+                    (transportResidue packet partial = transportResidue after partial)
+                    "the transport checksum says something else"
+
+                require (packet[9] <> 17uy || partial || word after at <> 0) "RFC 768: zero"
+            | None -> ()
+
+            let back = Array.copy after
+            rewrite back (addressOf packet) |> ignore
+            // The two zeros of one's complement may have changed places.
+            let isField i =
+                i = 10 || i = 11 || Some i = transport || Some(i - 1) = transport
+
+            require (List.forall isField (differences packet back)) "there and back is not the same"
+
+            kind
+                [ 1
+                  flag isSource
+                  flag partial
+                  int packet[9]
+                  flag transport.IsSome
+                  int (packet[0] &&& 15uy)
+                  magnitude (word packet 6 % 8192) ]
+
+/// Two bytes of limit, then the packet.
+let private clamp (bytes: byte[]) =
+    if bytes.Length < 2 then
+        0L
+    else
+        let limit = word bytes 0
+        let packet = bytes[2..]
+        let after = Array.copy packet
+        let previous = Rewrite.clampMss (Span after, limit)
+        let changed = differences packet after
+
+        if previous = 0 then
+            require changed.IsEmpty "nothing to lower, and yet written"
+        else
+            let l4 = int (packet[0] &&& 15uy) * 4
+            require (isIpv4 packet && packet[9] = 6uy && packet[l4 + 13] &&& 2uy <> 0uy) "not a SYN"
+            require (previous > limit && previous <= 65535) "raised"
+            let headerEnd = l4 + int (packet[l4 + 12] >>> 4) * 4
+            let options = changed |> List.filter (fun i -> i <> l4 + 16 && i <> l4 + 17)
+            require (options |> List.forall (fun i -> i >= l4 + 20 && i < headerEnd)) "not an option"
+
+            require
+                (options.Length <= 2 && List.max (0 :: options) - List.min (65535 :: options) <= 1)
+                "more than the value"
+
+            require (ByteSum.residue packet[l4..] = ByteSum.residue after[l4..]) "the checksum says something else"
+            require (Rewrite.clampMss (Span after, limit) = 0) "lowered twice"
+
+        let flags = if packet.Length > 33 then int packet[33] &&& 2 else 4
+
+        kind
+            [ flag (previous > 0)
+              flag (isIpv4 packet)
+              flags
+              magnitude (List.length changed)
+              magnitude previous
+              (if packet.Length > 40 then int packet[40] else -1) ]
+
+/// Ends of the checksum, over any bytes at any alignment: every width of vectors gives the number that the bytes spell.
+let private checksum (bytes: byte[]) =
+    let offset = if bytes.Length = 0 then 0 else int bytes[0] &&& 63
+    let placed = Array.concat [ junk offset; bytes; junk 64 ]
+    let sum = ByteSum.sum bytes
+
+    for name, found in
+        [ "sum", Checksum.sum (ReadOnlySpan(placed, offset, bytes.Length))
+          "scalar", Checksum.sumScalar (ReadOnlySpan(placed, offset, bytes.Length))
+          "Vector256", Checksum.sumVector256 (ReadOnlySpan(placed, offset, bytes.Length))
+          "Vector512", Checksum.sumVector512 (ReadOnlySpan(placed, offset, bytes.Length)) ] do
+        if found <> sum then
+            broken $"{name} is {found:x4}, the bytes spell {sum:x4}"
+
+    kind [ bytes.Length &&& 63; magnitude bytes.Length; flag (sum = 0us); flag (sum = 0xFFFFus) ]
+
+let targets =
+    [ { Name = "address-rewrite"
+        MaxLength = 1600
+        Run = addresses }
+      { Name = "mss-clamp"
+        MaxLength = 200
+        Run = clamp }
+      { Name = "checksum"
+        MaxLength = 1600
+        Run = checksum } ]

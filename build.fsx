@@ -99,6 +99,11 @@ let installCompiler () =
 let installLab () =
     install [ program "ip" "iproute2"; program "ethtool" "ethtool"; program "ping" "iputils-ping" ]
 
+/// Without it one law is skipped, so it is no reason to stop when it can't be installed.
+let installOracles () =
+    if Environment.IsPrivilegedProcess then
+        install [ program "tshark" "tshark" ]
+
 // wolfSSL: the one named by LIGHTWAY_WOLFSSL, else the system's, else our own build in artifacts/native.
 
 let nativeFolder = artifacts </> "native"
@@ -262,7 +267,10 @@ let private initTargets (requested: string option) (extra: string list) =
     target "Build" "Compile everything; warnings are errors; locked restore" build
     target "Format" "Format all code" (fun () -> format false)
     target "CheckFormat" "Fail on code that Format would change" (fun () -> format true)
-    target "Specs" "The laws of the pure core" (fun () -> runSuite "Lightway.Specs" extra)
+
+    target "Specs" "The laws of the pure core" (fun () ->
+        installOracles ()
+        runSuite "Lightway.Specs" extra)
 
     target "Fuzz" "60 s of hostile bytes for every parser; --seconds N" (fun () -> runSuite "Lightway.Fuzz" fuzzing)
 

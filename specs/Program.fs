@@ -22,7 +22,7 @@ type private Settings =
 let private usage =
     """options: --seed N            start of all random numbers (default 20260801)
          --count N           cases of each property (default: as its law says)
-         --superpackets N    superpackets compared with the kernel (default 2500)
+         --superpackets N    superpackets compared with the kernel (default 10000)
          --summary FILE      write "passed failed skipped" to FILE
 and those of Expecto, such as --filter-test-list NAME"""
 
@@ -58,6 +58,7 @@ let private allLaws (settings: Settings) =
           MssClamp.laws
           SegmenterEdges.laws
           KernelOracle.laws settings.Seed settings.Superpackets
+          ThirdOpinion.laws settings.Seed
           WireFormat.laws
           FragmentReassembly.laws
           ReplayWindowModel.laws
@@ -121,7 +122,7 @@ let main arguments =
     let defaults =
         { Seed = 20260801UL
           Count = None
-          Superpackets = 2500
+          Superpackets = 10_000
           Summary = None
           Rest = [] }
 

@@ -328,11 +328,12 @@ let private writeReport settings (results: (Mutant * Verdict) list) =
     let lines =
         [ "# Mutation report"
           ""
-          "Each mutant breaks the pure core in one point; `specs/mutants/` has the changes, and the target `Mutate` makes them,"
-          "rebuilds, and runs the laws up to the first that fails. Laws run side by side, so it need not be the same one next"
-          "time. A mutant that survived is a gap in the laws."
+          "Each mutant breaks the pure core in one point. `specs/mutants/` has the changes; the target `Mutate` makes them, rebuilds,"
+          "and runs the laws up to the first that fails: those next to the code, then all, the kernel oracle among them. Laws run"
+          "side by side, so it need not be the same one next time; those of allocation do not count. A mutant that survived is a"
+          "gap in the laws."
           ""
-          $"{today}, seed {settings.Seed}, {settings.Superpackets} superpackets through the kernel per mutant."
+          $"{today}, seed {settings.Seed}, {settings.Superpackets} superpackets for the kernel."
           $"**{totals results}.**"
           ""
           "| File | Mutant | Killed by |"
@@ -451,6 +452,6 @@ let private defaults =
       Seed = 20260801UL
       Superpackets = 150
       Parallel = min 2 Environment.ProcessorCount
-      Timeout = TimeSpan.FromMinutes 4. }
+      Timeout = TimeSpan.FromMinutes 3. }
 
 exit (run (parse defaults (List.tail (List.ofArray fsi.CommandLineArgs))))

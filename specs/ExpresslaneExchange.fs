@@ -1,5 +1,5 @@
-/// The Expresslane key exchange (protocol §6.1 to §6.4, §6.7, §6.8): two ends and a network that loses, repeats and
-/// reorders what they send. Vectors: §12.3.
+/// The Expresslane key exchange (protocol §8): two ends and a network that loses, repeats and
+/// reorders what they send. Vectors: §12.
 module Lightway.Specs.ExpresslaneExchange
 
 open System
@@ -195,10 +195,10 @@ let private readyWorld () =
     world
 
 let private adversity =
-    [ testPropertyWithConfig config "§6.7: whatever is lost, repeated or late, the peer can open what an end seals"
+    [ testPropertyWithConfig config "§8: whatever is lost, repeated or late, the peer can open what an end seals"
       <| fun (history: Happening list) (short: bool) -> after (if short then 1_500L else 20_000L) history |> ignore
 
-      testPropertyWithConfig config "§6.3: once configs arrive again, both ends become ready within 10 s and stay so"
+      testPropertyWithConfig config "§8: once configs arrive again, both ends become ready within 10 s and stay so"
       <| fun (history: Happening list) (short: bool) ->
           let world = after (if short then 1_500L else 20_000L) history
           world.Heal 10_000L
@@ -208,7 +208,7 @@ let private adversity =
               world.Heal 100L
               world.Ready)
 
-      testPropertyWithConfig config "§6.8: once one end gave up, neither is ready ever again, and silence follows"
+      testPropertyWithConfig config "§8: once one end gave up, neither is ready ever again, and silence follows"
       <| fun (history: Happening list) (atServer: bool) (both: bool) ->
           let world = after 1_500L history
           world.Heal 10_000L
@@ -248,7 +248,7 @@ let private receive (state: ExpresslaneState) config now =
     ExpresslaneKeys.configReceived (state, config, false, now, filled (Random 99) 32)
 
 let private exchange =
-    [ testCase "§5.6: client's config, server's answer and config, client's answer: four frames and both are ready"
+    [ testCase "§6: client's config, server's answer and config, client's answer: four frames and both are ready"
       <| fun () ->
           let opened = online Role.Client
           let first = opened.Offer.Value
@@ -270,7 +270,7 @@ let private exchange =
           Expect.equal server.State.SelfKey client.State.PeerKey "server to client"
           Expect.equal server.State.PeerKey client.State.SelfKey "client to server"
 
-      testCase "§12.3: an unanswered config is repeated after 0.5, 1.0, 1.5, 2.0, 2.5 s, and given up 3.0 s later"
+      testCase "§12: an unanswered config is repeated after 0.5, 1.0, 1.5, 2.0, 2.5 s, and given up 3.0 s later"
       <| fun () ->
           Expect.equal (List.init 6 ExpresslaneKeys.retransmitAfter) [ 500L; 1000L; 1500L; 2000L; 2500L; 3000L ] "waits"
           let opened = online Role.Client
@@ -291,7 +291,7 @@ let private exchange =
           let again = ExpresslaneKeys.insideTraffic (state, 20_001L, filled (Random 5) 32)
           Expect.equal again.Offer.Value.Counter 2UL "a new config"
 
-      testCase "§6.3: a repeated config is only answered again: the key before the last still opens"
+      testCase "§8: a repeated config is only answered again: the key before the last still opens"
       <| fun () ->
           let world = readyWorld ()
           let key = filled (Random 7) 32
@@ -303,7 +303,7 @@ let private exchange =
           Expect.equal twice.State.PreviousPeerKey world.Server.State.PeerKey "the grace key is kept"
           Expect.isTrue twice.State.Ready "ready all the time"
 
-      testCase "§6.3: a config overtaken by a later one is ignored: its key would displace the later one's"
+      testCase "§8: a config overtaken by a later one is ignored: its key would displace the later one's"
       <| fun () ->
           let world = readyWorld ()
           let counter = world.Server.State.PeerCounter
@@ -317,7 +317,7 @@ let private exchange =
           Expect.isFalse overtaken.PeerKeyChanged "keys"
           Expect.isTrue (overtaken.Ack.IsNone && overtaken.Offer.IsNone) "no answer"
 
-      testCase "§6.3: an answer with another counter changes nothing"
+      testCase "§8: an answer with another counter changes nothing"
       <| fun () ->
           let opened = online Role.Client
 
@@ -330,7 +330,7 @@ let private exchange =
           Expect.isFalse step.SelfKeyChanged "no key"
           Expect.equal step.State.TimerAt opened.State.TimerAt "still repeating"
 
-      testCase "§6.3: a new key is offered an interval after the last one was acknowledged, with inside traffic only"
+      testCase "§8: a new key is offered an interval after the last one was acknowledged, with inside traffic only"
       <| fun () ->
           let world = readyWorld ()
           let state = world.Client.State
@@ -350,14 +350,14 @@ let private exchange =
           let acked = receive due.State { due.Offer.Value with Ack = true } state.RotateAt
           Expect.equal acked.State.SelfKey due.Offer.Value.Key "then the new one"
 
-      testCase "§6.3: an interval of 0 never rotates"
+      testCase "§8: an interval of 0 never rotates"
       <| fun () ->
           let world = after 0L []
           world.Heal 1_000L
           Expect.isTrue world.Ready "ready"
           Expect.equal (world.Client.State.RotateAt, world.Server.State.RotateAt) (never, never) "never"
 
-      testCase "§6.1: below version 1.3 no end offers anything"
+      testCase "§8: below version 1.3 no end offers anything"
       <| fun () ->
           let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
 
@@ -376,7 +376,7 @@ let private exchange =
 
 let private versions =
     [ for told, expected in [ 1uy, 1uy; 2uy, 2uy; 0uy, 2uy; 3uy, 2uy; 255uy, 2uy ] do
-          testCase $"§12.3: a peer that tells version {told} gets version {expected}"
+          testCase $"§12: a peer that tells version {told} gets version {expected}"
           <| fun () ->
               let server = (online Role.Server).State
 
@@ -391,7 +391,7 @@ let private versions =
               Expect.equal step.State.Version expected "used"
               Expect.equal (step.Ack.Value.Version, step.Offer.Value.Version) (expected, expected) "told"
 
-      testCase "§6.3: the version stays once a packet was sent"
+      testCase "§8: the version stays once a packet was sent"
       <| fun () ->
           let world = readyWorld ()
           let state = world.Client.State
@@ -441,7 +441,7 @@ let private usable (key: byte[]) =
 let private nevers =
     [ testPropertyWithConfig
           hostile
-          "§6.2: whatever configs come, no end is ready without two keys that are 32 bytes and not zero"
+          "§8: whatever configs come, no end is ready without two keys that are 32 bytes and not zero"
       <| fun (configs: ExpresslaneConfig list) (isServer: bool) (timers: bool list) ->
           let mutable state = (online (if isServer then Role.Server else Role.Client)).State
           let due = Array.ofList timers
@@ -458,7 +458,7 @@ let private nevers =
               (not state.Ready || (usable state.SelfKey && usable state.PeerKey))
               && held |> List.forall (fun key -> isNull key || usable key))
 
-      testPropertyWithConfig hostile "§11-23: an end that is switched off stays so, and offers nothing, whatever comes"
+      testPropertyWithConfig hostile "§10: an end that is switched off stays so, and offers nothing, whatever comes"
       <| fun (configs: ExpresslaneConfig list) (isServer: bool) ->
           let role = if isServer then Role.Server else Role.Client
           let created = ExpresslaneKeys.create (role, false, 1L)
@@ -485,7 +485,7 @@ let private nevers =
                  && state.Status = ExpresslaneStatus.Disabled
                  && not state.Ready)
 
-      testCase "§11-22: after enabled=0 no end offers again, and a server that heard nothing else neither"
+      testCase "§10: after enabled=0 no end offers again, and a server that heard nothing else neither"
       <| fun () ->
           for state in [ (readyWorld ()).Client.State; (online Role.Client).State; (online Role.Server).State ] do
               let stop =
@@ -498,7 +498,7 @@ let private nevers =
               Expect.equal step.State.Status ExpresslaneStatus.Inactive "through DTLS from now on"
               Expect.equal (step.State.TimerAt, step.State.RotateAt) (never, never) "nothing to come"
 
-      testCase "§6.3: with an end that is switched off the other never is ready, and offers once an interval"
+      testCase "§8: with an end that is switched off the other never is ready, and offers once an interval"
       <| fun () ->
           let world = World(60_000L, true, false)
           world.Online()
@@ -507,7 +507,7 @@ let private nevers =
           Expect.isLessThanOrEqual world.Client.State.Counter 11UL "offers"
           Expect.equal world.Server.State.Counter 0UL "the other offers nothing"
 
-      testCase "§6.2: a random source that gives zeros leads to no offer"
+      testCase "§8: a random source that gives zeros leads to no offer"
       <| fun () ->
           let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
           let step = ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L, zeroKey)
@@ -525,7 +525,7 @@ let private health =
     let few strikes =
         ExpresslaneHealth.strike (strikes, 9UL, 0UL)
 
-    [ testCase "§12.3: strikes go up by bad windows and down by others, between 0 and 255"
+    [ testCase "§12: strikes go up by bad windows and down by others, between 0 and 255"
       <| fun () ->
           Expect.equal (bad 0uy) 1uy "0 + bad"
           Expect.equal (good 2uy) 1uy "2 + good"
@@ -538,13 +538,13 @@ let private health =
               [ false; false; true; true ]
               "limit"
 
-      testCase "§12.3: two bad windows then a good one, again and again, degrade in the end"
+      testCase "§12: two bad windows then a good one, again and again, degrade in the end"
       <| fun () ->
           let round strikes = strikes |> bad |> bad |> good
           Expect.equal (round 0uy) 1uy "one is left"
           Expect.isTrue (1uy |> bad |> bad |> ExpresslaneHealth.isFatal) "the second round"
 
-      testCase "§6.8: a window is bad if at least 10 were sent and more than half of them lost"
+      testCase "§8: a window is bad if at least 10 were sent and more than half of them lost"
       <| fun () ->
           for sent, received, expected in
               [ 9UL, 0UL, 0uy
@@ -557,7 +557,7 @@ let private health =
                 UInt64.MaxValue, UInt64.MaxValue / 2UL + 1UL, 0uy ] do
               Expect.equal (ExpresslaneHealth.strike (0uy, sent, received)) expected $"{received} of {sent}"
 
-      testCase "§6.8: three replies in a row without counters degrade; one with counters in between starts anew"
+      testCase "§8: three replies in a row without counters degrade; one with counters in between starts anew"
       <| fun () ->
           let step struct (health, _) payload =
               ExpresslaneHealth.step (health, bytesOf payload, 0UL, 0UL)
@@ -570,7 +570,7 @@ let private health =
           Expect.isTrue (List.fold step start [ without; without; without ] |> failed) "three"
           Expect.isFalse (List.fold step start [ without; without; with'; without; without ] |> failed) "two and two"
 
-      testCase "§6.8: both directions are judged, each by what happened since the last reply"
+      testCase "§8: both directions are judged, each by what happened since the last reply"
       <| fun () ->
           for inbound in [ true; false ] do
               let mutable health = ExpresslaneHealth.start
@@ -591,7 +591,7 @@ let private health =
 
               Expect.equal (failed, checks) (true, 3) $"inbound {inbound}"
 
-      testCase "§6.8: a loss of long ago counts once"
+      testCase "§8: a loss of long ago counts once"
       <| fun () ->
           let mutable health = ExpresslaneHealth.start
           let mutable failed = false
@@ -607,8 +607,7 @@ let private health =
 
           Expect.isFalse failed "healthy"
 
-      testCase
-          "§6.8: giving up says enabled=0 with the zero key under the next counter, and no later config is answered"
+      testCase "§8: giving up says enabled=0 with the zero key under the next counter, and no later config is answered"
       <| fun () ->
           let world = readyWorld ()
           let mutable step = Unchecked.defaultof<ExpresslaneStep>
@@ -644,7 +643,7 @@ let private health =
                       Counter = expected.Counter + 1UL })
               "but told again"
 
-      testCase "§6.8: replies to an end that is not ready are no evidence"
+      testCase "§8: replies to an end that is not ready are no evidence"
       <| fun () ->
           let mutable state = (online Role.Client).State
 

@@ -1,4 +1,4 @@
-/// Putting fragmented inside packets together (protocol §4.8) against a table of single bytes.
+/// Putting fragmented inside packets together (protocol §4) against a table of single bytes.
 module Lightway.Specs.FragmentReassembly
 
 open System
@@ -101,7 +101,7 @@ let private config =
         maxTest = 1_000
         arbitrary = [ typeof<FragmentArbitrary>; typeof<SeedArbitrary> ] }
 
-/// The rules in the words of §4.8, byte by byte, without limits of time or memory.
+/// The rules in the words of §4, byte by byte, without limits of time or memory.
 type private Model() =
     let bytes = Dictionary<uint16, Dictionary<int, byte>>()
     let totals = Dictionary<uint16, int>()
@@ -153,7 +153,7 @@ type private Model() =
 let private whole =
     [ testPropertyWithConfig
           config
-          "§4.8: pieces in any order, repeated or not, give the packet with the last one missing"
+          "§4: pieces in any order, repeated or not, give the packet with the last one missing"
       <| fun (delivery: Delivery) ->
           let table = roomy ()
           let missing = HashSet(delivery.Pieces |> List.map _.Offset)
@@ -174,7 +174,7 @@ let private whole =
 
           missing.Count = 0 && table.BytesHeld = 0
 
-      testPropertyWithConfig config "§4.8: packets with different ids do not disturb each other"
+      testPropertyWithConfig config "§4: packets with different ids do not disturb each other"
       <| fun (deliveries: Delivery list) (Seed seed) ->
           let table = Subject(4096, Int32.MaxValue, 10_000L)
           let random = System.Random seed
@@ -207,7 +207,7 @@ let private rules =
           { config with
               maxTest = 20_000
               endSize = 60 }
-          "§4.8: any pieces are judged as a table of single bytes would judge them"
+          "§4: any pieces are judged as a table of single bytes would judge them"
       <| fun (pieces: Piece list) ->
           let table = Subject(4096, 1 <<< 24, Int64.MaxValue)
           let model = Model()
@@ -223,7 +223,7 @@ let private rules =
             "a second last", [ 8, false, 8; 16, false, 8 ]
             "a last before a known piece", [ 16, true, 8; 8, false, 8 ]
             "a piece that ends behind 65535", [ 65528, false, 8 ] ] do
-          testCase $"§4.8: {name} is invalid and discards its id"
+          testCase $"§4: {name} is invalid and discards its id"
           <| fun () ->
               let table = roomy ()
               let packet = filled (Random 1) 65_600
@@ -239,7 +239,7 @@ let private rules =
               Expect.all (List.take (pieces.Length - 1) statuses) ((=) FragmentStatus.Stored) "before"
               Expect.equal table.BytesHeld 0 "discarded"
 
-      testCase "§4.8: a packet of exactly 65535 bytes is whole, one byte more is invalid"
+      testCase "§4: a packet of exactly 65535 bytes is whole, one byte more is invalid"
       <| fun () ->
           let table = roomy ()
           let packet = filled (Random 2) 65_536
@@ -256,7 +256,7 @@ let private rules =
           Expect.equal (add table 0L (last 7)) (FragmentStatus.Complete, packet[..65_534]) "complete"
           Expect.equal (fst (add table 0L (last 8))) FragmentStatus.Invalid "too long"
 
-      testCase "§4.8: a packet that does not fit the caller's buffer is invalid, and nothing is written"
+      testCase "§4: a packet that does not fit the caller's buffer is invalid, and nothing is written"
       <| fun () ->
           let table = roomy ()
           let dst = junk 99
@@ -279,7 +279,7 @@ let private limits =
             Offset = 8
             More = false }
 
-    [ testPropertyWithConfig config "§11-16: whatever comes, no more bytes are held than allowed"
+    [ testPropertyWithConfig config "§10: whatever comes, no more bytes are held than allowed"
       <| fun (Seed seed) ->
           let random = System.Random seed
           let maxBytes = random.Next(0, 300_000)
@@ -296,7 +296,7 @@ let private limits =
               table.BytesHeld <= maxBytes && table.BytesHeld >= 0)
           |> Seq.forall id
 
-      testCase "§11-16: a packet that is not whole in time is dropped, one in time is not"
+      testCase "§10: a packet that is not whole in time is dropped, one in time is not"
       <| fun () ->
           let table = Subject(10, 1 <<< 20, 5_000L)
           add table 1_000L (first 1us) |> ignore
@@ -306,7 +306,7 @@ let private limits =
           table.Table.Expire 11_000L
           Expect.equal table.BytesHeld 0 "nothing is left"
 
-      testCase "§4.8: with all places taken, the oldest packet makes room"
+      testCase "§4: with all places taken, the oldest packet makes room"
       <| fun () ->
           let table = Subject(3, 1 <<< 20, 10_000L)
 
@@ -317,7 +317,7 @@ let private limits =
           Expect.all statuses ((=) FragmentStatus.Complete) "kept"
           Expect.equal (fst (add table 0L (last 1us))) FragmentStatus.Stored "1 was dropped"
 
-      testCase "§4.8: with all memory taken, the oldest packet makes room, and never the one being built"
+      testCase "§4: with all memory taken, the oldest packet makes room, and never the one being built"
       <| fun () ->
           let table = Subject(100, 3 * 2048, 10_000L)
 
@@ -334,7 +334,7 @@ let private limits =
           Expect.equal (fst (add table 0L (last 2us))) FragmentStatus.Stored "2 was dropped"
 
       // Less than a byte per packet, and not 0: a garbage collection may trim the shared pool meanwhile.
-      testCase "§4.8: reassembly in steady state allocates nothing"
+      testCase "§4: reassembly in steady state allocates nothing"
       <| fun () ->
           let table = roomy ()
           let pieces = cut 0us 1240 (junk 3500) |> Array.ofList

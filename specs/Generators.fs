@@ -5,6 +5,16 @@ open System
 open System.Buffers.Binary
 open FsCheck.FSharp
 
+/// Bytes that every one of five runs of `body` allocates on this thread, at least. Code that allocates does so each time;
+/// the runtime, when it compiles a hot loop anew in the middle of one, does so once.
+let allocatedBy (body: unit -> unit) : int64 =
+    Seq.init 5 (fun _ ->
+        let before = GC.GetAllocatedBytesForCurrentThread()
+        body ()
+        GC.GetAllocatedBytesForCurrentThread() - before)
+    |> Seq.min
+
+
 /// Bytes of a hexadecimal text; spaces are for the eye.
 let hex (text: string) : byte[] =
     Convert.FromHexString(text.Replace(" ", ""))

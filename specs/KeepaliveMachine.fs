@@ -1,4 +1,4 @@
-/// The client's keepalive (protocol §10.6): laws about whole histories, one entry per ms.
+/// The client's keepalive (protocol §7): laws about whole histories, one entry per ms.
 module Lightway.Specs.KeepaliveMachine
 
 open System
@@ -266,4 +266,4 @@ let private otherwise =
       testCase "before the connection is online nothing is asked for"
       <| fun () -> Expect.equal (Keepalive.create (10L, 60L, true, 0L)).NextAt Int64.MaxValue "never" ]
 
-let laws = testList "keepalive, §10.6" (continuous @ otherwise)
+let laws = testList "keepalive, §7" (continuous @ otherwise)

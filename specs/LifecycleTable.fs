@@ -1,4 +1,4 @@
-/// Which frame is good in which state (protocol §4.2), how states follow each other (§5.1), what ends a connection (§5.4):
+/// Which frame is good in which state (protocol §4), how states follow each other (§6), what ends a connection (§6):
 /// the tables once more, written down cell by cell.
 module Lightway.Specs.LifecycleTable
 
@@ -41,17 +41,17 @@ let private live =
 let private frames =
     [ for kind, atServer, atClient in table do
           for role, row in [ Role.Server, atServer; Role.Client, atClient ] do
-              testCase $"§4.2: {kind} at a {role}"
+              testCase $"§4: {kind} at a {role}"
               <| fun () ->
                   for state, letter in List.zip live (List.ofSeq row) do
                       Expect.equal (Lifecycle.accepts (role, state, kind)) (verdict letter) $"{state}"
 
-      testCase "§4.2: the table has every kind"
+      testCase "§4: the table has every kind"
       <| fun () ->
           let kinds = table |> List.map (fun (kind, _, _) -> kind)
           Expect.equal (List.sort kinds) (List.sort (List.ofSeq (Enum.GetValues<FrameKind>()))) "kinds"
 
-      testCase "§5.2: no frame is looked at before the handshake is done, or once disconnecting began"
+      testCase "§6: no frame is looked at before the handshake is done, or once disconnecting began"
       <| fun () ->
           for state in states |> Array.except live do
               for kind in Enum.GetValues<FrameKind>() do
@@ -70,7 +70,7 @@ let rec private reachable role (found: Set<ConnectionState>) =
     if next = found then found else reachable role next
 
 let private moves =
-    [ testCase "§5.1: a client passes through Authenticating, a server never does"
+    [ testCase "§6: a client passes through Authenticating, a server never does"
       <| fun () ->
           let start = Set.singleton ConnectionState.Connecting
           Expect.equal (reachable Role.Client start) (Set.ofArray states) "client"
@@ -81,7 +81,7 @@ let private moves =
               (Lifecycle.canMove (Role.Client, ConnectionState.LinkUp, ConnectionState.Online))
               "no short cut"
 
-      testCase "§5.3: disconnecting is possible exactly after the handshake, and final"
+      testCase "§6: disconnecting is possible exactly after the handshake, and final"
       <| fun () ->
           for role in [ Role.Server; Role.Client ] do
               for before in states do
@@ -91,7 +91,7 @@ let private moves =
                   let after = before = ConnectionState.Disconnected
                   Expect.equal (Lifecycle.canMove (role, ConnectionState.Disconnecting, before)) after $"to {before}"
 
-      testCase "§5.1: states have the numbers that other implementations report"
+      testCase "§6: states have the numbers that other implementations report"
       <| fun () ->
           let expected =
               [ "Disconnected", 1
@@ -128,18 +128,18 @@ let private fatalOnDatagrams =
 
 let private errors =
     [ for error in Enum.GetValues<TunnelError>() |> Array.except [ TunnelError.None ] do
-          testCase $"§5.4: {error} ends a stream always, a datagram connection {fatalOnDatagrams.Contains error}"
+          testCase $"§6: {error} ends a stream always, a datagram connection {fatalOnDatagrams.Contains error}"
           <| fun () ->
               Expect.isTrue (Lifecycle.isFatal (false, error)) "stream"
               Expect.equal (Lifecycle.isFatal (true, error)) (fatalOnDatagrams.Contains error) "datagram"
 
-      testCase "§5.4: no error ends nothing"
+      testCase "§6: no error ends nothing"
       <| fun () ->
           Expect.isFalse
               (Lifecycle.isFatal (false, TunnelError.None) || Lifecycle.isFatal (true, TunnelError.None))
               "none"
 
-      testCase "§5.4: of frames that cannot be read, those with a bad field end a datagram connection"
+      testCase "§6: of frames that cannot be read, those with a bad field end a datagram connection"
       <| fun () ->
           let fatal status =
               Lifecycle.isFatal (true, Lifecycle.ofFrameStatus status)

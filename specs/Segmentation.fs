@@ -285,11 +285,12 @@ let private allocation =
                 failwith "not segmented"
 
         round ()
-        let before = GC.GetAllocatedBytesForCurrentThread()
 
-        for _ in 1..1000 do
-            round ()
+        let allocated =
+            allocatedBy (fun () ->
+                for _ in 1..1000 do
+                    round ())
 
-        Expect.equal (GC.GetAllocatedBytesForCurrentThread() - before) 0L "bytes for 45 000 segments"
+        Expect.equal allocated 0L "bytes for 45 000 segments"
 
 let laws = testList "Segmentation" (properties @ vectors @ [ allocation ])

@@ -1,4 +1,4 @@
-/// Session ids (protocol §2.2, §2.3, §2.6), and the schedule of key updates that changes them (§3.9).
+/// Session ids (protocol §2), and the schedule of key updates that changes them (§3).
 module Lightway.Specs.SessionIds
 
 open System
@@ -115,7 +115,7 @@ let private config =
         arbitrary = [ typeof<SessionArbitrary> ] }
 
 let private rotation =
-    [ testPropertyWithConfig config "§2.6: whatever was lost, repeated or late, one exchange makes both ends agree"
+    [ testPropertyWithConfig config "§2: whatever was lost, repeated or late, one exchange makes both ends agree"
       <| fun (history: Happening list) ->
           let world = World()
           history |> List.iter world.Happen
@@ -125,7 +125,7 @@ let private rotation =
           world.ServerHears world.ClientId
           (world.Ids, world.ClientId) = (SessionRotation.create id, id)
 
-      testPropertyWithConfig config "§2.6: with datagrams in order, the server finds the client by its id at any time"
+      testPropertyWithConfig config "§2: with datagrams in order, the server finds the client by its id at any time"
       <| fun (history: Happening list) ->
           let world = World()
 
@@ -137,7 +137,7 @@ let private rotation =
 
               Expect.isTrue (world.ClientId = SessionId.Empty || world.Finds world.ClientId) "found"
 
-      testCase "§2.6: while a rotation is pending every header carries the new id, and a second one does not start"
+      testCase "§2: while a rotation is pending every header carries the new id, and a second one does not start"
       <| fun () ->
           let started = SessionRotation.start (SessionRotation.create 5UL, 6UL)
           Expect.isTrue started.Started "started"
@@ -149,15 +149,15 @@ let private rotation =
           Expect.equal finished.Event SessionEvent.Finalized "finalized"
           Expect.equal (SessionRotation.received (finished.Ids, 5UL)).Event SessionEvent.Mismatch "the old id is gone"
 
-      testProperty "§2.3: without a frame in it a datagram teaches the client nothing"
+      testProperty "§2: without a frame in it a datagram teaches the client nothing"
       <| fun (current: uint64) (session: uint64) -> SessionRotation.adopt (current, session, 0) = current
 
-      testProperty "§2.3: a client never adopts a reserved id"
+      testProperty "§2: a client never adopts a reserved id"
       <| fun (current: uint64) (frames: byte) ->
           SessionRotation.adopt (current, SessionId.Empty, int frames) = current
           && SessionRotation.adopt (current, SessionId.Rejected, int frames) = current
 
-      testProperty "§2.3: a client adopts any other id from a datagram with a frame in it"
+      testProperty "§2: a client adopts any other id from a datagram with a frame in it"
       <| fun (current: uint64) (session: uint64) (frames: byte) ->
           SessionId.isReserved session || SessionRotation.adopt (current, session, 1 + int frames) = session ]
 
@@ -169,13 +169,13 @@ let private keyUpdate =
         let struct (_, start) = KeyUpdate.tick (state, now)
         start
 
-    [ testCase "§3.9: no update before the client is let in, and none at all with an interval of 0"
+    [ testCase "§3: no update before the client is let in, and none at all with an interval of 0"
       <| fun () ->
           for state in [ KeyUpdate.create 900_000L; KeyUpdate.create 0L; granted 0L ] do
               Expect.equal state.NextAt Int64.MaxValue "never"
               Expect.isFalse (starts state (Int64.MaxValue - 1L)) "no start"
 
-      testCase "§3.9: an update starts an interval after the client was let in, by the clock alone"
+      testCase "§3: an update starts an interval after the client was let in, by the clock alone"
       <| fun () ->
           let state = granted 900_000L
           Expect.equal state.NextAt 900_100L "due"
@@ -183,17 +183,17 @@ let private keyUpdate =
           Expect.isTrue (starts state 900_100L) "due"
           Expect.isTrue (starts state 5_000_000L) "overdue"
 
-      testCase "§3.9: a repeated auth request does not put it off"
+      testCase "§3: a repeated auth request does not put it off"
       <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L, 600L)).NextAt 1_100L "as before"
 
-      testCase "§3.9: nor does one that comes while an update is pending start a second"
+      testCase "§3: nor does one that comes while an update is pending start a second"
       <| fun () ->
           let struct (pending, _) = KeyUpdate.tick (granted 1_000L, 1_100L)
           let again = KeyUpdate.granted (pending, 1_200L)
           Expect.isTrue again.IsPending "pending"
           Expect.equal again.NextAt Int64.MaxValue "no second one"
 
-      testProperty "§3.9: one update at a time; the next one an interval after the answer"
+      testProperty "§3: one update at a time; the next one an interval after the answer"
       <| fun (delays: uint16 list) ->
           let mutable state = granted 1_000L
           let mutable now = 100L

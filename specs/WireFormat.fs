@@ -1,4 +1,4 @@
-/// What stands on the wire: header (protocol §2.1), frames (§4), auth requests (§4.6). Vectors: §12.1 and §12.2.
+/// What stands on the wire: header (protocol §1), frames (§4), auth requests (§5). Vectors: §12.
 module Lightway.Specs.WireFormat
 
 open System
@@ -253,7 +253,7 @@ let private read (bytes: byte[]) (frame: Frame) : Message =
 // ---------------------------------------------------------------- laws
 
 let private wireHeader =
-    [ testProperty "§2.1: parsing a written header gives its fields back, and zero in every other byte"
+    [ testProperty "§1: parsing a written header gives its fields back, and zero in every other byte"
       <| fun (minor: byte) (expresslane: bool) (session: uint64) ->
           let version = 0x0101us + uint16 (minor % 3uy)
 
@@ -275,7 +275,7 @@ let private wireHeader =
           && bytes[6] = 0uy
           && bytes[7] = 0uy
 
-      testCase "§12.1: version 1.2, aggressive, session 123456789abcdef0"
+      testCase "§12: version 1.2, aggressive, session 123456789abcdef0"
       <| fun () ->
           let expected =
               { Version = ProtocolVersion.V1_2
@@ -285,7 +285,7 @@ let private wireHeader =
 
           Expect.equal (header (hex "48650102 01000000 123456789abcdef0")) (WireError.None, expected) "header"
 
-      testCase "§12.1: what follows the 16 bytes is the payload"
+      testCase "§12: what follows the 16 bytes is the payload"
       <| fun () ->
           let datagram = hex "48650103 00000000 deadbeefdeadbeef 616263646566676869"
           let error, header = header datagram
@@ -293,7 +293,7 @@ let private wireHeader =
           Expect.equal header.Session 0xdeadbeefdeadbeefUL "session"
           Expect.equal (Encoding.ASCII.GetString datagram[WireHeader.Size ..]) "abcdefghi" "payload"
 
-      testCase "§2.5: the reject datagram, byte for byte"
+      testCase "§2: the reject datagram, byte for byte"
       <| fun () ->
           let bytes =
               written (
@@ -304,21 +304,21 @@ let private wireHeader =
 
           Expect.equal bytes (hex "48650101 00000000 ffffffffffffffff") "reject"
 
-      testCase "§2.1: reserved bytes are ignored, and any non-zero flag is set"
+      testCase "§1: reserved bytes are ignored, and any non-zero flag is set"
       <| fun () ->
           let _, header = header (hex "48650103 80ffbeef 0000000000000001")
           Expect.isTrue (header.Aggressive && header.Expresslane && header.Session = 1UL) "flags"
 
-      testProperty "§12.1: 15 bytes of anything, and fewer, are insufficient"
+      testProperty "§12: 15 bytes of anything, and fewer, are insufficient"
       <| fun (bytes: byte[]) -> fst (header (Array.truncate 15 bytes)) = WireError.Insufficient
 
-      testProperty "§12.1: a datagram that does not start with 48 65 has an invalid magic, whatever its version"
+      testProperty "§12: a datagram that does not start with 48 65 has an invalid magic, whatever its version"
       <| fun (first: byte) (second: byte) (major: byte) ->
           let magic = [| first; second |]
           let datagram = Array.concat [ magic; [| major; 1uy |]; Array.zeroCreate 12 ]
           fst (header datagram) = WireError.InvalidMagic || magic = [| 0x48uy; 0x65uy |]
 
-      testCase "§1.4: 1.1, 1.2 and 1.3 are valid; no other version of all 65536 is"
+      testCase "§1: 1.1, 1.2 and 1.3 are valid; no other version of all 65536 is"
       <| fun () ->
           for version in 0..65535 do
               let datagram = hex $"4865{version:x4}00000000deadbeefdeadbeef"
@@ -331,7 +331,7 @@ let private wireHeader =
 
               Expect.equal (fst (header datagram)) expected $"{version:x4}"
 
-      testCase "§2.2: empty and rejected are reserved, and ids print as 16 digits"
+      testCase "§2: empty and rejected are reserved, and ids print as 16 digits"
       <| fun () ->
           Expect.isTrue (SessionId.isReserved SessionId.Empty && SessionId.isReserved SessionId.Rejected) "reserved"
           Expect.isFalse (SessionId.isReserved 1UL || SessionId.isReserved (SessionId.Rejected - 1UL)) "assignable"
@@ -346,7 +346,7 @@ let private frames =
           let status, frame = parse (Array.append bytes tail)
           status = FrameStatus.Ok && frame.Length = bytes.Length && read bytes frame = message
 
-      testPropertyWithConfig { messages with maxTest = 300 } "§4.1: every proper prefix of a frame is insufficient"
+      testPropertyWithConfig { messages with maxTest = 300 } "§4: every proper prefix of a frame is insufficient"
       <| fun (message: Message) ->
           let bytes = write message
 
@@ -359,7 +359,7 @@ let private frames =
           { messages with
               maxTest = 100_000
               arbitrary = [ typeof<NoiseArbitrary> ] }
-          "§4.1: any bytes parse to a status, and a frame found lies within them"
+          "§4: any bytes parse to a status, and a frame found lies within them"
       <| fun (bytes: byte[]) ->
           let status, frame = parse bytes
           request bytes |> ignore
@@ -376,7 +376,7 @@ let private frames =
                   && byte frame.Kind = bytes[0]
                   && frame.FragmentOffset % 8 = 0))
 
-      testCase "§4.2: kinds 0, 8 to 11, 13 and 21 to 255 are unknown, the others are not"
+      testCase "§4: kinds 0, 8 to 11, 13 and 21 to 255 are unknown, the others are not"
       <| fun () ->
           let known = set [ 1; 2; 3; 4; 5; 6; 7; 12; 14; 15; 16; 17; 18; 19; 20 ]
 
@@ -410,10 +410,8 @@ let private frames =
               total
 
           round 100 |> ignore
-          let before = GC.GetAllocatedBytesForCurrentThread()
-          let total = round 100_000
-          let allocated = GC.GetAllocatedBytesForCurrentThread() - before
-          Expect.isGreaterThan total 0 "parsed"
+          let allocated = allocatedBy (fun () -> round 100_000 |> ignore)
+          Expect.isGreaterThan (round 1) 0 "parsed"
           Expect.equal allocated 0L "bytes" ]
 
 let private frameVectors =
@@ -469,7 +467,7 @@ let private frameVectors =
                   Counter = 0x123456789abcdef0UL
                   Key = key },
             hex "14 01 c0 0000 123456789abcdef0 0102030405060708090a0b0c0d0e0f10 1112131415161718191a1b1c1d1e1f20" ] do
-          testCase $"§12.2: {name}, byte for byte, both ways"
+          testCase $"§12: {name}, byte for byte, both ways"
           <| fun () ->
               Expect.equal (write message) bytes "written"
               let status, frame = parse bytes
@@ -477,7 +475,7 @@ let private frameVectors =
               Expect.equal frame.Length bytes.Length "length"
               Expect.equal (read bytes frame) message "read"
 
-      testCase "§12.2: a frame that comes in two parts"
+      testCase "§12: a frame that comes in two parts"
       <| fun () ->
           Expect.equal (statusOf (hex "02 f00b")) FrameStatus.Insufficient "first part"
           let both = hex "02 f00b 0000 01"
@@ -495,7 +493,7 @@ let private frameVectors =
             0x1000, true, "2200"
             0xfff8, false, "1fff"
             0xfff8, true, "3fff" ] do
-          testCase $"§12.2: offset {offset:x}, more {more}, is the word {word}"
+          testCase $"§12: offset {offset:x}, more {more}, is the word {word}"
           <| fun () ->
               let bytes = write (Piece(false, 1us, offset, more, [| 1uy |]))
               Expect.equal bytes[5..6] (hex word) "word"
@@ -539,7 +537,7 @@ let private refusals =
             "method 0", hex "04 00", FrameStatus.InvalidEnum
             "method 4", hex "04 04", FrameStatus.InvalidEnum
             "method 22", hex "04 16", FrameStatus.InvalidEnum ] do
-          testCase $"§12.2: auth request, {name}: {expected}"
+          testCase $"§12: auth request, {name}: {expected}"
           <| fun () -> Expect.equal (authStatus bytes) expected "status"
 
       for name, bytes, expected in
@@ -552,9 +550,9 @@ let private refusals =
             "encoding request with enable 2", hex "12 0000000000000001 02", FrameStatus.InvalidBool
             "encoding response with enable ff", hex "13 0000000000000001 ff", FrameStatus.InvalidBool
             "nothing", [||], FrameStatus.Insufficient ] do
-          testCase $"§12.2: {name}: {expected}" <| fun () -> Expect.equal (statusOf bytes) expected "status"
+          testCase $"§12: {name}: {expected}" <| fun () -> Expect.equal (statusOf bytes) expected "status"
 
-      testPropertyWithConfig seeded "§4.6: a user is read if and only if its bytes are strict UTF-8"
+      testPropertyWithConfig seeded "§5: a user is read if and only if its bytes are strict UTF-8"
       <| fun (Seed seed) ->
           let random = System.Random seed
           let user = filled (Random seed) (random.Next(0, 5))
@@ -578,7 +576,7 @@ let private refusals =
           | (FrameStatus.InvalidString, _), ValueNone -> true
           | _ -> false
 
-      testPropertyWithConfig seeded "§4.6: padding behind user and password is ignored"
+      testPropertyWithConfig seeded "§5: padding behind user and password is ignored"
       <| fun (Seed seed) ->
           let body = (write (Request(AuthRequest.userPassword ("me", "secret"))))[1..]
           let noise = filled (Random seed) 103
@@ -587,7 +585,7 @@ let private refusals =
           let status, request = request body
           status = FrameStatus.Ok && request.User = "me" && request.Password = "secret"
 
-      testCase "§4.6: a field that is too long is not written"
+      testCase "§5: a field that is too long is not written"
       <| fun () ->
           for request in
               [ AuthRequest.userPassword (String('u', 51), "")
@@ -597,7 +595,7 @@ let private refusals =
                 AuthRequest.custom (junk 1348) ] do
               Expect.equal (AuthRequest.write (request, Span(junk AuthRequest.MaxSize))) 0 $"{request.Method}"
 
-      testProperty "§4.6: byte 24 of an auth success text is never looked at"
+      testProperty "§5: byte 24 of an auth success text is never looked at"
       <| fun (last: byte) ->
           let status, success =
               withText 72 (Array.append (Encoding.ASCII.GetBytes "00000000000000000001350") [| last |])
@@ -607,12 +605,12 @@ let private refusals =
 
           status = FrameStatus.Ok && success.Mtu = 0 && address = FrameStatus.Ok
 
-      testCase "§12.2: auth success texts that are not UTF-8 are invalid strings, in all four fields"
+      testCase "§12: auth success texts that are not UTF-8 are invalid strings, in all four fields"
       <| fun () ->
           for at in [ 0; 24; 48; 72 ] do
               Expect.equal (fst (withText at (hex "c328"))) FrameStatus.InvalidString $"field at {at}"
 
-      testCase "§4.6: an address is four numbers up to 255, without leading zeros"
+      testCase "§5: an address is four numbers up to 255, without leading zeros"
       <| fun () ->
           for text in
               [ ""
@@ -636,7 +634,7 @@ let private refusals =
               let status, success = withText 24 (Encoding.ASCII.GetBytes text)
               Expect.equal (status, success.PeerIp) (FrameStatus.Ok, address) text
 
-      testCase "§4.6: an MTU that is no number, or one of more than 9 digits, reads as 0"
+      testCase "§5: an MTU that is no number, or one of more than 9 digits, reads as 0"
       <| fun () ->
           for text, mtu in
               [ "1350", 1350
@@ -652,7 +650,7 @@ let private refusals =
               let status, success = withText 72 (Encoding.UTF8.GetBytes text)
               Expect.equal (status, success.Mtu) (FrameStatus.Ok, mtu) $"'{text}'"
 
-      testCase "§4.10: reserved bits and bytes of an expresslane config are ignored"
+      testCase "§4: reserved bits and bytes of an expresslane config are ignored"
       <| fun () ->
           let status, config = config (hex $"02 3f beef 0000000000000007 {zeros 31} 01")
           Expect.equal status FrameStatus.Ok "parsed"

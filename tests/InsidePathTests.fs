@@ -121,11 +121,16 @@ let tests =
 
                   run 200 // tiered compilation settles
                   let built = counters[Counter.SegmentsBuilt]
-                  let before = GC.GetAllocatedBytesForCurrentThread()
-                  run 2_000
-                  let allocated = GC.GetAllocatedBytesForCurrentThread() - before
-                  Expect.equal (counters[Counter.SegmentsBuilt] - built) 100_000L "packets"
-                  Expect.equal allocated 0L "bytes allocated"
+
+                  // Code that allocates does so in each of three runs; the runtime, compiling a hot loop anew, in one.
+                  let allocated =
+                      [ for _ in 1..3 do
+                            let before = GC.GetAllocatedBytesForCurrentThread()
+                            run 2_000
+                            GC.GetAllocatedBytesForCurrentThread() - before ]
+
+                  Expect.equal (counters[Counter.SegmentsBuilt] - built) 300_000L "packets"
+                  Expect.equal (List.min allocated) 0L "bytes allocated"
               }
 
           test "equal packets of one client that come singly share a send; their order does not change" {

@@ -1,0 +1,181 @@
+namespace Lightway.Segmenter
+
+open System
+
+/// What a run of packets must know to take the next one.
+[<Struct; NoEquality; NoComparison>]
+type private OpenRun =
+    {
+        mutable First: int
+        mutable Last: int
+        mutable Count: int
+        mutable HeaderLength: int
+        /// Payload bytes of every packet but the last.
+        mutable GsoSize: int
+        mutable PayloadLength: int
+        mutable IsV4: bool
+        mutable IsTcp: bool
+        /// The last packet was a short one, or had PSH or FIN: nothing may follow.
+        mutable Closed: bool
+        mutable ClosingFlags: byte
+        mutable Identification: uint16
+        mutable Sequence: uint32
+    }
+
+/// Sorts the packets of one receive batch into runs, each of which one superpacket replaces. It holds indices and headers,
+/// never payload: the caller gathers the payloads when it writes a run. State is bounded by `maxPackets`; nothing is
+/// allocated after construction. Not safe for threads.
+/// Laws: every packet added is in exactly one run; runs in the order of `Run` keep the order of every flow; cutting a
+/// run's superpacket (`Segment`) gives back its packets, but for the identification of atomic datagrams (RFC 6864 §4.1).
+[<Sealed; AllowNullLiteral>]
+type Coalescer(maxPackets: int) =
+    /// Flows that are told apart at a time; when two meet in a slot, the older one's run ends.
+    static let slotCount = 256
+
+    let runs: OpenRun[] = Array.zeroCreate maxPackets
+    let next: int[] = Array.zeroCreate maxPackets // by packet index: the next packet of its run, or -1
+    let headers: byte[] = Array.zeroCreate (maxPackets * Coalesce.MaxHeaderLength) // by run: its masked header
+    let slots: int[] = Array.zeroCreate slotCount // by flow hash: 1 + the newest run of that flow, or 0
+    let mutable count = 0
+
+    let header (run: int, length: int) =
+        Span<byte>(headers, run * Coalesce.MaxHeaderLength, length)
+
+    let pass (index: int, length: int) =
+        let run = &runs[count]
+        run.First <- index
+        run.Last <- index
+        run.Count <- 1
+        run.HeaderLength <- 0
+        run.PayloadLength <- length
+        run.Closed <- true
+        count <- count + 1
+
+    /// Makes the packet, whose masked header is already in place, the first of a new run.
+    let start (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
+        let run = &runs[count]
+        let flags = Coalesce.closingFlags (&candidate, packet)
+        run.First <- index
+        run.Last <- index
+        run.Count <- 1
+        run.HeaderLength <- candidate.HeaderLength
+        run.GsoSize <- candidate.PayloadLength
+        run.PayloadLength <- candidate.PayloadLength
+        run.IsV4 <- candidate.IsV4
+        run.IsTcp <- candidate.IsTcp
+        run.Closed <- flags <> 0uy
+        run.ClosingFlags <- flags
+        run.Identification <- Coalesce.identification (&candidate, packet)
+        run.Sequence <- Coalesce.sequence (&candidate, packet)
+        count <- count + 1
+
+    /// The packet continues `run`, and the superpacket stays within its limits.
+    let continues (run: inref<OpenRun>, candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) =
+        not run.Closed
+        && candidate.PayloadLength <= run.GsoSize
+        && run.HeaderLength + run.PayloadLength + candidate.PayloadLength <= Coalesce.MaxPacketLength
+        && (if candidate.IsTcp then
+                Coalesce.sequence (&candidate, packet) = run.Sequence + uint32 run.PayloadLength // modulo 2^32
+            else
+                run.Count < Coalesce.MaxUdpSegments)
+        && (not (Coalesce.identificationMatters (&candidate, packet))
+            || Coalesce.identification (&candidate, packet) = run.Identification + uint16 run.Count)
+
+    let append (run: byref<OpenRun>, candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
+        let flags = Coalesce.closingFlags (&candidate, packet)
+        next[run.Last] <- index
+        run.Last <- index
+        run.Count <- run.Count + 1
+        run.PayloadLength <- run.PayloadLength + candidate.PayloadLength
+        run.Closed <- flags <> 0uy || candidate.PayloadLength < run.GsoSize
+        run.ClosingFlags <- flags
+
+    let merge (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
+        let masked = header (count, candidate.HeaderLength)
+        Coalesce.mask (&candidate, packet, masked)
+        let slot = &slots[int (Coalesce.flowHash (&candidate, packet)) &&& (slotCount - 1)]
+
+        // Equal masked headers have equal addresses and ports: this is also the question whether the flow is the same.
+        if
+            slot > 0
+            && runs[slot - 1].HeaderLength = candidate.HeaderLength
+            && masked.SequenceEqual(Span.op_Implicit (header (slot - 1, candidate.HeaderLength)))
+            && continues (&runs[slot - 1], &candidate, packet)
+        then
+            append (&runs[slot - 1], &candidate, packet, index)
+        else
+            start (&candidate, packet, index)
+            slot <- count
+
+    /// Nothing that follows in this packet's flow joins what came before it.
+    let endFlow (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) =
+        let slot = &slots[int (Coalesce.flowHash (&candidate, packet)) &&& (slotCount - 1)]
+
+        if
+            slot > 0
+            && Coalesce.sameFlow (&candidate, packet, Span.op_Implicit (header (slot - 1, Coalesce.MaxHeaderLength)))
+        then
+            slot <- 0
+
+    /// Merge TCP segments; off, each passes as it is.
+    member val MergeTcp = true with get, set
+
+    /// Merge UDP datagrams; off, each passes as it is.
+    member val MergeUdp = true with get, set
+
+    /// Runs so far.
+    member _.Count: int = count
+
+    /// Forgets everything: the batch was written.
+    member _.Reset() : unit =
+        Array.Clear slots
+        count <- 0
+
+    /// Takes the batch's next packet, in the order in which packets are to be written. Precondition: `index` is below
+    /// `maxPackets` and was not added since the last reset. `packet` is not kept.
+    member this.Add(packet: ReadOnlySpan<byte>, index: int) : unit =
+        let candidate = Coalesce.classify packet
+        next[index] <- -1
+
+        match candidate.Class with
+        | CoalesceClass.Mergeable when (if candidate.IsTcp then this.MergeTcp else this.MergeUdp) ->
+            merge (&candidate, packet, index)
+        | CoalesceClass.Mergeable
+        | CoalesceClass.Alone ->
+            endFlow (&candidate, packet)
+            pass (index, packet.Length)
+        | CoalesceClass.Barrier ->
+            Array.Clear slots
+            pass (index, packet.Length)
+        | _ -> pass (index, packet.Length)
+
+    /// Runs are numbered in the order in which they are to be written. Precondition: 0 <= run < Count.
+    member _.Run(run: int) : CoalescedRun =
+        let it = &runs[run]
+
+        { First = it.First
+          Count = it.Count
+          HeaderLength = it.HeaderLength
+          PacketLength = it.HeaderLength + it.PayloadLength
+          IsTcp = it.IsTcp }
+
+    /// Index of the packet after this one in its run, or -1.
+    member _.Next(index: int) : int = next[index]
+
+    /// Writes the virtio_net_hdr (10 bytes) and the header of the superpacket that replaces a run of two or more; the
+    /// payloads follow it. Returns the bytes written, at most 10 + Coalesce.MaxHeaderLength. The packets stay as they
+    /// are, so they can still be written one by one if the kernel refuses the superpacket.
+    member _.WriteHeader(run: int, dst: Span<byte>) : int =
+        let it = &runs[run]
+
+        Coalesce.writeHeader (
+            Span.op_Implicit (header (run, it.HeaderLength)),
+            it.IsV4,
+            it.IsTcp,
+            it.Identification,
+            it.Sequence,
+            it.ClosingFlags,
+            it.GsoSize,
+            it.PayloadLength,
+            dst
+        )

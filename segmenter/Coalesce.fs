@@ -287,7 +287,11 @@ module Coalesce =
                 let words = MemoryMarshal.Cast<byte, uint64>(packet.Slice(8, 32))
                 words[0] ^^^ words[1] * 3UL ^^^ words[2] * 5UL ^^^ words[3] * 7UL
 
-        let mixed = (addresses ^^^ (uint64 ports <<< 16)) * 0x9E37_79B9_7F4A_7C15UL // 2^64 / golden ratio
+        let protocol = if candidate.IsTcp then 0UL else 1UL
+
+        let mixed =
+            (addresses ^^^ (uint64 ports <<< 16) ^^^ protocol) * 0x9E37_79B9_7F4A_7C15UL // 2^64 / golden ratio
+
         uint32 (mixed >>> 32)
 
     /// Writes the superpacket's header at `dst[10..]`, and before it the virtio_net_hdr that makes the kernel take it for

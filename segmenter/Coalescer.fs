@@ -29,8 +29,11 @@ type private OpenRun =
 /// run's superpacket (`Segment`) gives back its packets, but for the identification of atomic datagrams (RFC 6864 §4.1).
 [<Sealed; AllowNullLiteral>]
 type Coalescer(maxPackets: int) =
-    /// Flows that are told apart at a time; when two meet in a slot, the older one's run ends.
+    /// Flows that are told apart at a time; one too many ends the run of another.
     static let slotCount = 256
+
+    /// Slots in which a flow is looked for.
+    static let probeCount = 8
 
     let runs: OpenRun[] = Array.zeroCreate maxPackets
     let next: int[] = Array.zeroCreate maxPackets // by packet index: the next packet of its run, or -1
@@ -38,8 +41,8 @@ type Coalescer(maxPackets: int) =
     let slots: int[] = Array.zeroCreate slotCount // by flow hash: 1 + the newest run of that flow, or 0
     let mutable count = 0
 
-    let header (run: int, length: int) =
-        Span<byte>(headers, run * Coalesce.MaxHeaderLength, length)
+    let masked (run: int, length: int) =
+        ReadOnlySpan<byte>(headers, run * Coalesce.MaxHeaderLength, length)
 
     let pass (index: int, length: int) =
         let run = &runs[count]
@@ -72,6 +75,7 @@ type Coalescer(maxPackets: int) =
     /// The packet continues `run`, and the superpacket stays within its limits.
     let continues (run: inref<OpenRun>, candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) =
         not run.Closed
+        && candidate.HeaderLength = run.HeaderLength
         && candidate.PayloadLength <= run.GsoSize
         && run.HeaderLength + run.PayloadLength + candidate.PayloadLength <= Coalesce.MaxPacketLength
         && (if candidate.IsTcp then
@@ -90,17 +94,37 @@ type Coalescer(maxPackets: int) =
         run.Closed <- flags <> 0uy || candidate.PayloadLength < run.GsoSize
         run.ClosingFlags <- flags
 
-    let merge (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
-        let masked = header (count, candidate.HeaderLength)
-        Coalesce.mask (&candidate, packet, masked)
-        let slot = &slots[int (Coalesce.flowHash (&candidate, packet)) &&& (slotCount - 1)]
+    /// The slot of this flow, else the first free one near its place, else its place, whose flow has to give way.
+    /// Slots are never freed within a batch, so a flow has one slot at most.
+    let slotOf (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : int =
+        let home = int (Coalesce.flowHash (&candidate, packet))
+        let mutable found = -1
+        let mutable probe = 0
 
-        // Equal masked headers have equal addresses and ports: this is also the question whether the flow is the same.
+        while found < 0 && probe < probeCount do
+            let at = (home + probe) &&& (slotCount - 1)
+            let run = slots[at] - 1
+
+            if run < 0 || Coalesce.sameFlow (&candidate, packet, masked (run, Coalesce.MaxHeaderLength)) then
+                found <- at
+
+            probe <- probe + 1
+
+        if found < 0 then home &&& (slotCount - 1) else found
+
+    let merge (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
+        Coalesce.mask (
+            &candidate,
+            packet,
+            Span<byte>(headers, count * Coalesce.MaxHeaderLength, candidate.HeaderLength)
+        )
+
+        let slot = &slots[slotOf (&candidate, packet)]
+
         if
             slot > 0
-            && runs[slot - 1].HeaderLength = candidate.HeaderLength
-            && masked.SequenceEqual(Span.op_Implicit (header (slot - 1, candidate.HeaderLength)))
             && continues (&runs[slot - 1], &candidate, packet)
+            && masked(count, candidate.HeaderLength).SequenceEqual(masked (slot - 1, candidate.HeaderLength))
         then
             append (&runs[slot - 1], &candidate, packet, index)
         else
@@ -109,13 +133,10 @@ type Coalescer(maxPackets: int) =
 
     /// Nothing that follows in this packet's flow joins what came before it.
     let endFlow (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) =
-        let slot = &slots[int (Coalesce.flowHash (&candidate, packet)) &&& (slotCount - 1)]
+        let slot = slots[slotOf (&candidate, packet)]
 
-        if
-            slot > 0
-            && Coalesce.sameFlow (&candidate, packet, Span.op_Implicit (header (slot - 1, Coalesce.MaxHeaderLength)))
-        then
-            slot <- 0
+        if slot > 0 && Coalesce.sameFlow (&candidate, packet, masked (slot - 1, Coalesce.MaxHeaderLength)) then
+            runs[slot - 1].Closed <- true
 
     /// Merge TCP segments; off, each passes as it is.
     member val MergeTcp = true with get, set
@@ -169,7 +190,7 @@ type Coalescer(maxPackets: int) =
         let it = &runs[run]
 
         Coalesce.writeHeader (
-            Span.op_Implicit (header (run, it.HeaderLength)),
+            masked (run, it.HeaderLength),
             it.IsV4,
             it.IsTcp,
             it.Identification,

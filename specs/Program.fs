@@ -57,6 +57,7 @@ let private allLaws (settings: Settings) =
           AddressRewrite.laws
           MssClamp.laws
           SegmenterEdges.laws
+          Coalescing.laws
           KernelOracle.laws settings.Seed settings.Superpackets
           ThirdOpinion.laws settings.Seed
           WireFormat.laws

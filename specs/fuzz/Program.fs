@@ -30,7 +30,11 @@ let private usage =
          --summary FILE write "passed failed skipped" to FILE"""
 
 let private targets =
-    WireTargets.targets @ StateTargets.targets @ SuperpacketTargets.targets @ RewriteTargets.targets
+    WireTargets.targets
+    @ StateTargets.targets
+    @ SuperpacketTargets.targets
+    @ CoalesceTargets.targets
+    @ RewriteTargets.targets
 
 let private corpus = Path.Combine(AppContext.BaseDirectory, "corpus")
 

@@ -112,7 +112,7 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
             && (Rewrite.sourceOf(packet) != _granted.DnsIp || Rewrite.source(packet, _inside.Dns, false));
         if (rewritten)
         {
-            _worker.Outside.WriteInside(packet);
+            _worker.Context.Inside.Append(packet);
         }
         else
         {

@@ -31,13 +31,20 @@ static int Connect(ClientOptions options, ILogger log)
         options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024,
         options.OutsideMtu
     );
-    var tun = TunQueue.Open(options.TunName, offload: false);
+    var offload = new Offload();
+    var tun = TunQueue.Open(options.TunName, offload);
     Interface.SetMtu(tun.Name, tunMtu);
     Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
     Interface.SetUp(tun.Name);
     var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
-    var socket = UdpSocket.Bind(new IPEndPoint(any, 0), options.SendBuffer, options.ReceiveBuffer, options.Fwmark);
-    using var worker = new Worker(tun, socket, maxSegments: 1, log);
+    var socket = UdpSocket.Bind(
+        new IPEndPoint(any, 0),
+        options.SendBuffer,
+        options.ReceiveBuffer,
+        options.Fwmark,
+        offload.UdpGro
+    );
+    using var worker = new Worker(tun, socket, offload, log);
     using var session = new ClientSession(
         new ConnectionSettings
         {

@@ -190,7 +190,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
         else
         {
-            _worker.Outside.WriteInside(packet);
+            _worker.Context.Inside.Append(packet);
         }
     }
 

@@ -29,11 +29,26 @@ static int Serve(ServerOptions options, ILogger log)
         options.EnablePqc
     );
     var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
-    var tun = TunQueue.Open(options.TunName, options.EnableTunOffload && !options.DisableTunTso);
+    var offload = options.EnableTunOffload
+        ? new Offload
+        {
+            TunTso = !options.DisableTunTso,
+            TunGroTcp = true,
+            TunGroUdp = true,
+            UdpGro = true,
+            MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
+        }
+        : Offload.None;
+    var tun = TunQueue.Open(options.TunName, offload);
     Interface.SetUp(tun.Name);
-    var socket = UdpSocket.Bind(options.BindAddress, options.UdpBufferSize, options.UdpBufferSize, mark: 0);
-    var maxSegments = options.EnableTunOffload && !options.DisableUdpGso ? options.GsoMaxSegments : 1;
-    using var worker = new Worker(tun, socket, maxSegments, log);
+    var socket = UdpSocket.Bind(
+        options.BindAddress,
+        options.UdpBufferSize,
+        options.UdpBufferSize,
+        mark: 0,
+        offload.UdpGro
+    );
+    using var worker = new Worker(tun, socket, offload, log);
     using var manager = new ConnectionManager(
         new ServerSettings
         {
@@ -66,7 +81,10 @@ static int Serve(ServerOptions options, ILogger log)
         worker.Inside.Mtu,
         tun.Tso,
         tun.Uso,
-        socket.SupportsSegmentation ? maxSegments : 1
+        worker.Offload.TunGroTcp,
+        worker.Offload.TunGroUdp,
+        worker.Offload.MaxSegments,
+        socket.IsCoalescing
     );
     worker.Run();
     metrics.Write();

@@ -13,7 +13,7 @@ open Microsoft.Extensions.Logging.Abstractions
 /// A client without TUN whose socket the test chooses, and that can vanish without a word.
 type RawClient(netns: string, port: int, vpn: Vpn) as this =
     let bind port =
-        Netns.run netns (fun () -> UdpSocket.Bind(IPEndPoint(IPAddress.Any, port), 0, 0, 0u))
+        Netns.run netns (fun () -> UdpSocket.Bind(IPEndPoint(IPAddress.Any, port), 0, 0, 0u, false))
 
     let mutable socket = bind port
 
@@ -22,8 +22,10 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
             member _.Send(path, data, segmentSize) =
                 (socket :> IDatagramSender).Send(&path, data, segmentSize) }
 
-    let context = new WorkerContext(sender, 1, NullLogger.Instance)
-    let batch = new ReceiveBatch()
+    let context =
+        new WorkerContext(sender, NoInside(), Offload.None, NullLogger.Instance)
+
+    let batch = new ReceiveBatch(false)
     let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))
 
     let tls =
@@ -63,7 +65,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
             for i in 0 .. count - 1 do
                 let mutable header = Unchecked.defaultof<WireHeader>
-                let datagram = batch.Datagram i
+                let datagram = batch.Bytes i
 
                 if WireHeader.tryParse (Span.op_Implicit datagram, &header) = WireError.None then
                     connection.Receive(&header, Span.op_Implicit (datagram.Slice WireHeader.Size), now) |> ignore

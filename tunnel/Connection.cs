@@ -1,5 +1,7 @@
+using System.Runtime.CompilerServices;
 using Lightway.Protocol;
 using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 
 namespace Lightway.Tunnel;
@@ -64,6 +66,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private const long RepeatMs = 500; // between repetitions of what wolfSSL sent after the handshake
     private const int Repetitions = 20;
     private const ushort KeepaliveId = 0;
+    private const ulong OrderMask = (1UL << 38) - 1;
 
     private readonly ConnectionSettings _settings;
     private readonly WorkerContext _worker;
@@ -71,6 +74,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private readonly DtlsSession _session;
     private readonly ExpresslaneChannel _expresslane;
     private readonly ushort _version;
+    private readonly ulong _orderTag; // see InsideBatch.Order
     private FragmentTable? _fragments;
     private SessionIds _ids;
     private KeepaliveState _keepalive;
@@ -116,6 +120,7 @@ public sealed class Connection : IRecordSink, IDisposable
         (CreatedAt, LastOutsideAt) = (now, now);
         _ids = SessionRotation.create(sessionId);
         _session.Sink = this;
+        _orderTag = (ulong)(uint)RuntimeHelpers.GetHashCode(this) << 38;
         _expresslane = new ExpresslaneChannel(
             settings.Role,
             settings.EnableExpresslane,
@@ -416,12 +421,14 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
     {
-        var plaintext = _worker.Plaintext.Span;
-        switch (_expresslane.Open(session, body, plaintext, out var length, out var encoded))
+        var plaintext = _worker.Inside.Tail;
+        switch (_expresslane.Open(session, body, plaintext, out var packet))
         {
             case OpenResult.Opened:
                 _worker.Counters.Add(Counter.ExpresslanePacketsReceived);
-                Deliver(plaintext[..length], encoded);
+                _worker.Inside.Order = _orderTag | (packet.Counter & OrderMask);
+                Deliver(plaintext[..packet.Length], packet.IsEncoded);
+                _worker.Inside.Order = 0;
                 return 1;
             case OpenResult.Replayed:
                 _worker.Counters.Add(Counter.ExpresslaneReplayed);
@@ -454,7 +461,7 @@ public sealed class Connection : IRecordSink, IDisposable
             LearnRoundTrip();
         }
         _receiving = true;
-        var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
+        var status = _session.Receive(body, _worker.Inside.Tail[..InsideBatch.TailRoom], out var length);
         _receiving = false;
         return AfterDtls(status, length);
     }
@@ -466,7 +473,7 @@ public sealed class Connection : IRecordSink, IDisposable
         {
             LinkUp();
         }
-        var frames = ProcessFrames(_worker.Plaintext.Slice(0, length));
+        var frames = ProcessFrames(_worker.Inside.Tail[..length]);
         if (status == DtlsStatus.Closed)
         {
             Fail(TunnelError.TlsPeerClosed);

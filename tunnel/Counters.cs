@@ -14,6 +14,12 @@ public enum Counter
     SuperpacketsRead,
     SegmentsBuilt,
     TunWrites, // system calls
+    TunPacketsWritten,
+    TunSuperpacketsWritten,
+    TunSegmentsWritten, // packets in those
+    TunSuperpacketsRefused, // their packets were written one by one
+    TunGroFallbacks, // superpackets turned off for a protocol, for a while
+    TunReordered, // receives whose packets were put back in order
     TunWriteBytes,
     TunToClient, // bytes of inside packets accepted for the peer
     TunFromClient, // bytes of inside packets delivered
@@ -29,6 +35,9 @@ public enum Counter
     UdpDatagramsSent,
     UdpBytesSent,
     UdpReceives, // system calls, also those that said EAGAIN
+    UdpGroReceives, // buffers that held more than one datagram
+    UdpGroSegments, // datagrams in those
+    UdpReceiveOverflows, // datagrams that the kernel dropped: the socket's buffer was full (SO_RXQ_OVFL)
     UdpDatagramsReceived,
     UdpBytesReceived,
     EpollWaits,

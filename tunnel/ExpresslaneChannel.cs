@@ -14,6 +14,12 @@ internal enum OpenResult
     Opened,
 }
 
+/// <summary>An Expresslane packet that has proved to be authentic.</summary>
+/// <param name="Length">Bytes of the packet.</param>
+/// <param name="Counter">Its place among the packets of its sender.</param>
+/// <param name="IsEncoded">It went through a codec.</param>
+internal readonly record struct OpenedPacket(int Length, ulong Counter, bool IsEncoded);
+
 /// <summary>
 /// The second data path of one connection: AES-256-GCM packets outside DTLS. Holds the ciphers and the replay window and
 /// steps the pure key exchange, whose configs it hands to <c>send</c>. One thread.
@@ -94,17 +100,9 @@ internal sealed class ExpresslaneChannel(
     /// <param name="session">Session id of the wire header it came under.</param>
     /// <param name="body">The datagram after its wire header.</param>
     /// <param name="plaintext">Room for the packet, apart from <paramref name="body"/>: a failed attempt must not spoil the second.</param>
-    /// <param name="length">Bytes of the packet.</param>
-    /// <param name="encoded">The packet went through a codec.</param>
-    public OpenResult Open(
-        ulong session,
-        ReadOnlySpan<byte> body,
-        Span<byte> plaintext,
-        out int length,
-        out bool encoded
-    )
+    public OpenResult Open(ulong session, ReadOnlySpan<byte> body, Span<byte> plaintext, out OpenedPacket opened)
     {
-        (length, encoded) = (0, false);
+        opened = default;
         ExpresslaneView view = default;
         if (!ExpresslanePacket.tryParse(body, ref view) || view.Length > plaintext.Length)
         {
@@ -136,8 +134,7 @@ internal sealed class ExpresslaneChannel(
             return OpenResult.Replayed;
         }
         _received++;
-        length = view.Length;
-        encoded = (view.Flags & ExpresslanePacket.Encoded) != 0;
+        opened = new OpenedPacket(view.Length, view.Counter, (view.Flags & ExpresslanePacket.Encoded) != 0);
         return OpenResult.Opened;
     }
 

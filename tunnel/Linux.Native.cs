@@ -10,6 +10,10 @@ internal static unsafe partial class Linux
     // linux/udp.h
     public const int SOL_UDP = 17;
     public const int UDP_SEGMENT = 103;
+    public const int UDP_GRO = 104;
+
+    // asm-generic/socket.h
+    public const int SO_RXQ_OVFL = 40;
 
     // linux/in.h, linux/in6.h
     public const int IP_PKTINFO = 8;

@@ -1,5 +1,4 @@
 using Lightway.Protocol;
-using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 
 namespace Lightway.Tunnel;
@@ -13,12 +12,15 @@ public interface IOutsideRouter
     void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now);
 }
 
-/// <summary>Outside to TUN: receives datagrams, hands them to their connections and writes what they yield. One thread.</summary>
-public sealed class OutsidePath(UdpSocket socket, TunQueue tun, WorkerContext worker, IOutsideRouter router)
-    : IDisposable
+/// <summary>
+/// Outside to TUN: receives runs of datagrams (UDP_GRO), cuts them, hands each to its connection, and writes what they
+/// yield before the next receive: no packet waits for another. One thread.
+/// </summary>
+public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IOutsideRouter router) : IDisposable
 {
-    private const int ReceiveBudget = 4; // batches a wake-up, so that the inside is not starved
-    private readonly ReceiveBatch _batch = new();
+    private const int ReceiveBudget = 4; // receives a wake-up, so that the inside is not starved
+    private readonly ReceiveBatch _batch = new(socket.IsCoalescing);
+    private uint _overflows; // as the kernel counts them
 
     /// <summary>Receives until the socket is empty or the budget is spent.</summary>
     public void Drain(long now)
@@ -39,48 +41,60 @@ public sealed class OutsidePath(UdpSocket socket, TunQueue tun, WorkerContext wo
             {
                 Handle(i, now);
             }
-            if (count < ReceiveBatch.Capacity)
+            worker.Inside.Flush();
+            if (count < _batch.Capacity)
             {
                 return; // drained: another call would only say EAGAIN
             }
         }
     }
 
-    /// <summary>Writes one IP packet to the TUN, or counts why not.</summary>
-    public void WriteInside(ReadOnlySpan<byte> packet)
-    {
-        worker.Counters.Add(Counter.TunWrites);
-        if (tun.Write(packet) < 0)
-        {
-            worker.Counters.Add(Counter.InsideIoSendFailed);
-            return;
-        }
-        worker.Counters.Add(Counter.TunWriteBytes, packet.Length);
-        worker.Counters.Add(Counter.TunFromClient, packet.Length);
-    }
-
     public void Dispose() => _batch.Dispose();
 
     private void Handle(int i, long now)
     {
-        var datagram = _batch.Datagram(i);
-        worker.Counters.Add(Counter.UdpDatagramsReceived);
-        worker.Counters.Add(Counter.UdpBytesReceived, datagram.Length);
+        var bytes = _batch.Bytes(i);
+        var control = _batch.ReadControl(i);
+        CountOverflows(control.Overflows);
         if (_batch.IsTruncated(i))
         {
             worker.Counters.Add(Counter.UdpRecvTruncated);
             return;
         }
+        var from = new OutsideAddress(_batch.Peer(i), control.Local);
+        var size = control.SegmentSize;
+        if (size <= 0 || size >= bytes.Length)
+        {
+            HandleDatagram(bytes, from, now);
+            return;
+        }
+        worker.Counters.Add(Counter.UdpGroReceives);
+        worker.Counters.Add(Counter.UdpGroSegments, (bytes.Length + size - 1) / size);
+        for (; bytes.Length > size; bytes = bytes[size..])
+        {
+            HandleDatagram(bytes[..size], from, now);
+        }
+        HandleDatagram(bytes, from, now);
+    }
+
+    private void CountOverflows(uint overflows)
+    {
+        if (overflows != _overflows && overflows != 0)
+        {
+            worker.Counters.Add(Counter.UdpReceiveOverflows, overflows - _overflows); // modulo 2^32
+            _overflows = overflows;
+        }
+    }
+
+    private void HandleDatagram(Span<byte> datagram, in OutsideAddress from, long now)
+    {
+        worker.Counters.Add(Counter.UdpDatagramsReceived);
+        worker.Counters.Add(Counter.UdpBytesReceived, datagram.Length);
         WireHeader header = default;
         switch (WireHeaderModule.tryParse(datagram, ref header))
         {
             case WireError.None:
-                router.Dispatch(
-                    header,
-                    new OutsideAddress(_batch.Peer(i), _batch.Local(i)),
-                    datagram[WireHeaderModule.Size..],
-                    now
-                );
+                router.Dispatch(header, from, datagram[WireHeaderModule.Size..], now);
                 break;
             case WireError.InvalidVersion:
                 worker.Counters.Add(Counter.UdpBadPacketVersion);

@@ -25,6 +25,9 @@ public sealed unsafe class Slab : IDisposable
     /// <summary>All of it.</summary>
     public Span<byte> Span => new(Pointer, Length);
 
+    /// <summary>All of it, for a system call.</summary>
+    internal Tun.Piece Piece => new((nint)Pointer, Length);
+
     internal byte* Pointer { get; private set; }
 
     /// <summary>Part of it, bounds checked.</summary>

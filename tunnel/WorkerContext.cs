@@ -1,3 +1,4 @@
+using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;
 
@@ -10,12 +11,14 @@ public sealed class WorkerContext : IDisposable
     private const int ControlSize = 2048;
 
     /// <param name="outside">The worker's socket.</param>
-    /// <param name="maxSegments">Datagrams per batched send; 1 turns batching off.</param>
+    /// <param name="inside">The worker's TUN queue.</param>
+    /// <param name="offload">What may be used of what socket and queue can.</param>
     /// <param name="log">Log of transitions; never written per packet.</param>
-    public WorkerContext(IDatagramSender outside, int maxSegments, ILogger log)
+    public WorkerContext(IDatagramSender outside, IInsideSink inside, Offload offload, ILogger log)
     {
         (Outside, Log) = (outside, log);
-        Batch = new SegmentBatch(outside, Counters, maxSegments);
+        Batch = new SegmentBatch(outside, Counters, offload.MaxSegments);
+        Inside = new InsideBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
     }
 
     public Counters Counters { get; } = new();
@@ -25,6 +28,9 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>Sends what comes from inside.</summary>
     public SegmentBatch Batch { get; }
+
+    /// <summary>Takes what comes from outside; application data of a DTLS datagram is decrypted into its tail, too.</summary>
+    public InsideBatch Inside { get; }
 
     public RandomPool Random { get; } = new();
 
@@ -36,18 +42,15 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Frames are written here before they are sealed.</summary>
     internal Slab Frame { get; } = new(ControlSize);
 
-    /// <summary>Application data of one DTLS datagram, or one opened Expresslane packet.</summary>
-    internal Slab Plaintext { get; } = new(ControlSize);
-
     /// <summary>A packet reassembled from fragments.</summary>
     internal Slab Reassembled { get; } = new(65536);
 
     public void Dispose()
     {
         Batch.Dispose();
+        Inside.Dispose();
         Datagram.Dispose();
         Frame.Dispose();
-        Plaintext.Dispose();
         Reassembled.Dispose();
     }
 }

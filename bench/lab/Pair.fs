@@ -10,6 +10,7 @@ open System.Threading
 open Lightway.Protocol
 open Lightway.Tunnel
 open Lightway.Tunnel.Tls
+open Lightway.Tunnel.Tun
 open Lightway.Tunnel.Udp
 open Microsoft.Extensions.Logging.Abstractions
 
@@ -52,11 +53,22 @@ type Wire() =
 
                 data.Length
 
+/// A TUN without offload that takes everything and keeps nothing.
+[<Sealed>]
+type NoInside() =
+    interface IInsideSink with
+        member _.HasVnetHeader = false
+        member _.Write(_packet: ReadOnlySpan<byte>) = 0
+        member _.WriteGathered(_pieces: ReadOnlySpan<Piece>) = 0
+
 /// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
 [<Sealed>]
 type End(role: Role, maxSegments: int) =
     let wire = Wire()
-    let context = new WorkerContext(wire, maxSegments, NullLogger.Instance)
+
+    let context =
+        new WorkerContext(wire, NoInside(), Offload(MaxSegments = maxSegments), NullLogger.Instance)
+
 
     member _.Role = role
     member _.Wire = wire

@@ -60,7 +60,7 @@ internal static partial class ProgramLog
 
     [LoggerMessage(
         Level = LogLevel.Information,
-        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}, TSO {Tso}, USO {Uso}, up to {Segments} segments a send"
+        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
     )]
     public static partial void Serving(
         ILogger log,
@@ -69,7 +69,10 @@ internal static partial class ProgramLog
         int mtu,
         bool tso,
         bool uso,
-        int segments
+        bool tcpWrites,
+        bool udpWrites,
+        int segments,
+        bool gro
     );
 
     [LoggerMessage(Level = LogLevel.Information, Message = "stopped")]

@@ -33,17 +33,22 @@ public sealed partial class Worker : IDisposable
     private volatile bool _stopping;
     private bool _blocked; // the socket is full: the TUN waits, nothing is dropped
 
-    /// <param name="tun">Owned from here on.</param>
+    /// <param name="tun">Of a device that is up. Owned from here on.</param>
     /// <param name="socket">Owned from here on.</param>
-    /// <param name="maxSegments">Datagrams per batched send; 1 turns batching off.</param>
-    public Worker(TunQueue tun, UdpSocket socket, int maxSegments, ILogger log)
+    /// <param name="offload">What may be used of what <paramref name="tun"/> and <paramref name="socket"/> can.</param>
+    public Worker(TunQueue tun, UdpSocket socket, Offload offload, ILogger log)
     {
         (_tun, _socket) = (tun, socket);
-        Context = new WorkerContext(socket, socket.SupportsSegmentation ? maxSegments : 1, log);
+        Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
+        Context = new WorkerContext(socket, tun, Offload, log);
         Context.Batch.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
+        Context.Inside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
     }
 
     public WorkerContext Context { get; }
+
+    /// <summary>What is in use: allowed, and found to work.</summary>
+    public Offload Offload { get; }
 
     public TimerQueue Timers { get; } = new();
 
@@ -61,7 +66,7 @@ public sealed partial class Worker : IDisposable
     {
         _program = program;
         Inside = new InsidePath(_tun, Context, program, Interface.GetMtu(_tun.Name));
-        Outside = new OutsidePath(_socket, _tun, Context, program);
+        Outside = new OutsidePath(_socket, Context, program);
     }
 
     /// <summary>Runs until <see cref="Stop"/>, on the calling thread.</summary>
@@ -130,6 +135,8 @@ public sealed partial class Worker : IDisposable
             if (now >= tickAt)
             {
                 tickAt = now + TickMs;
+                Context.Batch.Tick();
+                Context.Inside.Tick();
                 Inside.Mtu = Interface.GetMtu(_tun.Name);
                 _program.Tick(now);
             }
@@ -150,7 +157,13 @@ public sealed partial class Worker : IDisposable
 
     [LoggerMessage(
         Level = LogLevel.Warning,
-        Message = "the kernel refuses UDP segmentation over {Family} (errno {Errno}): datagrams leave one by one from now on"
+        Message = "the kernel refuses UDP segmentation over {Family} (errno {Errno}): datagrams leave one by one for a minute"
     )]
     private static partial void LogSegmentationOff(ILogger log, string family, int errno);
+
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "the TUN refuses {Protocol} superpackets (errno {Errno}): packets are written one by one for a minute"
+    )]
+    private static partial void LogSuperpacketsOff(ILogger log, string protocol, int errno);
 }

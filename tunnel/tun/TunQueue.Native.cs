@@ -10,7 +10,7 @@ namespace Lightway.Tunnel.Tun;
 /// virtio_net_hdr (IFF_VNET_HDR) and the kernel hands over TSO and USO superpackets of up to 64 KiB; without, frames
 /// are bare IP packets. One thread reads and writes.
 /// </summary>
-public sealed unsafe class TunQueue : IInsideSource, IDisposable
+public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
 {
     /// <summary>Bytes a read buffer needs: a virtio_net_hdr and the largest IP packet. A shorter one loses data silently.</summary>
     public const int MaxFrame = VirtioNetHeaderModule.Size + 65535;
@@ -41,9 +41,9 @@ public sealed unsafe class TunQueue : IInsideSource, IDisposable
 
     /// <summary>Creates or attaches to the device and leaves it non-blocking.</summary>
     /// <param name="name">Interface name, up to 15 bytes; null or empty lets the kernel pick tun0, tun1, …</param>
-    /// <param name="offload">Ask for virtio_net_hdr framing and TSO/USO superpackets.</param>
+    /// <param name="offload">Whether to ask for virtio_net_hdr framing, and for TSO and USO superpackets to read.</param>
     /// <exception cref="IOException">The device can't be opened; the message names the remedy.</exception>
-    public static TunQueue Open(string? name, bool offload)
+    public static TunQueue Open(string? name, Offload offload)
     {
         var requested = Encoding.ASCII.GetBytes(name ?? "");
         if (requested.Length >= Linux.IFNAMSIZ)
@@ -63,7 +63,7 @@ public sealed unsafe class TunQueue : IInsideSource, IDisposable
         new Span<byte>(request, 40).Clear();
         requested.CopyTo(new Span<byte>(request, Linux.IFNAMSIZ));
         *(ushort*)(request + Linux.IFNAMSIZ) = (ushort)(
-            Linux.IFF_TUN | Linux.IFF_NO_PI | (offload ? Linux.IFF_VNET_HDR : 0)
+            Linux.IFF_TUN | Linux.IFF_NO_PI | (offload.NeedsVnetHeader ? Linux.IFF_VNET_HDR : 0)
         );
         if (ioctl(fd, Linux.TUNSETIFF, request) < 0)
         {
@@ -77,14 +77,14 @@ public sealed unsafe class TunQueue : IInsideSource, IDisposable
         var settled = Encoding.ASCII.GetString(new ReadOnlySpan<byte>(request, Linux.IFNAMSIZ)).TrimEnd('\0');
         const int tcp = Linux.TUN_F_CSUM | Linux.TUN_F_TSO4 | Linux.TUN_F_TSO6;
         const int udp = Linux.TUN_F_USO4 | Linux.TUN_F_USO6;
-        var uso = offload && ioctl(fd, Linux.TUNSETOFFLOAD, tcp | udp) == 0;
-        var tso = uso || (offload && ioctl(fd, Linux.TUNSETOFFLOAD, tcp) == 0);
+        var uso = offload.TunTso && ioctl(fd, Linux.TUNSETOFFLOAD, tcp | udp) == 0;
+        var tso = uso || (offload.TunTso && ioctl(fd, Linux.TUNSETOFFLOAD, tcp) == 0);
         if (!tso)
         {
             // The mask belongs to the device and survives on a persistent one: without this, bulk TCP would be corrupt.
             _ = ioctl(fd, Linux.TUNSETOFFLOAD, 0);
         }
-        return new TunQueue(fd, settled, offload, tso, uso);
+        return new TunQueue(fd, settled, offload.NeedsVnetHeader, tso, uso);
     }
 
     /// <summary>Reads one frame. Returns its bytes (with the virtio_net_hdr if there is one), or -errno (EAGAIN: none waits).</summary>
@@ -115,6 +115,14 @@ public sealed unsafe class TunQueue : IInsideSource, IDisposable
                 written = (nint)(long)write(Fd, start, packet.Length);
             }
             return written < 0 ? -Linux.Errno : 0;
+        }
+    }
+
+    public int WriteGathered(ReadOnlySpan<Piece> pieces)
+    {
+        fixed (Piece* vectors = pieces)
+        {
+            return Linux.writev(Fd, (iovec*)vectors, pieces.Length) < 0 ? -Linux.Errno : 0;
         }
     }
 

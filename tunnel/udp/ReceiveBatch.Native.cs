@@ -3,33 +3,45 @@ using static Tmds.Linux.LibC;
 
 namespace Lightway.Tunnel.Udp;
 
+/// <summary>What the kernel says about a received buffer besides its bytes.</summary>
+/// <param name="Local">The address of ours the datagrams were sent to, if the socket is bound to the wildcard.</param>
+/// <param name="SegmentSize">Bytes of each datagram in the buffer but the last; 0: it is one datagram.</param>
+/// <param name="Overflows">Datagrams dropped since the socket was opened because its buffer was full (modulo 2^32).</param>
+public readonly record struct ReceiveControl(LocalAddress Local, int SegmentSize, uint Overflows);
+
 /// <summary>
-/// Slots for one recvmmsg(2). What the accessors return is valid until the next receive. Each slot is larger than any
-/// datagram the protocol knows (1553 bytes); a longer one is cut by the kernel and marked.
+/// Slots for one recvmmsg(2). With UDP_GRO (linux/udp.h, Linux 5.0) each takes a run of datagrams of one sender, equal in
+/// length but for the last; without, one datagram: larger than any that the protocol knows (1553 bytes); a longer one is
+/// cut by the kernel and marked. What the accessors return is valid until the next receive.
 /// </summary>
 public sealed unsafe class ReceiveBatch : IDisposable
 {
-    /// <summary>Datagrams per receive.</summary>
-    public const int Capacity = 64;
+    private const int SingleCapacity = 64;
+    private const int SingleSlotSize = 2048;
+    private const int CoalescedCapacity = 16;
 
-    /// <summary>Bytes of a slot.</summary>
-    public const int SlotSize = 2048;
-
+    // More than the largest UDP payload (a shorter slot would lose the tail), and no multiple of 4096, so that the first
+    // bytes of all slots don't compete for the same lines of the cache.
+    private const int CoalescedSlotSize = 65536 + 320;
     private const int MessageSize = 64; // sizeof(struct mmsghdr)
     private const int VectorSize = 16;
-    private const int ControlSize = 64;
-    private const int NamesAt = Capacity * (MessageSize + VectorSize);
-    private const int ControlsAt = NamesAt + (Capacity * SocketAddressBytes.Capacity);
-    private readonly Slab _wiring = new(ControlsAt + (Capacity * ControlSize));
-    private readonly Slab _slots = new(Capacity * SlotSize);
+    private const int ControlSize = 128; // pktinfo of both families (32 and 40 bytes), UDP_GRO (24), SO_RXQ_OVFL (24)
+    private readonly int _slotSize;
+    private readonly Slab _wiring;
+    private readonly Slab _slots;
 
-    public ReceiveBatch()
+    /// <param name="coalesced">The socket has UDP_GRO on.</param>
+    public ReceiveBatch(bool coalesced)
     {
+        Capacity = coalesced ? CoalescedCapacity : SingleCapacity;
+        _slotSize = coalesced ? CoalescedSlotSize : SingleSlotSize;
+        _wiring = new Slab(Capacity * (MessageSize + VectorSize + SocketAddressBytes.Capacity + ControlSize));
+        _slots = new Slab(Capacity * _slotSize);
         var vectors = (iovec*)(_wiring.Pointer + (Capacity * MessageSize));
         for (var i = 0; i < Capacity; i++)
         {
-            vectors[i].iov_base = _slots.Pointer + (i * SlotSize);
-            vectors[i].iov_len = SlotSize;
+            vectors[i].iov_base = _slots.Pointer + (i * _slotSize);
+            vectors[i].iov_len = _slotSize;
             var header = Header(i);
             header->msg_iov = vectors + i;
             header->msg_iovlen = 1;
@@ -38,18 +50,23 @@ public sealed unsafe class ReceiveBatch : IDisposable
         }
     }
 
+    /// <summary>Buffers per receive.</summary>
+    public int Capacity { get; }
+
     private mmsghdr* Messages => (mmsghdr*)_wiring.Pointer;
 
-    /// <summary>The datagram's bytes; may be overwritten in place.</summary>
-    public Span<byte> Datagram(int i) => new(_slots.Pointer + (i * SlotSize), (int)Messages[i].msg_len);
+    /// <summary>The bytes of one datagram, or of a run; may be overwritten in place.</summary>
+    public Span<byte> Bytes(int i) => new(_slots.Pointer + (i * _slotSize), (int)Messages[i].msg_len);
 
     public bool IsTruncated(int i) => (Header(i)->msg_flags & Linux.MSG_TRUNC) != 0;
 
     public PeerAddress Peer(int i) => new(new ReadOnlySpan<byte>(Name(i), (int)(uint)Header(i)->msg_namelen));
 
-    /// <summary>The address of ours the datagram was sent to, if the socket is bound to the wildcard.</summary>
-    public LocalAddress Local(int i)
+    public ReceiveControl ReadControl(int i)
     {
+        LocalAddress local = default;
+        var segmentSize = 0;
+        var overflows = 0u;
         var left = (long)(uint)Header(i)->msg_controllen;
         for (var cmsg = Control(i); left >= Linux.CmsgHeader; )
         {
@@ -58,20 +75,29 @@ public sealed unsafe class ReceiveBatch : IDisposable
             {
                 break;
             }
-            var (level, type) = (*(int*)(cmsg + 8), *(int*)(cmsg + 12));
-            if (level == IPPROTO_IP && type == Linux.IP_PKTINFO && length >= Linux.CmsgHeader + 12)
+            var data = cmsg + Linux.CmsgHeader;
+            var (level, type, room) = (*(int*)(cmsg + 8), *(int*)(cmsg + 12), length - Linux.CmsgHeader);
+            if (level == IPPROTO_IP && type == Linux.IP_PKTINFO && room >= 12)
             {
-                return new LocalAddress(new ReadOnlySpan<byte>(cmsg + Linux.CmsgHeader + 4, 4)); // ipi_spec_dst
+                local = new LocalAddress(new ReadOnlySpan<byte>(data + 4, 4)); // ipi_spec_dst
             }
-            if (level == IPPROTO_IPV6 && type == Linux.IPV6_PKTINFO && length >= Linux.CmsgHeader + 20)
+            else if (level == IPPROTO_IPV6 && type == Linux.IPV6_PKTINFO && room >= 20)
             {
-                return new LocalAddress(new ReadOnlySpan<byte>(cmsg + Linux.CmsgHeader, 16));
+                local = new LocalAddress(new ReadOnlySpan<byte>(data, 16));
+            }
+            else if (level == Linux.SOL_UDP && type == Linux.UDP_GRO && room >= 4)
+            {
+                segmentSize = *(int*)data;
+            }
+            else if (level == SOL_SOCKET && type == Linux.SO_RXQ_OVFL && room >= 4)
+            {
+                overflows = *(uint*)data;
             }
             var step = (length + 7) & ~7L;
             cmsg += step;
             left -= step;
         }
-        return default;
+        return new ReceiveControl(local, segmentSize, overflows);
     }
 
     /// <summary>Resets what the kernel overwrote in the last receive.</summary>
@@ -96,7 +122,9 @@ public sealed unsafe class ReceiveBatch : IDisposable
     /// <summary>A struct mmsghdr starts with its msghdr.</summary>
     private msghdr* Header(int i) => (msghdr*)(Messages + i);
 
-    private byte* Name(int i) => _wiring.Pointer + NamesAt + (i * SocketAddressBytes.Capacity);
+    private byte* Name(int i) =>
+        _wiring.Pointer + (Capacity * (MessageSize + VectorSize)) + (i * SocketAddressBytes.Capacity);
 
-    private byte* Control(int i) => _wiring.Pointer + ControlsAt + (i * ControlSize);
+    private byte* Control(int i) =>
+        _wiring.Pointer + (Capacity * (MessageSize + VectorSize + SocketAddressBytes.Capacity)) + (i * ControlSize);
 }

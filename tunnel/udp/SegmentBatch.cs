@@ -8,8 +8,8 @@ namespace Lightway.Tunnel.Udp;
 /// <remarks>
 /// Nothing accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/> is set,
 /// and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
-/// segment (EIO: no checksum offload on the way out; EINVAL, EOPNOTSUPP) segmentation goes off for that address family and
-/// the same bytes leave one datagram at a time; EMSGSIZE does so for this batch only. A single datagram that is refused
+/// segment (EIO: no checksum offload on the way out; EINVAL, EOPNOTSUPP) segmentation goes off for that address family for
+/// a minute and the same bytes leave one datagram at a time; EMSGSIZE does so for this batch only. A single datagram that is refused
 /// is counted and skipped. One thread.
 /// </remarks>
 public sealed class SegmentBatch : IDisposable
@@ -19,6 +19,7 @@ public sealed class SegmentBatch : IDisposable
 
     private const int MaxPayloadIPv4 = 65507;
     private const int MaxPayloadIPv6 = 65527;
+    private const int RearmTicks = 60; // the route may lead over another device by then
     private const int Attempts = 3; // for errors that report an earlier datagram's fate, or a moment's lack of memory
 
     private readonly IDatagramSender _sender;
@@ -26,8 +27,8 @@ public sealed class SegmentBatch : IDisposable
     private readonly int _maxSegments;
     private readonly Slab _slots = new(MaxPayloadIPv6 + 1);
     private OutsideAddress _path;
-    private bool _offIPv4;
-    private bool _offIPv6;
+    private int _offIPv4; // segmentation is off for so many ticks
+    private int _offIPv6;
     private bool _closed; // a shorter datagram was appended: nothing may follow
     private bool _single; // this batch leaves one datagram at a time
     private int _length; // bytes appended
@@ -50,7 +51,7 @@ public sealed class SegmentBatch : IDisposable
     /// <summary>The socket was full at the last flush: wait until it is writable, then flush again.</summary>
     public bool IsBlocked { get; private set; }
 
-    /// <summary>Called once when the kernel first refuses to segment for a family: errno, and whether it is IPv6.</summary>
+    /// <summary>Called when the kernel refuses to segment for a family: errno, and whether it is IPv6.</summary>
     public Action<int, bool>? SegmentationOff { get; set; }
 
     /// <summary>
@@ -105,6 +106,13 @@ public sealed class SegmentBatch : IDisposable
         return true;
     }
 
+    /// <summary>Call about once a second: a family that was turned off a minute ago is tried again.</summary>
+    public void Tick()
+    {
+        _offIPv4 = Math.Max(0, _offIPv4 - 1);
+        _offIPv6 = Math.Max(0, _offIPv6 - 1);
+    }
+
     public void Dispose() => _slots.Dispose();
 
     private bool Fits(in OutsideAddress path, int length) =>
@@ -112,7 +120,7 @@ public sealed class SegmentBatch : IDisposable
         && length <= Stride
         && Count < _maxSegments
         && _length + length <= (path.Peer.IsIPv6 ? MaxPayloadIPv6 : MaxPayloadIPv4)
-        && !(path.Peer.IsIPv6 ? _offIPv6 : _offIPv4)
+        && (path.Peer.IsIPv6 ? _offIPv6 : _offIPv4) == 0
         && _sent == 0
         && path.Peer == _path.Peer;
 
@@ -120,7 +128,7 @@ public sealed class SegmentBatch : IDisposable
     private bool SendNext()
     {
         var rest = _slots.Slice(_sent, _length - _sent);
-        var segmented = !_single && rest.Length > Stride && !(_path.Peer.IsIPv6 ? _offIPv6 : _offIPv4);
+        var segmented = !_single && rest.Length > Stride && (_path.Peer.IsIPv6 ? _offIPv6 : _offIPv4) == 0;
         var data = segmented ? rest : rest[..Math.Min(Stride, rest.Length)];
         for (var attempt = 1; ; attempt++)
         {
@@ -166,7 +174,7 @@ public sealed class SegmentBatch : IDisposable
     private void TurnOff(int errno)
     {
         ref var off = ref _path.Peer.IsIPv6 ? ref _offIPv6 : ref _offIPv4;
-        off = true;
+        off = RearmTicks;
         _counters.Add(Counter.UdpGsoFallbacks);
         SegmentationOff?.Invoke(errno, _path.Peer.IsIPv6);
     }

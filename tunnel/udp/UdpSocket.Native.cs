@@ -37,6 +37,9 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     /// <summary>The kernel knows UDP_SEGMENT (Linux 4.18).</summary>
     public bool SupportsSegmentation { get; private init; }
 
+    /// <summary>UDP_GRO is on: one buffer may hold a run of datagrams.</summary>
+    public bool IsCoalescing { get; private init; }
+
     /// <summary>Address and port the socket is bound to.</summary>
     public required IPEndPoint LocalEndPoint { get; init; }
 
@@ -44,8 +47,9 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     /// <param name="sendBuffer">SO_SNDBUF in bytes, by *FORCE if allowed, else as far as sysctls go; 0 keeps the default.</param>
     /// <param name="receiveBuffer">SO_RCVBUF, likewise.</param>
     /// <param name="mark">SO_MARK, or 0.</param>
+    /// <param name="coalesce">Receive runs of datagrams as one buffer (UDP_GRO), if the kernel can.</param>
     /// <exception cref="IOException">The address can't be bound.</exception>
-    public static UdpSocket Bind(IPEndPoint local, int sendBuffer, int receiveBuffer, uint mark)
+    public static UdpSocket Bind(IPEndPoint local, int sendBuffer, int receiveBuffer, uint mark, bool coalesce)
     {
         var v6 = local.AddressFamily == AddressFamily.InterNetworkV6;
         var fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -71,6 +75,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             {
                 Require(fd, SOL_SOCKET, SO_MARK, (int)mark, "SO_MARK");
             }
+            _ = Set(fd, SOL_SOCKET, Linux.SO_RXQ_OVFL, 1); // else overflows are not counted
             SetBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, sendBuffer);
             SetBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, receiveBuffer);
             var name = stackalloc byte[SocketAddressBytes.Capacity];
@@ -90,6 +95,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
                 LocalEndPoint = new PeerAddress(new ReadOnlySpan<byte>(name, SocketAddressBytes.Capacity)).ToEndPoint(),
                 // 0 asks whether the option exists without leaving it on for every later send.
                 SupportsSegmentation = Set(fd, Linux.SOL_UDP, Linux.UDP_SEGMENT, 0),
+                IsCoalescing = coalesce && TurnOnGro(fd),
             };
         }
         catch
@@ -132,10 +138,10 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         }
     }
 
-    /// <summary>Receives as many datagrams as wait and fit. Returns their count, or -errno (EAGAIN: none waits).</summary>
+    /// <summary>Receives as many buffers as wait and fit. Returns their count, or -errno (EAGAIN: none waits).</summary>
     public int Receive(ReceiveBatch batch)
     {
-        var count = Linux.recvmmsg(Fd, batch.Prepare(), ReceiveBatch.Capacity, Linux.MSG_DONTWAIT, null);
+        var count = Linux.recvmmsg(Fd, batch.Prepare(), (uint)batch.Capacity, Linux.MSG_DONTWAIT, null);
         return count < 0 ? -Linux.Errno : count;
     }
 
@@ -170,6 +176,19 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         *(int*)(at + 8) = level;
         *(int*)(at + 12) = type;
         return Linux.CmsgHeader + ((dataLength + 7) & ~7);
+    }
+
+    /// <summary>Kernels before 5.12 can't tell the option's value, and some of them coalesce wrongly: they don't get to.</summary>
+    private static bool TurnOnGro(int fd)
+    {
+        var value = 0;
+        socklen_t length = sizeof(int);
+        var on =
+            Set(fd, Linux.SOL_UDP, Linux.UDP_GRO, 1)
+            && getsockopt(fd, Linux.SOL_UDP, Linux.UDP_GRO, &value, &length) == 0
+            && value == 1;
+        _ = on || Set(fd, Linux.SOL_UDP, Linux.UDP_GRO, 0);
+        return on;
     }
 
     private static void SetBuffer(int fd, int forced, int plain, int bytes)

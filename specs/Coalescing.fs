@@ -130,7 +130,8 @@ let private mayFollow (run: Packet list) (packet: Packet) =
 
 /// Runs of a batch, newest first while they are made: a packet joins the newest run of its flow or starts one.
 let private model (packets: Packet list) : int list list =
-    let flowOf (packet: Packet) = packet.Flow, packet.IsV6, packet.IsUdp
+    let flowOf (packet: Packet) =
+        packet.Flow, packet.Port, packet.IsV6, packet.IsUdp
 
     let step (runs, newest) (index, packet) =
         let joined =
@@ -243,13 +244,13 @@ let private properties =
           let written = groups packets |> List.concat
 
           packets
-          |> List.map (fun packet -> packet.Flow, packet.IsV6, packet.IsUdp)
+          |> List.map (fun packet -> packet.Flow, packet.Port, packet.IsV6, packet.IsUdp)
           |> List.distinct
-          |> List.forall (fun (flow, isV6, isUdp) ->
+          |> List.forall (fun (flow, port, isV6, isUdp) ->
               written
               |> List.filter (fun index ->
                   let packet = packets[index]
-                  packet.Flow = flow && packet.IsV6 = isV6 && packet.IsUdp = isUdp)
+                  packet.Flow = flow && packet.Port = port && packet.IsV6 = isV6 && packet.IsUdp = isUdp)
               |> isSorted)
 
       testPropertyWithConfig

@@ -96,6 +96,7 @@ let private isMergeable (packet: Packet) =
     && packet.Spoil = 0
     && packet.SpoilHeader = 0
     && not packet.NoChecksum
+    && packet.SpoilLength = 0
     && packet.Payload.Length > 0
     && (packet.IsUdp || packet.Flags &&& 0x0B6 = 0x010) // CWR, URG, RST and SYN clear, ACK set
 
@@ -129,7 +130,8 @@ let private mayFollow (run: Packet list) (packet: Packet) =
 
 /// Runs of a batch, newest first while they are made: a packet joins the newest run of its flow or starts one.
 let private model (packets: Packet list) : int list list =
-    let flowOf (packet: Packet) = packet.Flow, packet.IsV6, packet.IsUdp
+    let flowOf (packet: Packet) =
+        packet.Flow, packet.Port, packet.IsV6, packet.IsUdp
 
     let step (runs, newest) (index, packet) =
         let joined =
@@ -242,13 +244,13 @@ let private properties =
           let written = groups packets |> List.concat
 
           packets
-          |> List.map (fun packet -> packet.Flow, packet.IsV6, packet.IsUdp)
+          |> List.map (fun packet -> packet.Flow, packet.Port, packet.IsV6, packet.IsUdp)
           |> List.distinct
-          |> List.forall (fun (flow, isV6, isUdp) ->
+          |> List.forall (fun (flow, port, isV6, isUdp) ->
               written
               |> List.filter (fun index ->
                   let packet = packets[index]
-                  packet.Flow = flow && packet.IsV6 = isV6 && packet.IsUdp = isUdp)
+                  packet.Flow = flow && packet.Port = port && packet.IsV6 = isV6 && packet.IsUdp = isUdp)
               |> isSorted)
 
       testPropertyWithConfig
@@ -529,6 +531,17 @@ let private tcpRows =
                   TcpOptions = [| 1uy; 1uy; 1uy; 1uy |] }))
       row "C-22: 70 segments of TCP" [ [ 0..69 ] ] (train 70 data) ]
 
+/// A datagram whose computed checksum is zero, sent with a zero field.
+let private zeroSum =
+    let checksum =
+        (bytesOf
+            { datagram with
+                Payload = [| 0uy; 0uy; 1uy |] })[26..27]
+
+    { datagram with
+        Payload = Array.append checksum [| 1uy |]
+        NoChecksum = true }
+
 let private udpRows =
     [ row "C-20: a wrong UDP checksum" apart (second (fun p -> { p with Spoil = 1 }) datagram)
       row "C-22: 64 datagrams, then another superpacket" [ [ 0..63 ]; [ 64..69 ] ] (train 70 datagram)
@@ -547,6 +560,13 @@ let private udpRows =
                       Payload = Array.zeroCreate 101 })
               datagram)
       row "C-24: no checksum (RFC 768)" apart (train 3 { datagram with NoChecksum = true })
+      row "C-24: no checksum, where zero would even be right (RFC 768)" apart (train 3 zeroSum)
+      row "a UDP length below the IP length" apart (second (fun p -> { p with SpoilLength = -1 }) datagram)
+      row "a UDP length beyond the IP length" apart (second (fun p -> { p with SpoilLength = 1 }) datagram)
+      row "C-28: 40 flows between the same two hosts" [ for flow in 0..39 -> [ flow; flow + 40; flow + 80 ] ]
+      <| [ for packet in train 3 data do
+               for port in 0..39 do
+                   { packet with Port = port } ]
       row "C-25: no payload" apart (second (fun p -> { p with Payload = [||] }) datagram)
       row "C-26: what can't be merged keeps its place" [ [ 0; 1 ]; [ 2 ]; [ 3; 4 ] ]
       <| (train 4 datagram |> List.insertAt 2 { datagram with NoChecksum = true })

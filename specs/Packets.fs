@@ -11,6 +11,8 @@ type Packet =
     {
         /// Chooses addresses and ports.
         Flow: int
+        /// Added to the source port.
+        Port: int
         IsV6: bool
         IsUdp: bool
         /// Type of service or traffic class, all 8 bits.
@@ -36,7 +38,9 @@ type Packet =
         SpoilHeader: int
         /// RFC 768: a UDP checksum of zero, "none".
         NoChecksum: bool
-        /// Bytes after the end that the IP length claims.
+        /// Added to the UDP length; the checksum is right for the length as it is.
+        SpoilLength: int
+        /// Bytes after the end that the IP length claims; the checksum covers them, so nothing but the length tells.
         Trailing: int
     }
 
@@ -47,6 +51,7 @@ let DontFragment = 0x4000
 /// 100 bytes of TCP over IPv4, ACK set.
 let data: Packet =
     { Flow = 1
+      Port = 0
       IsV6 = false
       IsUdp = false
       Tos = 0
@@ -65,6 +70,7 @@ let data: Packet =
       Spoil = 0
       SpoilHeader = 0
       NoChecksum = false
+      SpoilLength = 0
       Trailing = 0 }
 
 let datagram: Packet =
@@ -76,11 +82,15 @@ let datagram: Packet =
         Window = 0 }
 
 let private ports (packet: Packet) =
-    Array.append (ByteSum.word (1024 + packet.Flow)) (ByteSum.word 443)
+    Array.append (ByteSum.word (1024 + packet.Flow + packet.Port)) (ByteSum.word 443)
 
 let private transport (packet: Packet) =
     if packet.IsUdp then
-        Array.concat [ ports packet; ByteSum.word (8 + packet.Payload.Length); [| 0uy; 0uy |]; packet.Payload ]
+        Array.concat
+            [ ports packet
+              ByteSum.word (8 + packet.Payload.Length + packet.SpoilLength)
+              [| 0uy; 0uy |]
+              packet.Payload ]
     else
         Array.concat
             [ ports packet
@@ -134,6 +144,8 @@ let bytesOf (packet: Packet) : byte[] =
         else
             ipv4 packet transport.Length
 
+    let transport = Array.append transport (junk packet.Trailing)
+
     let pseudoHeader =
         if packet.IsV6 then
             ByteSum.pseudoHeaderV6 network (if packet.IsUdp then 17uy else 6uy) transport.Length
@@ -147,7 +159,7 @@ let bytesOf (packet: Packet) : byte[] =
         | checksum -> checksum
 
     (ByteSum.word (checksum + packet.Spoil)).CopyTo(transport, (if packet.IsUdp then 6 else 16))
-    Array.concat [ network; transport; junk packet.Trailing ]
+    Array.append network transport
 
 /// The packet that a sender would send next after `packet`, with as much payload.
 let following (packet: Packet) : Packet =
@@ -215,6 +227,12 @@ let private disturbed (random: System.Random) (packet: Packet) : Packet =
     | 9 ->
         { packet with
             Trailing = random.Next(1, 5) }
+    | 24 ->
+        if packet.IsUdp then
+            { packet with
+                SpoilLength = random.Next(-8, 8) }
+        else
+            packet
     | 10 ->
         { packet with
             Payload = packet.Payload[.. packet.Payload.Length / 2 - 1] }

@@ -124,6 +124,41 @@ let private totality =
 
           match Cut.segments Cut.unlimited (seed % 64) vnet packet with
           | Error reason -> DropReason.counterName reason <> ""
-          | Ok segments -> segments |> List.forall (fun s -> s.Length > 0 && s.Length <= packet.Length) ]
+          | Ok segments -> segments |> List.forall (fun s -> s.Length > 0 && s.Length <= packet.Length)
+
+      testPropertyWithConfig
+          { fuzz with maxTest = 20_000 }
+          "a million inputs, each a changed byte or two away from the one before: a plan within its packet, or a named reason"
+      <| fun (Seed seed) ->
+          let random = System.Random seed
+          let start, packet = mutated seed
+          let vnet = ref start
+
+          let change () =
+              if packet.Length > 0 then
+                  packet[random.Next(min packet.Length 130)] <- byte (random.Next 256)
+
+              if random.Next 10 = 0 then
+                  vnet.Value <-
+                      { vnet.Value with
+                          GsoSize = uint16 (random.Next 65536) }
+
+          let holds () =
+              let mtu = if random.Next 2 = 0 then 1500 else Cut.unlimited
+              let mutable header = vnet.Value
+              let mutable plan = Unchecked.defaultof<SuperpacketPlan>
+
+              match Superpacket.plan (&header, ReadOnlySpan packet, mtu, &plan) with
+              | DropReason.None ->
+                  plan.PacketLength <= packet.Length
+                  && plan.HeaderLength + plan.GsoSize <= mtu
+                  && plan.SegmentCount = Superpacket.segmentCount (plan.PacketLength - plan.HeaderLength, plan.GsoSize)
+              | reason -> DropReason.counterName reason <> ""
+
+          Seq.forall
+              (fun _ ->
+                  change ()
+                  holds ())
+              (seq { 1..50 }) ]
 
 let laws = testList "Refusals" (refused @ totality)

@@ -58,6 +58,70 @@ let private byVariant =
           testCase $"§3: {name} of the example 0001 f203 f4f5 f6f7 is ddf2"
           <| fun () -> Expect.equal (sum.Invoke(ReadOnlySpan(hex "0001 f203 f4f5 f6f7"))) 0xddf2us "sum" ]
 
+/// Sums of the first 0, 1, 2, … bytes, one byte after the other: even ones count 256 fold, and what passes 16 bits comes
+/// back at the bottom (§1). An odd last byte so is the first of a word padded with zero.
+let private running (bytes: byte[]) : int[] =
+    let step (sum, index) (value: byte) =
+        let sum = sum + (if index % 2 = 0 then int value * 256 else int value)
+        (if sum > 0xFFFF then sum - 0xFFFF else sum), index + 1
+
+    Array.scan step (0, 0) bytes |> Array.map fst
+
+let private everywhere =
+    [ for name, sum in variants do
+          testCase $"§1: {name} agrees with byte-by-byte summing at every length 0 to 3000 and every alignment 0 to 63"
+          <| fun () ->
+              for fill in [ Random 7; Zeros; Ones ] do
+                  let bytes = filled fill 3000
+                  let expected = running bytes
+
+                  for alignment in 0..63 do
+                      let placed = place alignment bytes
+
+                      for length in 0..3000 do
+                          let found = sum.Invoke(placed.ReadOnly.Slice(0, length))
+
+                          if int found <> expected[length] then
+                              failtest $"{fill}, {length} bytes at {alignment}: {found:x4}, not {expected[length]:x4}" ]
+
+let private evenPart (block: Block) =
+    block.Bytes[.. block.Bytes.Length / 2 * 2 - 1]
+
+let private detection =
+    [ testPropertyWithConfig config "§2(C): words may be summed in any order, so by any number of processors"
+      <| fun (block: Block) (Seed seed) ->
+          let words = evenPart block |> Array.chunkBySize 2
+          System.Random(seed).Shuffle words
+          sumOf (Array.concat words) = sumOf (evenPart block)
+
+      testPropertyWithConfig config "§4.1: an odd last byte counts as the first of a word whose second is zero"
+      <| fun (block: Block) (last: byte) ->
+          let even = evenPart block
+          sumOf (Array.append even [| last |]) = sumOf (Array.append even [| last; 0uy |])
+
+      testPropertyWithConfig config "§2(4): data grows by adding the sum of what is new"
+      <| fun (first: Block) (second: Block) (third: Block) ->
+          let parts = [ evenPart first; evenPart second; third.Bytes ]
+
+          List.fold (fun sum part -> Checksum.add (sum, sumOf part)) 0us parts = sumOf (Array.concat parts)
+
+      testPropertyWithConfig config "§1: zeros sum to zero, and ones to the other zero, 0xFFFF"
+      <| fun (length: uint16) ->
+          sumOf (filled Zeros (int length)) = 0us && sumOf (filled Ones (2 * int length + 2)) = 0xFFFFus
+
+      testPropertyWithConfig config "§1: a receiver notices any other word, but for 0000 and ffff in each other's place"
+      <| fun (block: Block) (place: uint16) (other: uint16) ->
+          let even = Array.append (evenPart block) [| 0x12uy; 0x34uy |]
+
+          let bytes =
+              Array.append even (ByteSum.word (int (Checksum.complement (sumOf even))))
+
+          let at = int place % (bytes.Length / 2) * 2
+          let before = word bytes at
+          (ByteSum.word (int other)).CopyTo(bytes, at)
+          let isSame = before % 0xFFFF = int other % 0xFFFF
+          (sumOf bytes = 0xFFFFus) = isSame ]
+
 let private arithmetic =
     [ testPropertyWithConfig config "§1: fold keeps the value modulo 65535, and gives zero for zero only"
       <| fun (high: uint32) (low: uint32) ->
@@ -112,4 +176,5 @@ let private pseudoHeaders =
           let spelled = ByteSum.pseudoHeaderV6 packet protocol (int length)
           Checksum.pseudoHeaderV6 (ReadOnlySpan addresses, protocol, int length) = ByteSum.sum spelled ]
 
-let laws = testList "RFC 1071" (byVariant @ arithmetic @ pseudoHeaders)
+let laws =
+    testList "RFC 1071" (byVariant @ everywhere @ detection @ arithmetic @ pseudoHeaders)

@@ -31,6 +31,43 @@ let laws =
               let back = Checksum.update (Checksum.update (field, before, after), after, before)
               back % 0xFFFFus = field % 0xFFFFus
 
+          testProperty "§3: two changes of a word are one change"
+          <| fun (field: uint16) (first: uint16) (second: uint16) (third: uint16) ->
+              let twice = Checksum.update (Checksum.update (field, first, second), second, third)
+              twice % 0xFFFFus = Checksum.update (field, first, third) % 0xFFFFus
+
+          testProperty "§3: changes of two words may come in either order"
+          <| fun (field: uint16) (a: uint16) (a': uint16) (b: uint16) (b': uint16) ->
+              let one = Checksum.update (Checksum.update (field, a, a'), b, b')
+              let other = Checksum.update (Checksum.update (field, b, b'), a, a')
+              one % 0xFFFFus = other % 0xFFFFus
+
+          testCase "§3: every field with every kind of word pair: the sum of old and new differs by the words alone"
+          <| fun () ->
+              let words = [ 0us; 1us; 0x00FFus; 0x7FFFus; 0x8000us; 0xFFFEus; 0xFFFFus ]
+
+              for field in 0us .. 0xFFFFus do
+                  for before in words do
+                      for after in words do
+                          let updated = int (Checksum.update (field, before, after))
+                          // HC' = HC + m - m' in one's complement, which is arithmetic modulo 65535.
+                          let expected = (int field + int before - int after + 65535) % 65535
+
+                          if updated % 65535 <> expected then
+                              failtest $"{field:x4} with {before:x4} changed to {after:x4}: {updated:x4}"
+
+          testCase "§4: where RFC 1141 gives ffff for data that sums to ffff, the field is 0000 as if computed anew"
+          <| fun () ->
+              for after in 1us .. 0xFFFFus do
+                  let data = [| 0x45uy; 0uy |]
+                  let rest = ByteSum.word (0xFFFF - 0x4500) // with `after` = 0 in between all sums to ffff
+
+                  let field (word: uint16) =
+                      ByteSum.checksum (Array.concat [ data; ByteSum.word (int word); rest ])
+
+                  Expect.equal (Checksum.update (field after, after, 0us)) (field 0us) $"{after:x4}"
+                  Expect.equal (field 0us) 0us "computed anew"
+
           testCase "§4: in the RFC's example, dd2f with 5555 changed to 3285 gives 0000, not ffff"
           <| fun () -> Expect.equal (Checksum.update (0xdd2fus, 0x5555us, 0x3285us)) 0us "field"
 

@@ -26,6 +26,7 @@ let main argv =
               AddressPoolTests.tests
               InitTests.tests
               SegmentBatchTests.tests
+              InsideBatchTests.tests
               InsidePathTests.tests
               ConnectionTests.tests
               ServerTests.tests

@@ -10,7 +10,6 @@ open System.Threading
 open Lightway.Protocol
 open Lightway.Tunnel
 open Lightway.Tunnel.Tls
-open Lightway.Tunnel.Tun
 open Lightway.Tunnel.Udp
 open Microsoft.Extensions.Logging.Abstractions
 
@@ -53,26 +52,21 @@ type Wire() =
 
                 data.Length
 
-/// A TUN without offload that takes everything and keeps nothing.
-[<Sealed>]
-type NoInside() =
-    interface IInsideSink with
-        member _.HasVnetHeader = false
-        member _.Write(_packet: ReadOnlySpan<byte>) = 0
-        member _.WriteGathered(_pieces: ReadOnlySpan<Piece>) = 0
-
 /// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
 [<Sealed>]
 type End(role: Role, maxSegments: int) =
     let wire = Wire()
+    let inside = ScriptedTun true
 
     let context =
-        new WorkerContext(wire, NoInside(), Offload(MaxSegments = maxSegments), NullLogger.Instance)
+        new WorkerContext(wire, inside, Offload(MaxSegments = maxSegments), NullLogger.Instance)
 
 
     member _.Role = role
     member _.Wire = wire
     member _.Context = context
+    /// Where packets go that are appended to the context's inside batch.
+    member _.Tun = inside
     member val Connection: Connection = null with get, set
     /// Inside packets delivered, oldest first.
     member val Delivered = ResizeArray<byte[]>()

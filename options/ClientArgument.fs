@@ -45,7 +45,15 @@ type internal ClientArgument =
     | Tracer_Packet_Timeout of duration: string
     | [<AltCommandLine("-e", "--enable-inside-pkt-encoding-at-connect")>] Enable_Inside_Pkt_Encoding of
         bool: string option
+    | Enable_Tun_Offload of bool: string option
+    | Gso_Max_Segments of count: string
+    | Disable_Tun_Tso of bool: string option
+    | Disable_Tun_Gro_Tcp of bool: string option
+    | Disable_Tun_Gro_Udp of bool: string option
+    | Disable_Udp_Gso of bool: string option
+    | Disable_Udp_Gro of bool: string option
     | Log_Level of level: string
+    | Metrics_File of path: string
     | [<Hidden>] Wintun_File of path: string
     | [<Hidden>] Device_Guid of guid: string
     | [<Hidden>] Wintun_Ring_Capacity of size: string
@@ -99,8 +107,20 @@ type internal ClientArgument =
             | Tracer_Packet_Timeout _ ->
                 "without keepalive_continuous: age of the last packet from the server after which sending one asks for a ping; not served yet. Default: 10s."
             | Enable_Inside_Pkt_Encoding _ -> "codec for inside packets; not served yet. Default: false."
+            | Enable_Tun_Offload _ ->
+                "where the kernel can, read superpackets from the TUN and send their segments by UDP GSO; receive by UDP GRO and write superpackets to the TUN. Default: true."
+            | Gso_Max_Segments _ -> "segments in one UDP GSO send, 1 to 64. Default: 64."
+            | Disable_Tun_Tso _ ->
+                "with enable_tun_offload: let the kernel cut superpackets before the TUN. Default: false."
+            | Disable_Tun_Gro_Tcp _ ->
+                "with enable_tun_offload: write each TCP packet to the TUN by itself. Default: false."
+            | Disable_Tun_Gro_Udp _ ->
+                "with enable_tun_offload: write each UDP packet to the TUN by itself. Default: false."
+            | Disable_Udp_Gso _ -> "with enable_tun_offload: send each datagram by itself. Default: false."
+            | Disable_Udp_Gro _ -> "with enable_tun_offload: receive each datagram by itself. Default: false."
             | Log_Level _ ->
                 "trace, debug, info, warn, error or off. LW_CLIENT_RUST_LOG in the environment overrides it. Default: info."
+            | Metrics_File _ -> "file that gets all counters as JSON, on SIGUSR1 and at the end. Default: none."
             | Wintun_File _
             | Device_Guid _
             | Wintun_Ring_Capacity _
@@ -118,6 +138,7 @@ module internal ClientArgument =
           "--user", "User"
           "--tun-name", "Inside: TUN interface, routes and DNS"
           "--enable-expresslane", "Connection"
+          "--enable-tun-offload", "Offload"
           "--log-level", "Log"
           "--help", "Other" ]
 

@@ -70,7 +70,17 @@ type ClientOptions =
         IouringEntryCount: int
         IouringSqpollIdleTime: TimeSpan
         EnableInsidePktEncoding: bool
+        /// Offload in both directions, less what the five switches below take out.
+        EnableTunOffload: bool
+        /// Segments in one UDP GSO send, 1 to 64.
+        GsoMaxSegments: int
+        DisableTunTso: bool
+        DisableTunGroTcp: bool
+        DisableTunGroUdp: bool
+        DisableUdpGso: bool
+        DisableUdpGro: bool
         LogLevel: LogLevel
+        MetricsFile: string | null
         AcceptUnknowns: bool
         Keylog: string | null
         TlsDebug: bool
@@ -242,7 +252,15 @@ module private ClientReading =
               IouringSqpollIdleTime =
                 reader.Read("iouring_sqpoll_idle_time", Value.duration, TimeSpan.FromMilliseconds 100L)
               EnableInsidePktEncoding = reader.Bool("enable_inside_pkt_encoding", false)
+              EnableTunOffload = reader.Bool("enable_tun_offload", true)
+              GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
+              DisableTunTso = reader.Bool("disable_tun_tso", false)
+              DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
+              DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)
+              DisableUdpGso = reader.Bool("disable_udp_gso", false)
+              DisableUdpGro = reader.Bool("disable_udp_gro", false)
               LogLevel = Layers.logLevel names getEnv reader
+              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
               AcceptUnknowns = acceptUnknowns
               Keylog = reader.ReadOrNull<string>("keylog", Value.text)
               TlsDebug = reader.Bool("tls_debug", false) }

@@ -54,8 +54,13 @@ type internal ServerArgument =
     | Connection_Age_Expiration_Interval of duration: string
     | Enable_Tun_Offload of bool: string option
     | Gso_Max_Segments of count: string
+    | Gso_Burst_Us of microseconds: string
     | Disable_Tun_Tso of bool: string option
+    | Disable_Tun_Gro_Tcp of bool: string option
+    | Disable_Tun_Gro_Udp of bool: string option
     | Disable_Udp_Gso of bool: string option
+    | Disable_Udp_Gro of bool: string option
+    | Workers of count: string
     | Enable_Tun_Iouring of bool: string option
     | Iouring_Entry_Count of count: string
     | Iouring_Sqpoll_Idle_Time of duration: string
@@ -101,11 +106,19 @@ type internal ServerArgument =
                 "new Expresslane keys for each connection after this time. Default: 15m."
             | Connection_Age_Expiration_Interval _ -> "time between two sweeps for aged connections. Default: 1m."
             | Enable_Tun_Offload _ ->
-                "read superpackets from the TUN and send their segments by UDP GSO, where the kernel can. Default: false."
+                "where the kernel can, read superpackets from the TUN and send their segments by UDP GSO; receive by UDP GRO and write superpackets to the TUN. Default: false."
             | Gso_Max_Segments _ -> "segments in one UDP GSO send, 1 to 64. Default: 64."
+            | Gso_Burst_Us _ ->
+                "microseconds, 0 to 100000, that one UDP GSO send may take at the client's measured rate; 0 for no limit. Default: 1000."
             | Disable_Tun_Tso _ ->
                 "with enable_tun_offload: let the kernel cut superpackets before the TUN. Default: false."
+            | Disable_Tun_Gro_Tcp _ ->
+                "with enable_tun_offload: write each TCP packet to the TUN by itself. Default: false."
+            | Disable_Tun_Gro_Udp _ ->
+                "with enable_tun_offload: write each UDP packet to the TUN by itself. Default: false."
             | Disable_Udp_Gso _ -> "with enable_tun_offload: send each datagram by itself. Default: false."
+            | Disable_Udp_Gro _ -> "with enable_tun_offload: receive each datagram by itself. Default: false."
+            | Workers _ -> "threads that carry the packets, 0 to 64; 0 for one per core. Default: 0."
             | Enable_Tun_Iouring _ -> "io_uring for the TUN; not served yet. Default: false."
             | Iouring_Entry_Count _ -> "entries of the io_uring; not served yet. Default: 1024."
             | Iouring_Sqpoll_Idle_Time _ ->
@@ -126,7 +139,7 @@ module internal ServerArgument =
           "--user-db", "Users"
           "--tun-name", "Inside: TUN interface and addresses"
           "--enable-expresslane", "Connections"
-          "--enable-tun-offload", "Offload"
+          "--enable-tun-offload", "Offload and workers"
           "--log-level", "Log"
           "--help", "Other" ]
 

@@ -46,11 +46,19 @@ type ServerOptions =
         UdpBufferSize: int
         EnableBatchReceive: bool
         EnableBatchSend: bool
+        /// Offload in both directions, less what the five switches below take out.
         EnableTunOffload: bool
         /// Segments in one UDP GSO send, 1 to 64.
         GsoMaxSegments: int
+        /// Microseconds that one UDP GSO send may take at the client's measured rate, 0 to 100000; 0 for no limit.
+        GsoBurstUs: int
         DisableTunTso: bool
+        DisableTunGroTcp: bool
+        DisableTunGroUdp: bool
         DisableUdpGso: bool
+        DisableUdpGro: bool
+        /// Threads that carry packets, 0 to 64; 0 for one per core.
+        Workers: int
         EnableTunIouring: bool
         IouringEntryCount: int
         IouringSqpollIdleTime: TimeSpan
@@ -201,8 +209,13 @@ module private ServerReading =
               EnableBatchSend = reader.Bool("enable_batch_send", false)
               EnableTunOffload = reader.Bool("enable_tun_offload", false)
               GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
+              GsoBurstUs = reader.Read("gso_burst_us", Value.int32 0 100_000, 1000)
               DisableTunTso = reader.Bool("disable_tun_tso", false)
+              DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
+              DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)
               DisableUdpGso = reader.Bool("disable_udp_gso", false)
+              DisableUdpGro = reader.Bool("disable_udp_gro", false)
+              Workers = reader.Read("workers", Value.int32 0 64, 0)
               EnableTunIouring = reader.Bool("enable_tun_iouring", false)
               IouringEntryCount = reader.Read("iouring_entry_count", Value.int32 1 32768, 1024)
               IouringSqpollIdleTime =

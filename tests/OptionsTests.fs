@@ -131,8 +131,13 @@ let private serverKeys: (string * string * (ServerOptions -> ServerOptions)) lis
       "tls_debug", "true", (fun o -> { o with TlsDebug = true })
       "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
       "gso_max_segments", "16", (fun o -> { o with GsoMaxSegments = 16 })
+      "gso_burst_us", "250", (fun o -> { o with GsoBurstUs = 250 })
       "disable_tun_tso", "true", (fun o -> { o with DisableTunTso = true })
+      "disable_tun_gro_tcp", "true", (fun o -> { o with DisableTunGroTcp = true })
+      "disable_tun_gro_udp", "true", (fun o -> { o with DisableTunGroUdp = true })
       "disable_udp_gso", "true", (fun o -> { o with DisableUdpGso = true })
+      "disable_udp_gro", "true", (fun o -> { o with DisableUdpGro = true })
+      "workers", "3", (fun o -> { o with Workers = 3 })
       "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
 
 /// The table of the reference server's options, written out a second time.
@@ -166,8 +171,13 @@ let private serverDefaults: ServerOptions =
       EnableBatchSend = false
       EnableTunOffload = false
       GsoMaxSegments = 64
+      GsoBurstUs = 1000
       DisableTunTso = false
+      DisableTunGroTcp = false
+      DisableTunGroUdp = false
       DisableUdpGso = false
+      DisableUdpGro = false
+      Workers = 0
       EnableTunIouring = false
       IouringEntryCount = 1024
       IouringSqpollIdleTime = TimeSpan.FromMilliseconds 100L
@@ -346,6 +356,15 @@ let private refusals =
                 [ "--key-update-interval=0s" ], [ "key_update_interval"; "at least 1ms" ]
                 [ "--udp-buffer-size=3GiB" ], [ "udp_buffer_size"; "2 GiB" ]
                 [ "--gso-max-segments=65" ], [ "gso_max_segments"; "1 to 64" ]
+                [ "--gso-max-segments=0" ], [ "gso_max_segments"; "1 to 64" ]
+                [ "--gso-burst-us=100001" ], [ "gso_burst_us"; "\"100001\""; "0 to 100000"; "flag --gso-burst-us" ]
+                [ "--gso-burst-us=1ms" ], [ "gso_burst_us"; "\"1ms\""; "0 to 100000" ]
+                [ "--workers=65" ], [ "workers"; "\"65\""; "0 to 64"; "flag --workers" ]
+                [ "--workers=-1" ], [ "workers"; "\"-1\""; "0 to 64" ]
+                [ "--workers=auto" ], [ "workers"; "\"auto\""; "0 to 64" ]
+                [ "--disable-tun-gro-tcp=maybe" ], [ "disable_tun_gro_tcp"; "\"maybe\""; "true or false" ]
+                [ "--disable-tun-gro-udp=2" ], [ "disable_tun_gro_udp"; "\"2\""; "true or false" ]
+                [ "--disable-udp-gro=never" ], [ "disable_udp_gro"; "\"never\""; "true or false" ]
                 [ "--tun-name=sixteencharacter" ], [ "tun_name"; "15" ]
                 [ "--enable-pqc=maybe" ], [ "enable_pqc"; "\"maybe\""; "true or false" ]
                 [ "--log-level=loud" ], [ "log_level"; "\"loud\""; "warn" ]
@@ -463,6 +482,87 @@ let private values =
               Expect.isError (Value.number 0L 10L "-1") ""
           } ]
 
+/// Offload and metrics of the client, each with a value that is not its default: what it does to the record.
+let private clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
+    [ "enable_tun_offload", "false", (fun o -> { o with EnableTunOffload = false })
+      "gso_max_segments", "16", (fun o -> { o with GsoMaxSegments = 16 })
+      "disable_tun_tso", "true", (fun o -> { o with DisableTunTso = true })
+      "disable_tun_gro_tcp", "true", (fun o -> { o with DisableTunGroTcp = true })
+      "disable_tun_gro_udp", "true", (fun o -> { o with DisableTunGroUdp = true })
+      "disable_udp_gso", "true", (fun o -> { o with DisableUdpGso = true })
+      "disable_udp_gro", "true", (fun o -> { o with DisableUdpGro = true })
+      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
+
+let private clientOffload =
+    testList
+        "Client, offload and metrics"
+        [ test "offload is on, with every part of it, and counters go nowhere" {
+              let options = run (client [] [] leastClient)
+              Expect.isTrue options.EnableTunOffload ""
+              Expect.equal options.GsoMaxSegments 64 ""
+
+              for switch in
+                  [ options.DisableTunTso
+                    options.DisableTunGroTcp
+                    options.DisableTunGroUdp
+                    options.DisableUdpGso
+                    options.DisableUdpGro ] do
+                  Expect.isFalse switch ""
+
+              Expect.isNull options.MetricsFile ""
+          }
+
+          for key, value, change in clientKeys do
+              test $"{key} means the same in the file, in the environment and as a flag" {
+                  let defaults = run (client [] [] leastClient)
+                  let expected = change defaults
+                  Expect.notEqual expected defaults "the value is not the default"
+                  let file = client [] [] $"{leastClient}{key}: {value}"
+                  Expect.equal (run file) expected "file"
+                  Expect.isEmpty file.Warnings "it has an effect"
+                  Expect.equal (run (client [] [ key.ToUpperInvariant(), value ] leastClient)) expected "environment"
+                  Expect.equal (run (client [ flagOf key; value ] [] leastClient)) expected "flag"
+                  Expect.equal (run (client [ $"{flagOf key}={value}" ] [] leastClient)) expected "flag with ="
+              }
+
+          testProperty "the strongest layer that gives a value wins: flag, environment, file, default"
+          <| fun (flag: bool option) (variable: bool option) (file: bool option) ->
+              let text value = string<bool>(value).ToLowerInvariant()
+
+              let flags =
+                  [ for value in Option.toList flag -> $"--enable-tun-offload={text value}" ]
+
+              let variables =
+                  [ for value in Option.toList variable -> "ENABLE_TUN_OFFLOAD", text value ]
+
+              let yaml =
+                  String.concat "" [ for value in Option.toList file -> $"enable_tun_offload: {text value}\n" ]
+
+              let expected =
+                  [ flag; variable; file ] |> List.tryPick id |> Option.defaultValue true
+
+              (run (client flags variables (leastClient + yaml))).EnableTunOffload = expected
+
+          for key, value, allowed in
+              [ "enable_tun_offload", "maybe", "true or false"
+                "gso_max_segments", "0", "1 to 64"
+                "gso_max_segments", "65", "1 to 64"
+                "gso_max_segments", "many", "1 to 64"
+                "disable_tun_tso", "2", "true or false"
+                "disable_tun_gro_tcp", "2", "true or false"
+                "disable_tun_gro_udp", "2", "true or false"
+                "disable_udp_gso", "2", "true or false"
+                "disable_udp_gro", "2", "true or false"
+                "metrics_file", "' '", "a file path" ] do
+              test $"{key}: {value} is refused with its line and what is allowed" {
+                  expectAll (refusal (client [] [] $"{leastClient}{key}: {value}")) [ key; allowed; "config.yaml:5" ]
+              }
+
+          for key in [ "workers"; "gso_burst_us" ] do
+              test $"{key} is the server's alone" {
+                  expectAll (refusal (client [] [] $"{leastClient}{key}: 1")) [ key; "not a known option" ]
+              } ]
+
 let private clients =
     testList
         "Client"
@@ -569,6 +669,35 @@ let private pages =
               Expect.isLessThan longest 116 "the two lines of prose may be a little longer"
           }
 
+          test "offload has a group of its own, with all its flags, in both programs" {
+              let flags =
+                  [ for key, _, _ in clientKeys do
+                        if key <> "metrics_file" then
+                            flagOf key ]
+
+              let clientPage =
+                  (ClientOptions.Parse([| "--help" |], Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))).Text
+
+              for text, title, flags in
+                  [ clientPage, "  Offload", flags
+                    snd (page [ "--help" ]), "  Offload and workers", flags @ [ "--gso-burst-us"; "--workers" ] ] do
+                  let lines = Array.toList (text.Split '\n')
+                  // A heading is indented by two columns, a flag by more.
+                  let isHeading (line: string) =
+                      line.Length > 2 && line.StartsWith "  " && Char.IsUpper line[2]
+
+                  let group =
+                      lines |> List.skipWhile ((<>) title) |> List.skip 1 |> List.takeWhile (isHeading >> not)
+
+                  for flag in flags do
+                      let begins (line: string) =
+                          line.TrimStart().StartsWith(flag + " ", StringComparison.Ordinal)
+
+                      Expect.exists group begins $"{flag} stands under {title}"
+
+              Expect.stringContains clientPage "--metrics-file" ""
+          }
+
           test "init has a page of its own" {
               let kind, text = page [ "init"; "--help" ]
               Expect.equal kind OutcomeKind.Help ""
@@ -594,4 +723,4 @@ let private pages =
           } ]
 
 let tests: Test =
-    testList "Options" [ layers; files; refusals; values; clients; pages ]
+    testList "Options" [ layers; files; refusals; values; clients; clientOffload; pages ]

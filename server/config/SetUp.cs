@@ -85,7 +85,8 @@ internal static class SetUp
 
             # Seal packets without DTLS once a client is in: faster, as safe.
             enable_expresslane: true
-            # Read superpackets from the TUN and send their segments by UDP GSO.
+            # Where the kernel can: read superpackets from the TUN and send their segments by UDP GSO; receive by
+            # UDP GRO and write superpackets to the TUN.
             enable_tun_offload: true
 
             # trace, debug, info, warn, error or off.

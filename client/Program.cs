@@ -31,19 +31,22 @@ static int Connect(ClientOptions options, ILogger log)
         options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024,
         options.OutsideMtu
     );
-    var offload = new Offload();
+    var offload = options.EnableTunOffload
+        ? new Offload
+        {
+            TunTso = !options.DisableTunTso,
+            TunGroTcp = !options.DisableTunGroTcp,
+            TunGroUdp = !options.DisableTunGroUdp,
+            UdpGro = !options.DisableUdpGro,
+            MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
+        }
+        : Offload.None;
     var tun = TunQueue.Open(options.TunName, offload);
     Interface.SetMtu(tun.Name, tunMtu);
     Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
     Interface.SetUp(tun.Name);
     var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
-    var socket = UdpSocket.Bind(
-        new IPEndPoint(any, 0),
-        options.SendBuffer,
-        options.ReceiveBuffer,
-        options.Fwmark,
-        offload.UdpGro
-    );
+    var socket = UdpSocket.Bind(new IPEndPoint(any, 0), options.SendBuffer, options.ReceiveBuffer, options.Fwmark, offload.UdpGro);
     using var worker = new Worker(tun, socket, offload, log);
     using var session = new ClientSession(
         new ConnectionSettings
@@ -65,9 +68,11 @@ static int Connect(ClientOptions options, ILogger log)
     );
     worker.Attach(session);
     using var routes = Routes.Install(options.RouteMode, server.Address, tun.Name, options.TunPeerIp, options.TunDnsIp);
+    using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
     using var signals = new StopSignals(worker.Stop);
     session.Start();
     worker.Run();
+    metrics.Write();
     return session.Ended is null ? 0 : Entry.Failed;
 }
 

@@ -33,9 +33,9 @@ static int Serve(ServerOptions options, ILogger log)
         ? new Offload
         {
             TunTso = !options.DisableTunTso,
-            TunGroTcp = true,
-            TunGroUdp = true,
-            UdpGro = true,
+            TunGroTcp = !options.DisableTunGroTcp,
+            TunGroUdp = !options.DisableTunGroUdp,
+            UdpGro = !options.DisableUdpGro,
             MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
         }
         : Offload.None;

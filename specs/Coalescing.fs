@@ -505,6 +505,14 @@ let private tcpRows =
               { data with
                   Sequence = 0xFFFF_FFFFu - 150u })
       row "C-19: bytes after the IP length" apart (second (fun p -> { p with Trailing = 1 }) data)
+      for version, first in [ "IP", data; "IPv6", v6 data ] do
+          row $"C-19: bytes after the {version} length that would fill the gap in the sequence numbers" apart
+          <| (train 3 first
+              |> List.map (fun p ->
+                  { p with
+                      Payload = p.Payload[..98]
+                      Trailing = 1 }))
+
       row "C-19: bytes after the IPv6 length" apart (second (fun p -> { p with Trailing = 1 }) (v6 data))
       row "C-20: a wrong TCP checksum" apart (second (fun p -> { p with Spoil = 1 }) data)
       row "C-20: a wrong TCP checksum over IPv6" apart (second (fun p -> { p with Spoil = 1 }) (v6 data))
@@ -563,9 +571,9 @@ let private udpRows =
       row "C-24: no checksum, where zero would even be right (RFC 768)" apart (train 3 zeroSum)
       row "a UDP length below the IP length" apart (second (fun p -> { p with SpoilLength = -1 }) datagram)
       row "a UDP length beyond the IP length" apart (second (fun p -> { p with SpoilLength = 1 }) datagram)
-      row "C-28: 40 flows between the same two hosts" [ for flow in 0..39 -> [ flow; flow + 40; flow + 80 ] ]
+      row "C-28: 120 flows between the same two hosts" [ for flow in 0..119 -> [ flow; flow + 120; flow + 240 ] ]
       <| [ for packet in train 3 data do
-               for port in 0..39 do
+               for port in 0..119 do
                    { packet with Port = port } ]
       row "C-25: no payload" apart (second (fun p -> { p with Payload = [||] }) datagram)
       row "C-26: what can't be merged keeps its place" [ [ 0; 1 ]; [ 2 ]; [ 3; 4 ] ]

@@ -173,6 +173,75 @@ type SegmentBenchmarks() =
     [<Benchmark(Description = "plan to sealed batch, DTLS", OperationsPerInvoke = Segments)>]
     member _.Dtls() = drain dtls
 
+/// Datagrams of one iteration: 40 receives of one superpacket each.
+[<Literal>]
+let private Datagrams = 2000
+
+/// The way from a received datagram to a superpacket for the TUN, per datagram. Each iteration needs fresh datagrams, as
+/// none can be opened twice; the client seals them beforehand.
+[<MemoryDiagnoser>]
+type DatagramBenchmarks() =
+    let slot: byte[] = GC.AllocateUninitializedArray(2048, pinned = true)
+
+    let ends (expresslane: bool) =
+        let pair = new Pair(expresslane, 64)
+        pair.Connect()
+        pair.Server.ToTun <- true
+        pair.Server.Tun.Discard <- true
+        pair
+
+    let seal (pair: Pair) =
+        let source = RepeatedFrame(frame (), HeaderLength, Left = Datagrams / Segments)
+
+        use path =
+            new InsidePath(source, pair.Client.Context, OneRoute(pair.Client.Connection, client), 1350)
+
+        path.Drain pair.Client.Now |> ignore
+        let datagrams = pair.Client.Wire.Datagrams.ToArray()
+        pair.Client.Wire.Datagrams.Clear()
+        datagrams
+
+    let receive (pair: Pair) (datagrams: byte[][]) =
+        for index in 0 .. datagrams.Length - 1 do
+            let datagram = datagrams[index]
+            datagram.AsSpan().CopyTo(slot.AsSpan()) // as the kernel does
+            let mutable header = Unchecked.defaultof<WireHeader>
+            WireHeader.tryParse (ReadOnlySpan(slot, 0, datagram.Length), &header) |> ignore
+            let body = ReadOnlySpan(slot, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+            if pair.Server.Connection.Receive(&header, body, pair.Server.Now) <> 1 then
+                invalidOp "a datagram was not opened"
+
+            if index % Segments = Segments - 1 then
+                pair.Server.Context.Inside.Flush()
+
+    let mutable expresslane = Unchecked.defaultof<Pair>
+    let mutable dtls = Unchecked.defaultof<Pair>
+    let mutable expresslaneDatagrams: byte[][] = [||]
+    let mutable dtlsDatagrams: byte[][] = [||]
+
+    [<GlobalSetup>]
+    member _.Setup() =
+        expresslane <- ends true
+        dtls <- ends false
+
+    [<GlobalCleanup>]
+    member _.Cleanup() =
+        for pair in [ expresslane; dtls ] do
+            (pair :> IDisposable).Dispose()
+
+    [<IterationSetup>]
+    member _.Refill() =
+        expresslaneDatagrams <- seal expresslane
+        dtlsDatagrams <- seal dtls
+
+    [<Benchmark(Description = "datagram to superpacket, Expresslane", OperationsPerInvoke = Datagrams)>]
+    member _.OpenExpresslane() =
+        receive expresslane expresslaneDatagrams
+
+    [<Benchmark(Description = "datagram to superpacket, DTLS", OperationsPerInvoke = Datagrams)>]
+    member _.OpenDtls() = receive dtls dtlsDatagrams
+
 let run (_argv: string[]) : int =
     let config =
         ManualConfig
@@ -185,11 +254,14 @@ let run (_argv: string[]) : int =
             .AddExporter(BenchmarkDotNet.Exporters.MarkdownExporter.GitHub)
             .WithArtifactsPath(Path.Combine("artifacts", "bench"))
 
-    let summary = BenchmarkRunner.Run<SegmentBenchmarks> config
+    let reports =
+        Seq.append
+            (BenchmarkRunner.Run<SegmentBenchmarks> config).Reports
+            (BenchmarkRunner.Run<DatagramBenchmarks> config).Reports
+        |> List.ofSeq
 
     let report (name: string) =
-        summary.Reports
-        |> Seq.find (fun report -> report.BenchmarkCase.Descriptor.WorkloadMethod.Name = name)
+        reports |> Seq.find (fun report -> report.BenchmarkCase.Descriptor.WorkloadMethod.Name = name)
 
     let median (name: string) = (report name).ResultStatistics.Median
 
@@ -208,8 +280,10 @@ let run (_argv: string[]) : int =
           "CoalesceUdp", "coalescing, UDP"
           "Seal", "seal (wc_AesGcmEncrypt)"
           "Expresslane", "plan to sealed batch, Expresslane"
-          "Dtls", "plan to sealed batch, DTLS" ] do
-        printfn $"{label, -34} {median name, 7:F1} ns per segment"
+          "Dtls", "plan to sealed batch, DTLS"
+          "OpenExpresslane", "datagram to superpacket, Expresslane"
+          "OpenDtls", "datagram to superpacket, DTLS" ] do
+        printfn $"{label, -38} {median name, 7:F1} ns per segment"
 
     printfn ""
 
@@ -224,7 +298,15 @@ let run (_argv: string[]) : int =
           atMost 1.5 "checksum of 1360 bytes / memcpy of them" (median "Sum" / median "Copy")
           atMost 60. "coalescing one flow, checksums verified, ns per packet" (median "CoalesceTcp")
 
-          for name in [ "Sum"; "CoalesceTcp"; "CoalesceFlows"; "CoalesceUdp"; "Expresslane"; "Dtls" ] do
+          for name in
+              [ "Sum"
+                "CoalesceTcp"
+                "CoalesceFlows"
+                "CoalesceUdp"
+                "Expresslane"
+                "Dtls"
+                "OpenExpresslane"
+                "OpenDtls" ] do
               let bytes = allocated name |> Option.map float |> Option.defaultValue nan
               atMost 0. $"bytes allocated per operation, {name}" bytes ]
 

@@ -70,8 +70,8 @@ type End(role: Role, maxSegments: int) =
     member val Connection: Connection = null with get, set
     /// Inside packets delivered, oldest first.
     member val Delivered = ResizeArray<byte[]>()
-    /// Deliveries are counted and not kept.
-    member val CountOnly = false with get, set
+    /// Deliveries are counted and go to the TUN with the next flush; they are not kept here.
+    member val ToTun = false with get, set
     member val DeliveredCount = 0 with get, set
     member val Closed: TunnelError voption = ValueNone with get, set
     member val Granted: AuthSuccess voption = ValueNone with get, set
@@ -107,7 +107,9 @@ type End(role: Role, maxSegments: int) =
         member this.DeliverInside(_, packet) =
             this.DeliveredCount <- this.DeliveredCount + 1
 
-            if not this.CountOnly then
+            if this.ToTun then
+                context.Inside.Append(Span.op_Implicit packet)
+            else
                 this.Delivered.Add(packet.ToArray())
 
         member _.SessionRotationStarted(_, _) = ()

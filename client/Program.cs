@@ -46,8 +46,14 @@ static int Connect(ClientOptions options, ILogger log)
     Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
     Interface.SetUp(tun.Name);
     var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
-    var socket = UdpSocket.Bind(new IPEndPoint(any, 0), options.SendBuffer, options.ReceiveBuffer, options.Fwmark, offload.UdpGro);
-    using var worker = new Worker(tun, socket, offload, log);
+    var socket = UdpSocket.Bind(
+        new IPEndPoint(any, 0),
+        options.SendBuffer,
+        options.ReceiveBuffer,
+        options.Fwmark,
+        offload.UdpGro
+    );
+    using var worker = new Worker(tun, socket, offload, ids: null, log);
     using var session = new ClientSession(
         new ConnectionSettings
         {

@@ -61,6 +61,7 @@ type internal ServerArgument =
     | Disable_Udp_Gso of bool: string option
     | Disable_Udp_Gro of bool: string option
     | Workers of count: string
+    | Pin_Workers of bool: string option
     | Enable_Tun_Iouring of bool: string option
     | Iouring_Entry_Count of count: string
     | Iouring_Sqpoll_Idle_Time of duration: string
@@ -118,6 +119,7 @@ type internal ServerArgument =
                 "with enable_tun_offload: write each UDP packet to the TUN by itself. Default: false."
             | Disable_Udp_Gso _ -> "with enable_tun_offload: send each datagram by itself. Default: false."
             | Disable_Udp_Gro _ -> "with enable_tun_offload: receive each datagram by itself. Default: false."
+            | Pin_Workers _ -> "bind each worker to a processor. Default: false."
             | Workers _ -> "threads that carry the packets, 0 to 64; 0 for one per core. Default: 0."
             | Enable_Tun_Iouring _ -> "io_uring for the TUN; not served yet. Default: false."
             | Iouring_Entry_Count _ -> "entries of the io_uring; not served yet. Default: 1024."

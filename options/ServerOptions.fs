@@ -59,6 +59,8 @@ type ServerOptions =
         DisableUdpGro: bool
         /// Threads that carry packets, 0 to 64; 0 for one per core.
         Workers: int
+        /// Each worker is bound to a processor.
+        PinWorkers: bool
         EnableTunIouring: bool
         IouringEntryCount: int
         IouringSqpollIdleTime: TimeSpan
@@ -216,6 +218,7 @@ module private ServerReading =
               DisableUdpGso = reader.Bool("disable_udp_gso", false)
               DisableUdpGro = reader.Bool("disable_udp_gro", false)
               Workers = reader.Read("workers", Value.int32 0 64, 0)
+              PinWorkers = reader.Bool("pin_workers", false)
               EnableTunIouring = reader.Bool("enable_tun_iouring", false)
               IouringEntryCount = reader.Read("iouring_entry_count", Value.int32 1 32768, 1024)
               IouringSqpollIdleTime =

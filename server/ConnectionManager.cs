@@ -26,6 +26,9 @@ public sealed record ServerSettings
     public required long ReportMs { get; init; }
 }
 
+/// <summary>What one worker has.</summary>
+internal sealed record Census(int Online, int Connections, int Rotations);
+
 /// <summary>
 /// The connections of one worker: which datagram and which packet belongs to whom, who is let in, who is let go. All
 /// members run on the worker's thread but <see cref="Authenticator.Authorize"/>, which runs on the thread pool.
@@ -42,6 +45,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private readonly ConnectionSettings _connectionSettings;
     private readonly Worker _worker;
     private readonly AddressPool _pool;
+    private readonly InsideDirectory _inside;
     private readonly Authenticator _authenticator;
     private readonly DtlsListener _listener;
     private readonly ConnectionTable _table;
@@ -49,6 +53,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private readonly ILogger _log;
     private int _online; // connections that have been Online
     private int _rejectsLeft = RejectsPerTick;
+    private Census _latest = new(0, 0, 0);
     private long _sweepAt;
     private long _reportAt;
 
@@ -58,10 +63,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         Worker worker,
         DtlsContext tls,
         AddressPool pool,
+        InsideDirectory inside,
         Authenticator authenticator,
         ILogger log
     )
     {
+        _inside = inside;
         (_settings, _connectionSettings, _worker, _pool, _authenticator, _log) = (
             settings,
             connectionSettings,
@@ -72,15 +79,25 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         );
         var now = Worker.Now;
         _listener = new DtlsListener(tls, worker.Context, now);
-        _table = new ConnectionTable(pool.Size);
+        _table = new ConnectionTable();
         (_sweepAt, _reportAt) = (now + settings.SweepMs, now + settings.ReportMs);
+    }
+
+    /// <summary>The managers of all workers, this one among them; the first one reports for all.</summary>
+    public required IReadOnlyList<ConnectionManager> Workers { get; init; }
+
+    /// <summary>Connections of this worker, a second ago. Any thread.</summary>
+    private Census Latest
+    {
+        get => Volatile.Read(ref _latest);
+        set => Volatile.Write(ref _latest, value);
     }
 
     private Counters Counters => _worker.Context.Counters;
 
     public Connection? Route(Span<byte> packet, bool isPartial)
     {
-        var connection = _table.ByInside(_pool.OffsetOf(Rewrite.destinationOf(packet)));
+        var connection = _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))];
         if (connection is null)
         {
             Counters.Add(Counter.TunRejectedPacketNoConnection);
@@ -92,6 +109,16 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             return null;
         }
         return connection;
+    }
+
+    public WorkerContext? OtherHomeOf(ReadOnlySpan<byte> packet)
+    {
+        if (Workers.Count == 1)
+        {
+            return null;
+        }
+        var home = _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))]?.Home;
+        return home == _worker.Context ? null : home;
     }
 
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
@@ -126,7 +153,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         {
             LogMoved(_log, SessionId.format(moved.SessionId), moved.Path.Peer, from.Peer);
             _table.Move(moved, from.Peer);
-            moved.MoveTo(from, SessionIdSource.Draw());
+            moved.MoveTo(from, _worker.Context.Ids.Draw());
             Counters.Add(Counter.UdpConnRecoveredViaSession);
         }
     }
@@ -143,13 +170,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         if (now >= _reportAt)
         {
             _reportAt = now + _settings.ReportMs;
-            LogReport(
-                _log,
+            Latest = new Census(
                 _table.All.Count(c => c.State == ConnectionState.Online),
                 _table.Count,
-                _table.PendingRotations,
-                _pool.Assigned
+                _table.PendingRotations
             );
+            if (Workers[0] == this)
+            {
+                Report();
+            }
         }
     }
 
@@ -231,6 +260,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     public void Dispose() => _listener.Dispose();
 
+    private void Report() =>
+        LogReport(
+            _log,
+            Workers.Sum(worker => worker.Latest.Online),
+            Workers.Sum(worker => worker.Latest.Connections),
+            Workers.Sum(worker => worker.Latest.Rotations),
+            _pool.Assigned
+        );
+
     private Connection? BySession(ulong id) => _table.BySession(id) ?? _table.ByPending(id);
 
     private void ReceiveKnown(
@@ -303,7 +341,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             _worker.Context,
             this,
             version,
-            SessionIdSource.Draw(),
+            _worker.Context.Ids.Draw(),
             session,
             from,
             now
@@ -373,7 +411,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             return;
         }
         connection.InsideAddress = address;
-        _table.SetInside(_pool.OffsetOf(address), connection);
+        _inside.Set(_pool.OffsetOf(address), connection);
         connection.Grant(Success(connection), Worker.Now);
     }
 
@@ -420,7 +458,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         _table.Remove(connection, Worker.Now);
         if (connection.InsideAddress != 0)
         {
-            _table.SetInside(_pool.OffsetOf(connection.InsideAddress), null);
+            _inside.Set(_pool.OffsetOf(connection.InsideAddress), null);
             _pool.Free(connection.InsideAddress);
             connection.InsideAddress = 0;
         }

@@ -5,10 +5,10 @@ using Lightway.Tunnel.Udp;
 namespace Lightway.Server;
 
 /// <summary>
-/// Finds connections by peer address, session id, pending session id and inside address. Removal takes out only what
+/// Finds the connections of one worker by peer address, session id and pending session id. Removal takes out only what
 /// still points at the connection that goes: a newer one under the same address stays. One thread.
 /// </summary>
-public sealed class ConnectionTable(int insideAddresses)
+public sealed class ConnectionTable
 {
     private const long AfterlifeMs = 10_000;
     private readonly Dictionary<PeerAddress, Connection> _byPeer = [];
@@ -16,7 +16,6 @@ public sealed class ConnectionTable(int insideAddresses)
     private readonly Dictionary<ulong, Connection> _bySession = [];
     private readonly Dictionary<ulong, Connection> _byPending = [];
     private readonly Dictionary<ulong, long> _closed = []; // session ids of late, with the time to forget them
-    private readonly Connection?[] _byInside = new Connection?[insideAddresses];
 
     /// <summary>Every connection, also those that handshake.</summary>
     public IEnumerable<Connection> All => _bySession.Values;
@@ -32,9 +31,6 @@ public sealed class ConnectionTable(int insideAddresses)
     public Connection? BySession(ulong id) => _bySession.GetValueOrDefault(id);
 
     public Connection? ByPending(ulong id) => _byPending.GetValueOrDefault(id);
-
-    /// <param name="offset">Offset of the inside address in the pool; anything outside the pool finds nothing.</param>
-    public Connection? ByInside(int offset) => (uint)offset < (uint)_byInside.Length ? _byInside[offset] : null;
 
     /// <summary>Registers a new connection; if its peer's address is taken, as successor.</summary>
     public void Add(Connection connection)
@@ -66,8 +62,6 @@ public sealed class ConnectionTable(int insideAddresses)
         Leave(connection);
         _byPeer[to] = connection;
     }
-
-    public void SetInside(int offset, Connection? connection) => _byInside[offset] = connection;
 
     public void AddPending(ulong id, Connection connection) => _byPending[id] = connection;
 

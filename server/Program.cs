@@ -39,57 +39,82 @@ static int Serve(ServerOptions options, ILogger log)
             MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
         }
         : Offload.None;
-    var tun = TunQueue.Open(options.TunName, offload);
-    Interface.SetUp(tun.Name);
-    var socket = UdpSocket.Bind(
-        options.BindAddress,
-        options.UdpBufferSize,
-        options.UdpBufferSize,
-        mark: 0,
-        offload.UdpGro
-    );
-    using var worker = new Worker(tun, socket, offload, log);
-    using var manager = new ConnectionManager(
-        new ServerSettings
-        {
-            ClientIp = Number(options.LightwayClientIp),
-            ServerIp = Number(options.LightwayServerIp),
-            DnsIp = Number(options.LightwayDnsIp),
-            SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
-            ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
-        },
-        new ConnectionSettings
-        {
-            Role = Role.Server,
-            EnableExpresslane = options.EnableExpresslane,
-            ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
-            KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,
-        },
-        worker,
-        tls,
-        pool,
-        authenticator,
+    var queues = OpenQueues(options, offload, log);
+    var count = queues.Length;
+    Interface.SetUp(queues[0].Name);
+    var sockets = UdpSocket.BindGroup(options.BindAddress, count, options.UdpBufferSize, offload.UdpGro);
+    using var workers = new WorkerGroup(
+        [.. queues.Zip(sockets).Select((pair, i) => new Worker(pair.First, pair.Second, offload, new(i, count), log))],
         log
     );
-    worker.Attach(manager);
-    using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
-    using var signals = new StopSignals(worker.Stop);
+    var inside = new InsideDirectory(pool.Size);
+    var settings = new ServerSettings
+    {
+        ClientIp = Number(options.LightwayClientIp),
+        ServerIp = Number(options.LightwayServerIp),
+        DnsIp = Number(options.LightwayDnsIp),
+        SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
+        ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
+    };
+    var connectionSettings = new ConnectionSettings
+    {
+        Role = Role.Server,
+        EnableExpresslane = options.EnableExpresslane,
+        ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
+        KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,
+    };
+    var managers = new List<ConnectionManager>();
+    foreach (var worker in workers.All)
+    {
+        var manager = new ConnectionManager(settings, connectionSettings, worker, tls, pool, inside, authenticator, log)
+        {
+            Workers = managers,
+        };
+        managers.Add(manager);
+        worker.Attach(manager);
+    }
+    using var metrics = new MetricsFile(
+        options.MetricsFile,
+        [.. workers.All.Select(worker => worker.Context.Counters)],
+        log
+    );
+    using var signals = new StopSignals(workers.Stop);
+    var first = workers.All[0];
     ProgramLog.Serving(
         log,
-        socket.LocalEndPoint,
-        tun.Name,
-        worker.Inside.Mtu,
-        tun.Tso,
-        tun.Uso,
-        worker.Offload.TunGroTcp,
-        worker.Offload.TunGroUdp,
-        worker.Offload.MaxSegments,
-        socket.IsCoalescing
+        sockets[0].LocalEndPoint,
+        queues[0].Name,
+        first.Inside.Mtu,
+        count,
+        queues[0].Tso,
+        queues[0].Uso,
+        first.Offload.TunGroTcp,
+        first.Offload.TunGroUdp,
+        first.Offload.MaxSegments,
+        sockets[0].IsCoalescing
     );
-    worker.Run();
+    workers.Run(options.PinWorkers);
     metrics.Write();
+    managers.ForEach(manager => manager.Dispose());
     ProgramLog.Stopped(log);
     return 0;
+}
+
+// One queue for each worker. A device that the operator made with a single queue can't have more: then, unless a number
+// was asked for, there is one worker.
+static TunQueue[] OpenQueues(ServerOptions options, Offload offload, ILogger log)
+{
+    var count = options.Workers > 0 ? options.Workers : Environment.ProcessorCount;
+    try
+    {
+        return TunQueue.OpenAll(options.TunName, offload, count);
+    }
+    catch (IOException error) when (options.Workers == 0 && count > 1)
+    {
+        var single = TunQueue.OpenAll(options.TunName, offload, 1); // what is wrong otherwise is wrong again
+        ProgramLog.Warning(log, $"one worker only: {error.Message}");
+        return single;
+    }
 }
 
 static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());

@@ -187,7 +187,7 @@ let tests =
 
               send pair.Client (packet 100)
               Expect.isGreaterThan (pair.ToServer(pair.Client.Wire.Datagrams.Dequeue())) 0 "authentic"
-              pair.Server.Connection.MoveTo(&moved, SessionIdSource.Draw())
+              pair.Server.Connection.MoveTo(&moved, SessionIdSource(0, 1).Draw())
               pair.Pump()
               Expect.equal pair.Server.Connection.Path.Peer moved.Peer "replies go to the new address"
               Expect.notEqual pair.Client.Connection.SessionId first "the client has adopted the new id"

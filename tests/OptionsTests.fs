@@ -138,6 +138,7 @@ let private serverKeys: (string * string * (ServerOptions -> ServerOptions)) lis
       "disable_udp_gso", "true", (fun o -> { o with DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with DisableUdpGro = true })
       "workers", "3", (fun o -> { o with Workers = 3 })
+      "pin_workers", "true", (fun o -> { o with PinWorkers = true })
       "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
 
 /// The table of the reference server's options, written out a second time.
@@ -178,6 +179,7 @@ let private serverDefaults: ServerOptions =
       DisableUdpGso = false
       DisableUdpGro = false
       Workers = 0
+      PinWorkers = false
       EnableTunIouring = false
       IouringEntryCount = 1024
       IouringSqpollIdleTime = TimeSpan.FromMilliseconds 100L

@@ -23,7 +23,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
                 (socket :> IDatagramSender).Send(&path, data, segmentSize) }
 
     let context =
-        new WorkerContext(sender, ScriptedTun(false), Offload.None, NullLogger.Instance)
+        new WorkerContext(sender, ScriptedTun(false), Offload.None, null, NullLogger.Instance)
 
     let batch = new ReceiveBatch(false)
     let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))

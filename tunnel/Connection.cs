@@ -136,6 +136,9 @@ public sealed class Connection : IRecordSink, IDisposable
         _keyUpdate = KeyUpdate.create(settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
     }
 
+    /// <summary>The worker that it belongs to, for life.</summary>
+    public WorkerContext Home => _worker;
+
     public ConnectionState State { get; private set; } = ConnectionState.Connecting;
 
     /// <summary>Where its datagrams go.</summary>
@@ -791,7 +794,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _keyUpdatePollAt = _now + KeyUpdatePollMs;
             _keyUpdateGiveUpAt = _now + KeyUpdateLimitMs;
             Repeat();
-            RotateSession(SessionIdSource.Draw());
+            RotateSession(_worker.Ids.Draw());
         }
     }
 

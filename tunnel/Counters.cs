@@ -10,6 +10,8 @@ public enum Counter
     // Inside: the TUN.
     TunReads, // system calls, also those that said EAGAIN
     TunPacketsRead,
+    MailboxReads, // no system calls
+    TunForwarded, // frames read for another worker's connection
     TunReadBytes, // IP bytes, without virtio_net_hdr
     SuperpacketsRead,
     SegmentsBuilt,
@@ -93,6 +95,7 @@ public enum Counter
     FrameInvalidState,
     FragmentInvalid,
     TunReadFailed,
+    TunForwardDropped, // another worker's mailbox was full
     InsideIoSendFailed,
     TunRejectedPacketInvalidState,
     TunRejectedPacketInvalidInsidePacket,

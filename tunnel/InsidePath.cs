@@ -10,6 +10,9 @@ public interface IInsideRouter
     /// <param name="isPartial">Its transport checksum field holds an uncomplemented partial sum (NEEDS_CSUM).</param>
     /// <returns>The connection, or null: dropped and counted.</returns>
     Connection? Route(Span<byte> packet, bool isPartial);
+
+    /// <summary>The other worker that must send this packet; null: this one, or nobody.</summary>
+    WorkerContext? OtherHomeOf(ReadOnlySpan<byte> packet) => null;
 }
 
 /// <summary>Where inside packets come from: the TUN, or a benchmark.</summary>
@@ -38,6 +41,7 @@ public sealed class InsidePath : IDisposable
     private readonly Slab _buffer = new(PacketAt + 65536);
     private readonly Slab _template = new(Segment.MaxHeaderLength);
     private readonly int _frameAt;
+    private readonly Counter _reads;
     private SuperpacketPlan _plan;
     private Connection? _connection; // whose packet is being sent; null when none is
     private int _next; // first segment not yet sealed
@@ -49,11 +53,15 @@ public sealed class InsidePath : IDisposable
     public InsidePath(IInsideSource source, WorkerContext worker, IInsideRouter router, int mtu)
     {
         (_source, _worker, _router, Mtu) = (source, worker, router, mtu);
+        _reads = source is Mailbox ? Counter.MailboxReads : Counter.TunReads;
         _frameAt = PacketAt - (source.HasVnetHeader ? VirtioNetHeaderModule.Size : 0);
     }
 
     /// <summary>Bytes of the largest inside packet or segment.</summary>
     public int Mtu { get; set; }
+
+    /// <summary>A packet waits for the socket.</summary>
+    public bool IsPending => _connection is not null;
 
     /// <summary>Reads and sends until the TUN is empty, the budget is spent or the socket is full.</summary>
     /// <returns>False: the socket is full. Call again when it is writable; nothing was lost.</returns>
@@ -66,7 +74,7 @@ public sealed class InsidePath : IDisposable
         for (var budget = ReadBudget; budget > 0; budget--)
         {
             var length = _source.Read(_buffer.Span[_frameAt..]);
-            _worker.Counters.Add(Counter.TunReads);
+            _worker.Counters.Add(_reads);
             if (length < 0)
             {
                 if (length != -Linux.EAGAIN)
@@ -106,6 +114,12 @@ public sealed class InsidePath : IDisposable
             length -= VirtioNetHeaderModule.Size;
         }
         var packet = _buffer.Slice(PacketAt, length);
+        if (_router.OtherHomeOf(packet) is { } other)
+        {
+            var isTaken = other.Mailbox.TryPost(_buffer.Slice(_frameAt, PacketAt - _frameAt + length));
+            _worker.Counters.Add(isTaken ? Counter.TunForwarded : Counter.TunForwardDropped);
+            return true;
+        }
         _worker.Counters.Add(Counter.TunPacketsRead);
         _worker.Counters.Add(Counter.TunReadBytes, length);
         var superpacket = vnet.BaseGsoType != VirtioNetHeaderModule.GsoNone;

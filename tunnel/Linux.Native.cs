@@ -13,7 +13,9 @@ internal static unsafe partial class Linux
     public const int UDP_GRO = 104;
 
     // asm-generic/socket.h
+    public const int SO_REUSEPORT = 15;
     public const int SO_RXQ_OVFL = 40;
+    public const int SO_ATTACH_REUSEPORT_CBPF = 51;
 
     // linux/in.h, linux/in6.h
     public const int IP_PKTINFO = 8;
@@ -67,6 +69,13 @@ internal static unsafe partial class Linux
 
     [LibraryImport("libc", SetLastError = true)]
     public static partial int recvmmsg(int fd, mmsghdr* messages, uint count, int flags, void* timeout);
+
+    /// <summary>sched_setaffinity(2); thread 0 is the calling one.</summary>
+    [LibraryImport("libc", SetLastError = true)]
+    public static partial int sched_setaffinity(int thread, nint maskSize, ulong* mask);
+
+    [LibraryImport("libc", SetLastError = true)]
+    public static partial int sched_getaffinity(int thread, nint maskSize, ulong* mask);
 
     [LibraryImport("libc", SetLastError = true)]
     public static partial nint writev(int fd, iovec* vectors, int count);

@@ -4,10 +4,15 @@ using Lightway.Protocol;
 
 namespace Lightway.Tunnel;
 
-/// <summary>Draws session ids: 8 bytes of the system's generator, none of the reserved values.</summary>
-public static class SessionIdSource
+/// <summary>
+/// Draws session ids: 8 bytes of the system's generator, none of the reserved values. The lower 32 bits say which worker
+/// drew them, as their remainder: the kernel steers a datagram to its worker by them (<see cref="Udp.ReusePort"/>).
+/// </summary>
+/// <param name="worker">Number of the worker, from 0.</param>
+/// <param name="workers">How many there are.</param>
+public sealed class SessionIdSource(int worker, int workers)
 {
-    public static ulong Draw()
+    public ulong Draw()
     {
         Span<byte> bytes = stackalloc byte[sizeof(ulong)];
         ulong id;
@@ -15,7 +20,7 @@ public static class SessionIdSource
         {
             RandomNumberGenerator.Fill(bytes);
             id = BinaryPrimitives.ReadUInt64BigEndian(bytes);
-        } while (SessionId.isReserved(id));
+        } while (SessionId.isReserved(id) || (uint)id == 0 || (uint)id % workers != worker);
         return id;
     }
 }

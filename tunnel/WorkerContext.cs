@@ -13,10 +13,18 @@ public sealed class WorkerContext : IDisposable
     /// <param name="outside">The worker's socket.</param>
     /// <param name="inside">The worker's TUN queue.</param>
     /// <param name="offload">What may be used of what socket and queue can.</param>
+    /// <param name="ids">Where session ids of its connections come from; null: there is no other worker.</param>
     /// <param name="log">Log of transitions; never written per packet.</param>
-    public WorkerContext(IDatagramSender outside, IInsideSink inside, Offload offload, ILogger log)
+    public WorkerContext(
+        IDatagramSender outside,
+        IInsideSink inside,
+        Offload offload,
+        SessionIdSource? ids,
+        ILogger log
+    )
     {
-        (Outside, Log) = (outside, log);
+        (Outside, Ids, Log) = (outside, ids ?? new SessionIdSource(0, 1), log);
+        Mailbox = new Mailbox(inside.HasVnetHeader);
         Batch = new SegmentBatch(outside, Counters, offload.MaxSegments);
         Inside = new InsideBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
     }
@@ -31,6 +39,11 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>Takes what comes from outside; application data of a DTLS datagram is decrypted into its tail, too.</summary>
     public InsideBatch Inside { get; }
+
+    /// <summary>Takes what other workers read for its connections.</summary>
+    public Mailbox Mailbox { get; }
+
+    public SessionIdSource Ids { get; }
 
     public RandomPool Random { get; } = new();
 
@@ -49,6 +62,7 @@ public sealed class WorkerContext : IDisposable
     {
         Batch.Dispose();
         Inside.Dispose();
+        Mailbox.Dispose();
         Datagram.Dispose();
         Frame.Dispose();
         Reassembled.Dispose();

@@ -59,7 +59,7 @@ type End(role: Role, maxSegments: int) =
     let inside = ScriptedTun true
 
     let context =
-        new WorkerContext(wire, inside, Offload(MaxSegments = maxSegments), NullLogger.Instance)
+        new WorkerContext(wire, inside, Offload(MaxSegments = maxSegments), null, NullLogger.Instance)
 
 
     member _.Role = role
@@ -196,7 +196,7 @@ type Pair(expresslane: bool, maxSegments: int) =
                 match listener.TryAccept(header.Version, &clientPath, body, server.Now) with
                 | null -> 0
                 | session ->
-                    let id = SessionIdSource.Draw()
+                    let id = server.Context.Ids.Draw()
 
                     server.Connection <-
                         new Connection(

@@ -60,13 +60,14 @@ internal static partial class ProgramLog
 
     [LoggerMessage(
         Level = LogLevel.Information,
-        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
+        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}, workers {Workers}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
     )]
     public static partial void Serving(
         ILogger log,
         IPEndPoint address,
         string tun,
         int mtu,
+        int workers,
         bool tso,
         bool uso,
         bool tcpWrites,

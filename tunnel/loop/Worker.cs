@@ -36,11 +36,13 @@ public sealed partial class Worker : IDisposable
     /// <param name="tun">Of a device that is up. Owned from here on.</param>
     /// <param name="socket">Owned from here on.</param>
     /// <param name="offload">What may be used of what <paramref name="tun"/> and <paramref name="socket"/> can.</param>
-    public Worker(TunQueue tun, UdpSocket socket, Offload offload, ILogger log)
+    /// <param name="ids">Where session ids of its connections come from; null: there is no other worker.</param>
+    public Worker(TunQueue tun, UdpSocket socket, Offload offload, SessionIdSource? ids, ILogger log)
     {
         (_tun, _socket) = (tun, socket);
         Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, log);
+        Context = new WorkerContext(socket, tun, Offload, ids, log);
+        Context.Mailbox.Posted = _epoll.Wake;
         Context.Batch.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
         Context.Inside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
     }
@@ -58,6 +60,9 @@ public sealed partial class Worker : IDisposable
     /// <summary>Set by <see cref="Attach"/>.</summary>
     public InsidePath Inside { get; private set; } = null!;
 
+    /// <summary>What other workers have read for this one's connections. Set by <see cref="Attach"/>.</summary>
+    private InsidePath Forwarded { get; set; } = null!;
+
     /// <summary>Milliseconds of the clock all parts of a worker are told.</summary>
     public static long Now => Environment.TickCount64;
 
@@ -65,7 +70,9 @@ public sealed partial class Worker : IDisposable
     public void Attach(IWorkerProgram program)
     {
         _program = program;
-        Inside = new InsidePath(_tun, Context, program, Interface.GetMtu(_tun.Name));
+        var mtu = Interface.GetMtu(_tun.Name);
+        Inside = new InsidePath(_tun, Context, program, mtu);
+        Forwarded = new InsidePath(Context.Mailbox, Context, program, mtu);
         Outside = new OutsidePath(_socket, Context, program);
     }
 
@@ -104,6 +111,7 @@ public sealed partial class Worker : IDisposable
     public void Dispose()
     {
         Inside?.Dispose();
+        Forwarded?.Dispose();
         Outside?.Dispose();
         Context.Dispose();
         _epoll.Dispose();
@@ -123,9 +131,13 @@ public sealed partial class Worker : IDisposable
             {
                 Outside.Drain(now);
             }
-            if (_blocked ? (_ready[SocketToken] & Readiness.Write) != 0 : _ready[TunToken] != 0)
+            if (!_blocked || (_ready[SocketToken] & Readiness.Write) != 0)
             {
-                SetBlocked(!Inside.Drain(now));
+                SetBlocked(!DrainInside(now));
+                if (Context.Mailbox.HasFrames)
+                {
+                    _epoll.Wake(); // its budget is spent, and no post will ring again
+                }
             }
             while (_posted.TryDequeue(out var action))
             {
@@ -137,11 +149,17 @@ public sealed partial class Worker : IDisposable
                 tickAt = now + TickMs;
                 Context.Batch.Tick();
                 Context.Inside.Tick();
-                Inside.Mtu = Interface.GetMtu(_tun.Name);
+                Inside.Mtu = Forwarded.Mtu = Interface.GetMtu(_tun.Name);
                 _program.Tick(now);
             }
         }
     }
+
+    /// <summary>False: the socket is full.</summary>
+    private bool DrainInside(long now) =>
+        ((!Inside.IsPending && _ready[TunToken] == 0) || Inside.Drain(now))
+        && (!Context.Mailbox.HasFrames && !Forwarded.IsPending || Forwarded.Drain(now))
+        && Context.Batch.Flush();
 
     private static int TimeoutMs(long at) => (int)Math.Clamp(at - Now, 0, TickMs);
 

@@ -42,8 +42,9 @@ public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
     /// <summary>Creates or attaches to the device and leaves it non-blocking.</summary>
     /// <param name="name">Interface name, up to 15 bytes; null or empty lets the kernel pick tun0, tun1, …</param>
     /// <param name="offload">Whether to ask for virtio_net_hdr framing, and for TSO and USO superpackets to read.</param>
+    /// <param name="shared">One of several queues of the device (IFF_MULTI_QUEUE); all must be opened so.</param>
     /// <exception cref="IOException">The device can't be opened; the message names the remedy.</exception>
-    public static TunQueue Open(string? name, Offload offload)
+    public static TunQueue Open(string? name, Offload offload, bool shared = false)
     {
         var requested = Encoding.ASCII.GetBytes(name ?? "");
         if (requested.Length >= Linux.IFNAMSIZ)
@@ -63,14 +64,17 @@ public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
         new Span<byte>(request, 40).Clear();
         requested.CopyTo(new Span<byte>(request, Linux.IFNAMSIZ));
         *(ushort*)(request + Linux.IFNAMSIZ) = (ushort)(
-            Linux.IFF_TUN | Linux.IFF_NO_PI | (offload.NeedsVnetHeader ? Linux.IFF_VNET_HDR : 0)
+            Linux.IFF_TUN
+            | Linux.IFF_NO_PI
+            | (offload.NeedsVnetHeader ? Linux.IFF_VNET_HDR : 0)
+            | (shared ? Linux.IFF_MULTI_QUEUE : 0)
         );
         if (ioctl(fd, Linux.TUNSETIFF, request) < 0)
         {
             var errno = Linux.Errno;
             close(fd);
             throw Linux.Failure(
-                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user)",
+                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user, with multi_queue if and only if there is more than one worker)",
                 errno
             );
         }
@@ -85,6 +89,26 @@ public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
             _ = ioctl(fd, Linux.TUNSETOFFLOAD, 0);
         }
         return new TunQueue(fd, settled, offload.NeedsVnetHeader, tso, uso);
+    }
+
+    /// <summary>Opens several queues of one device. The kernel spreads flows over them (Documentation/networking/tuntap.rst).</summary>
+    /// <exception cref="IOException">The device can't be opened; the message names the remedy.</exception>
+    public static TunQueue[] OpenAll(string? name, Offload offload, int count)
+    {
+        var queues = new List<TunQueue>();
+        try
+        {
+            for (var i = 0; i < count; i++)
+            {
+                queues.Add(Open(i == 0 ? name : queues[0].Name, offload, shared: count > 1));
+            }
+            return [.. queues];
+        }
+        catch
+        {
+            queues.ForEach(queue => queue.Dispose());
+            throw;
+        }
     }
 
     /// <summary>Reads one frame. Returns its bytes (with the virtio_net_hdr if there is one), or -errno (EAGAIN: none waits).</summary>

@@ -48,8 +48,16 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     /// <param name="receiveBuffer">SO_RCVBUF, likewise.</param>
     /// <param name="mark">SO_MARK, or 0.</param>
     /// <param name="coalesce">Receive runs of datagrams as one buffer (UDP_GRO), if the kernel can.</param>
+    /// <param name="share">Several sockets of this process share the port (SO_REUSEPORT).</param>
     /// <exception cref="IOException">The address can't be bound.</exception>
-    public static UdpSocket Bind(IPEndPoint local, int sendBuffer, int receiveBuffer, uint mark, bool coalesce)
+    public static UdpSocket Bind(
+        IPEndPoint local,
+        int sendBuffer,
+        int receiveBuffer,
+        uint mark,
+        bool coalesce,
+        bool share = false
+    )
     {
         var v6 = local.AddressFamily == AddressFamily.InterNetworkV6;
         var fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -70,6 +78,10 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             else
             {
                 Require(fd, IPPROTO_IP, Linux.IP_PKTINFO, wildcard ? 1 : 0, "IP_PKTINFO");
+            }
+            if (share)
+            {
+                Require(fd, SOL_SOCKET, Linux.SO_REUSEPORT, 1, "SO_REUSEPORT");
             }
             if (mark != 0)
             {
@@ -101,6 +113,34 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         catch
         {
             close(fd);
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Binds sockets that share one address. Datagrams with a session id go to the socket whose number is the remainder of
+    /// the id; see <see cref="SessionIdSource"/>.
+    /// </summary>
+    /// <exception cref="IOException">The address can't be bound.</exception>
+    public static UdpSocket[] BindGroup(IPEndPoint local, int count, int buffer, bool coalesce)
+    {
+        var sockets = new List<UdpSocket>();
+        try
+        {
+            for (var i = 0; i < count; i++)
+            {
+                var address = i == 0 ? local : sockets[0].LocalEndPoint;
+                sockets.Add(Bind(address, buffer, buffer, mark: 0, coalesce, share: count > 1));
+            }
+            if (count > 1 && !ReusePort.SteerBySession(sockets[0].Fd, count))
+            {
+                throw Linux.Failure("setsockopt SO_ATTACH_REUSEPORT_CBPF");
+            }
+            return [.. sockets];
+        }
+        catch
+        {
+            sockets.ForEach(socket => socket.Dispose());
             throw;
         }
     }

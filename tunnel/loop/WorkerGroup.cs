@@ -1,0 +1,75 @@
+using System.Runtime.ExceptionServices;
+using Microsoft.Extensions.Logging;
+
+namespace Lightway.Tunnel.Loop;
+
+/// <summary>Runs workers, each on a thread of its own. When one ends, for whatever reason, all end.</summary>
+public sealed partial class WorkerGroup(IReadOnlyList<Worker> workers, ILogger log) : IDisposable
+{
+    private Exception? _failure; // of the worker that ended first
+
+    public IReadOnlyList<Worker> All => workers;
+
+    /// <summary>Runs until <see cref="Stop"/>; the first worker has the calling thread.</summary>
+    /// <param name="pin">Bind worker i to the i-th processor that this process may use.</param>
+    /// <exception cref="Exception">What ended a worker.</exception>
+    public void Run(bool pin)
+    {
+        var threads = workers.Skip(1).Select((worker, i) => new Thread(() => RunOne(worker, i + 1, pin))).ToArray();
+        foreach (var thread in threads)
+        {
+            thread.Start();
+        }
+        RunOne(workers[0], 0, pin);
+        foreach (var thread in threads)
+        {
+            thread.Join();
+        }
+        if (_failure is { } failure)
+        {
+            ExceptionDispatchInfo.Throw(failure);
+        }
+    }
+
+    /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
+    public void Stop()
+    {
+        foreach (var worker in workers)
+        {
+            worker.Stop();
+        }
+    }
+
+    public void Dispose()
+    {
+        foreach (var worker in workers)
+        {
+            worker.Dispose();
+        }
+    }
+
+    private void RunOne(Worker worker, int number, bool pin)
+    {
+        try
+        {
+            if (pin && !Affinity.TryPin(number))
+            {
+                LogNotPinned(log, number, Linux.Errno);
+            }
+            worker.Run();
+        }
+#pragma warning disable CA1031 // whatever it was, Run throws it again when the others have ended
+        catch (Exception error)
+#pragma warning restore CA1031
+        {
+            Interlocked.CompareExchange(ref _failure, error, null);
+        }
+        finally
+        {
+            Stop();
+        }
+    }
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "worker {Number} can't be bound to a processor (errno {Errno})")]
+    private static partial void LogNotPinned(ILogger log, int number, int errno);
+}

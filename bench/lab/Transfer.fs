@@ -215,31 +215,44 @@ module Transfer =
 
         struct (seen.Count, corrupt)
 
-    let private sendAll (socket: Socket) (destination: EndPoint) (lengths: int[]) (pauseEvery: int) =
+    /// Datagrams on the way at most: fewer than the shortest queue takes (a TUN device's, 500 packets), however long the
+    /// programs in between have to wait for a processor.
+    let private window = 100
+
+    let private silenceMs = 1000
+
+    /// Sends all, never more than `window` ahead of what `arrived` says; what got lost holds things up, not for ever.
+    let private sendAll (socket: Socket) (destination: EndPoint) (lengths: int[]) (arrived: unit -> int) =
         let buffer: byte[] = Array.zeroCreate 65536
+        let mutable lost = 0
 
         lengths
         |> Array.iteri (fun number length ->
+            let patience = Stopwatch.StartNew()
+
+            while number - arrived () - lost >= window do
+                Thread.Sleep 1
+
+                if patience.ElapsedMilliseconds > int64 silenceMs / 2L then
+                    lost <- number - arrived ()
+
             writeDatagram number (buffer.AsSpan(0, length))
-            socket.SendTo(buffer, 0, length, SocketFlags.None, destination) |> ignore
-
-            if number % pauseEvery = pauseEvery - 1 then
-                Thread.Sleep 1)
-
-    let private bursts = 32 // datagrams between pauses of a millisecond, so that no queue overflows
-    let private silenceMs = 1000
+            socket.SendTo(buffer, 0, length, SocketFlags.None, destination) |> ignore)
 
     /// Sends datagrams of these lengths (8 to 65507 bytes) from `sender` to `receiver`.
     let udpOneWay (receiver: Listener) (sender: string) (lengths: int[]) : DatagramResult =
         use receiving =
             Netns.run receiver.Netns (fun () -> udpSocket (IPAddress.Parse receiver.Address))
 
+        let arrived = ref 0
+
         let collecting =
-            Netns.start receiver.Netns (fun () -> collect receiving lengths.Length silenceMs (fun _ _ _ -> ()))
+            Netns.start receiver.Netns (fun () ->
+                collect receiving lengths.Length silenceMs (fun _ _ _ -> Interlocked.Increment arrived |> ignore))
 
         Netns.run sender (fun () ->
             use socket = udpSocket IPAddress.Any
-            sendAll socket receiving.LocalEndPoint lengths bursts)
+            sendAll socket receiving.LocalEndPoint lengths (fun () -> Volatile.Read &arrived.contents))
 
         let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
 
@@ -260,10 +273,15 @@ module Transfer =
 
         use socket = Netns.run sender (fun () -> udpSocket IPAddress.Any)
 
-        let collecting =
-            Netns.start sender (fun () -> collect socket lengths.Length silenceMs (fun _ _ _ -> ()))
+        let returned = ref 0
 
-        Netns.run sender (fun () -> sendAll socket echoing.LocalEndPoint lengths bursts)
+        let collecting =
+            Netns.start sender (fun () ->
+                collect socket lengths.Length silenceMs (fun _ _ _ -> Interlocked.Increment returned |> ignore))
+
+        Netns.run sender (fun () ->
+            sendAll socket echoing.LocalEndPoint lengths (fun () -> Volatile.Read &returned.contents))
+
         let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
         let struct (_, corruptThere) = answering.GetAwaiter().GetResult()
 

@@ -29,6 +29,7 @@ let main argv =
               InsideBatchTests.tests
               InsidePathTests.tests
               ConnectionTests.tests
+              WorkerTests.tests
               ServerTests.tests
               EndToEndTests.tests ]
 

@@ -1,0 +1,185 @@
+module Lightway.Tests.WorkerTests
+
+open System
+open System.Net
+open System.Net.Sockets
+open Expecto
+open Lightway.Lab
+open Lightway.Protocol
+open Lightway.Tunnel
+open Lightway.Tunnel.Udp
+
+let private EAGAIN = 11
+let private client = 0x0A7D0005u
+
+let private frame seed =
+    let payload: byte[] = Array.zeroCreate 20_000
+    Random(seed).NextBytes payload
+    Superpackets.tcp 0x0A7D0010u payload 1298
+
+let private read (source: IInsideSource) =
+    let buffer: byte[] = Array.zeroCreate 65_545
+
+    match source.Read(Span buffer) with
+    | length when length < 0 -> Error -length
+    | length -> Ok buffer[.. length - 1]
+
+/// A datagram of a session, as much of it as the kernel looks at.
+let private datagram (session: uint64) =
+    let bytes: byte[] = Array.zeroCreate 20
+    WireHeader.write (ProtocolVersion.V1_3, false, session, Span bytes)
+    bytes
+
+/// How many datagrams wait at each socket.
+let private waiting (sockets: UdpSocket[]) =
+    [ for socket in sockets do
+          use batch = new ReceiveBatch(false)
+          max 0 (socket.Receive batch) ]
+
+let private withGroup count (body: UdpSocket[] -> Socket -> unit) =
+    let sockets =
+        UdpSocket.BindGroup(IPEndPoint(IPAddress.Loopback, 0), count, 0, false)
+
+    use sender =
+        new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+    try
+        sender.Connect sockets[0].LocalEndPoint
+        body sockets sender
+    finally
+        for socket in sockets do
+            (socket :> IDisposable).Dispose()
+
+let private steering =
+    [ test "a session id says which worker drew it, and is none of the reserved values" {
+          for workers in [ 1; 2; 3; 7 ] do
+              for worker in 0 .. workers - 1 do
+                  let source = SessionIdSource(worker, workers)
+
+                  for _ in 1..200 do
+                      let id = source.Draw()
+                      Expect.equal (int (uint32 id % uint32 workers)) worker "its worker"
+                      Expect.isFalse (SessionId.isReserved id) "a session"
+      }
+
+      test "the kernel gives a datagram to the worker that drew its session id, wherever it comes from" {
+          withGroup 3 (fun sockets _ ->
+              for worker in 0..2 do
+                  let source = SessionIdSource(worker, 3)
+
+                  for _ in 1..20 do
+                      // A socket of its own each time: another port, as after a move.
+                      use sender =
+                          new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+                      sender.SendTo(datagram (source.Draw()), sockets[0].LocalEndPoint) |> ignore
+
+                  let expected = List.init 3 (fun i -> if i = worker then 20 else 0)
+                  Expect.equal (waiting sockets) expected $"all with worker {worker}")
+      }
+
+      test "a client without a session stays with one worker, chosen by its address; clients spread" {
+          withGroup 2 (fun sockets sender ->
+              for _ in 1..10 do
+                  sender.Send(datagram SessionId.Empty) |> ignore
+
+              Expect.containsAll [ [ 10; 0 ]; [ 0; 10 ] ] [ waiting sockets ] "one worker"
+
+              for _ in 1..60 do
+                  use other =
+                      new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+                  other.SendTo(datagram SessionId.Empty, sockets[0].LocalEndPoint) |> ignore
+
+              let counts = waiting sockets
+              Expect.equal (List.sum counts) 60 "none lost"
+              Expect.all counts (fun count -> count > 5) "both have some")
+      }
+
+      test "a datagram too short for a session id harms nobody" {
+          withGroup 2 (fun sockets sender ->
+              for length in 0..15 do
+                  sender.Send(Array.zeroCreate<byte> length) |> ignore
+
+              Expect.equal (List.sum (waiting sockets)) 16 "each arrives somewhere")
+      } ]
+
+let private forwarding =
+    [ test "frames leave the mailbox as they came, in order; the first of them rings" {
+          use mailbox = new Mailbox(true)
+          let rings = ref 0
+          mailbox.Posted <- fun () -> rings.Value <- rings.Value + 1
+          Expect.equal (read mailbox) (Error EAGAIN) "empty"
+          let frames = [ for seed in 1..3 -> frame seed ]
+
+          for frame in frames do
+              Expect.isTrue (mailbox.TryPost(ReadOnlySpan frame)) "room"
+
+          Expect.equal rings.Value 1 "one ring for all"
+          Expect.equal [ for _ in 1..3 -> read mailbox ] (List.map Ok frames) "in order"
+          Expect.equal (read mailbox) (Error EAGAIN) "empty again"
+          Expect.isTrue (mailbox.TryPost(ReadOnlySpan(frame 4))) "room"
+          Expect.equal rings.Value 2 "the next one rings again"
+      }
+
+      test "a full mailbox takes nothing, and works again when it was read" {
+          use mailbox = new Mailbox(true)
+          let mutable posted = 0
+
+          while mailbox.TryPost(ReadOnlySpan(frame posted)) do
+              posted <- posted + 1
+
+          Expect.equal posted 32 "its bound"
+          Expect.equal (read mailbox) (Ok(frame 0)) "the oldest"
+          Expect.isTrue (mailbox.TryPost(ReadOnlySpan(frame 99))) "room again"
+      }
+
+      test "a superpacket that another worker read leaves through its connection's worker" {
+          use pair = new Pair(true, 64)
+          pair.Connect()
+          use other = new End(Role.Server, 64)
+
+          let foreign =
+              { new IInsideRouter with
+                  member _.Route(_, _) = null
+                  member _.OtherHomeOf _ = pair.Server.Context }
+
+          use read =
+              new InsidePath(RepeatedFrame(frame 1, 52, Left = 1), other.Context, foreign, 1350)
+
+          Expect.isTrue (read.Drain 0L) "the socket is not full"
+          Expect.equal other.Context.Counters[Counter.TunForwarded] 1L "forwarded"
+          Expect.equal other.Wire.Calls 0 "not sent by the worker that read it"
+
+          use forwarded =
+              new InsidePath(
+                  pair.Server.Context.Mailbox,
+                  pair.Server.Context,
+                  OneRoute(pair.Server.Connection, client),
+                  1350
+              )
+
+          Expect.isTrue (forwarded.Drain 0L) "the socket is not full"
+          pair.Pump(fun _ -> false)
+          let payload = pair.Client.Delivered |> Seq.collect (Array.skip 52) |> Array.ofSeq
+          Expect.equal payload (Array.skip 62 (frame 1)) "the client has the payload"
+      }
+
+      test "what a full mailbox can't take is a counted drop" {
+          use other = new End(Role.Server, 64)
+          use home = new End(Role.Server, 64)
+
+          let foreign =
+              { new IInsideRouter with
+                  member _.Route(_, _) = null
+                  member _.OtherHomeOf _ = home.Context }
+
+          use read =
+              new InsidePath(RepeatedFrame(frame 1, 52, Left = 40), other.Context, foreign, 1350)
+
+          Expect.isTrue (read.Drain 0L) "the socket is not full"
+          Expect.equal other.Context.Counters[Counter.TunForwarded] 32L "forwarded"
+          Expect.equal other.Context.Counters[Counter.TunForwardDropped] 8L "dropped"
+      } ]
+
+let tests = testList "Workers" (steering @ forwarding)

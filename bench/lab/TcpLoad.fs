@@ -35,7 +35,9 @@ type TcpLoad private (flowCount: int, congestion: string) =
                 LingerState = LingerOption(true, 0) // the end is a reset: nothing is left to drain
             )
 
-        // TCP_CONGESTION (linux/tcp.h). An accepted socket has that of the listening one.
+        // TCP_SYNCNT and TCP_CONGESTION (linux/tcp.h): give up connecting after 15 s; an accepted socket has the congestion
+        // control of the listening one.
+        socket.SetRawSocketOption(tcp, 7, ReadOnlySpan(BitConverter.GetBytes 3))
         socket.SetRawSocketOption(tcp, 13, ReadOnlySpan(Encoding.ASCII.GetBytes congestion))
         socket
 

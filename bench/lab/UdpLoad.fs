@@ -19,6 +19,7 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
     let received = ref 0L
     let mutable sockets: Socket list = []
     let mutable tasks: Task<unit> list = []
+    let mutable isSendingOver = false
     let mutable isStopping = false
 
     static let newSocket (address: IPAddress) =
@@ -46,12 +47,12 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
         let mutable due = 0.0 // bytes
         let mutable at = 0.0
 
-        while not (Volatile.Read &isStopping) do
+        while not (Volatile.Read &isSendingOver) do
             let now = clock.Elapsed.TotalSeconds
             due <- due + bytesPerSecond * min (now - at) 0.01
             at <- now
 
-            while due >= float datagrams.Length && not (Volatile.Read &isStopping) do
+            while due >= float datagrams.Length && not (Volatile.Read &isSendingOver) do
                 due <- due - float datagrams.Length
 
                 try
@@ -80,6 +81,16 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
 
     /// Bytes of datagrams that have arrived so far.
     member _.Received: int64 = Volatile.Read &received.contents
+
+    /// Ends the sending, lets arrive what is under way, and tells which part of all datagrams did not, 0.0 to 1.0.
+    member this.FinishAndLoss() : float =
+        Volatile.Write(&isSendingOver, true)
+        Thread.Sleep 300
+
+        if this.Sent = 0L then
+            0.0
+        else
+            max 0.0 (1.0 - float this.Received / float this.Sent)
 
     /// The client speaks first, in either case: its address inside is not known at the other end.
     member private _.Open (remote: Listener) (client: string) (isDownload: bool) =
@@ -121,6 +132,7 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
 
     interface IDisposable with
         member _.Dispose() =
+            Volatile.Write(&isSendingOver, true)
             Volatile.Write(&isStopping, true)
 
             for socket in sockets do

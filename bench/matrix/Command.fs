@@ -14,7 +14,7 @@ open Lightway.Lab
 
 let private usage =
     """usage: bench [--quick] [--seconds N] [--rounds N] [--cells REGEX] [--offered MBIT] [--congestion NAME]
-             [--server-binary PATH] [--client-binary PATH] [--no-yardstick] [--no-verdicts] [--list]"""
+             [--server-binary PATH] [--client-binary PATH] [--no-yardstick] [--no-verdicts] [--list-cells]"""
 
 type private Request =
     { Plan: Runner.Plan
@@ -86,7 +86,7 @@ let rec private parse (request: Request) (arguments: string list) : Request =
             rest
     | "--no-yardstick" :: rest -> next { plan with Yardstick = false } rest
     | "--no-verdicts" :: rest -> parse { request with Verdicts = false } rest
-    | "--list" :: rest -> parse { request with List = true } rest
+    | "--list-cells" :: rest -> parse { request with List = true } rest
     | argument :: _ -> invalidArg "" $"{argument} is not understood\n{usage}"
 
 let private folder = Path.Combine("artifacts", "bench")
@@ -129,8 +129,10 @@ let private bench (request: Request) : int =
 
     write "matrix.json" (JsonSerializer.Serialize(report, json))
     let rows = Row.best report.Rows
-    write "matrix.md" (Table.markdown rows + "\n")
-    printfn $"\n{Table.markdown rows}\n"
+    let tables = $"{Table.ofResults rows}\n\n{Table.ofBatching rows}\n"
+    write "matrix.md" tables
+    write "matrix.svg" (Chart.svg rows)
+    printfn $"\n{tables}"
     let verdicts = Verdict.all rows
     verdicts |> List.iter (Verdict.line >> printfn "%s")
     printfn $"Took {clock.Elapsed.TotalMinutes:F1} min. Files: {folder}/matrix.*"

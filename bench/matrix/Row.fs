@@ -8,14 +8,15 @@ open Lightway.Lab
 type Snapshot =
     { Seconds: float // of one clock
       Received: int64 // payload bytes at the sinks
-      Sent: int64 option // payload bytes of datagrams
       Retransmits: int64 option
       ServerCpu: struct (float * float) // user and system seconds
       ClientCpu: struct (float * float) // of all clients
       Server: Counters
       Clients: Counters
-      SocketDrops: int64 // RcvbufErrors of the server's and the clients' namespaces
-      DeviceDrops: int64 // of their TUN devices
+      ServerSocketDrops: int64 // Udp.RcvbufErrors of its namespace
+      ClientSocketDrops: int64
+      ServerTunDrops: int64 // of the device: packets for which its queue had no room
+      ClientTunDrops: int64
       ChecksumErrors: int64 } // Tcp, Udp and IP header errors of all namespaces
 
 /// One measurement: a cell, carried by a variant. GB is 10^9 and MB 10^6 payload bytes at the sinks. None: not known,
@@ -31,7 +32,7 @@ type Row =
       Round: int
       Seconds: float
       MegabitsPerSecond: float
-      LossPercent: float option // of datagrams, between sender and sink
+      LossPercent: float option // of datagrams, between sender and sink, over the whole run with its warm-up
       ServerCpuPerGigabyte: float // seconds, user and system
       ServerUserCpuPerGigabyte: float
       ClientCpuPerGigabyte: float // of all clients
@@ -46,9 +47,12 @@ type Row =
       ClientDatagramsPerReceive: float option
       ClientSegmentsPerTunWrite: float option
       Retransmits: int64 option
-      EngineDrops: int64 option // drops_total of the server and, if they count, the clients
-      SocketDrops: int64
-      DeviceDrops: int64
+      ServerEngineDrops: int64 option // drops_total
+      ClientEngineDrops: int64 option
+      ServerSocketDrops: int64
+      ClientSocketDrops: int64
+      ServerTunDrops: int64
+      ClientTunDrops: int64
       ChecksumErrors: int64
       PingMilliseconds: float list // round trips, in order; empty for other traffic
       PingLost: int }
@@ -82,16 +86,6 @@ module Row =
 
         let user struct (a: float, _: float) = struct (a, 0.0)
 
-        let loss =
-            match before.Sent, after.Sent with
-            | Some first, Some last when last > first -> Some(100.0 * (1.0 - bytes / float (last - first)))
-            | _ -> None
-
-        let drops =
-            match server "drops_total", client "drops_total" with
-            | Some a, b -> Some(int64 (a + Option.defaultValue 0.0 b))
-            | None, _ -> None
-
         let serverDatagrams = server "udp_datagrams_sent" +? server "udp_datagrams_received"
 
         { Cell = cell.Name
@@ -103,7 +97,7 @@ module Row =
           Round = round
           Seconds = seconds
           MegabitsPerSecond = bytes * 8.0 / seconds / 1e6
-          LossPercent = loss
+          LossPercent = None
           ServerCpuPerGigabyte = perGigabyte before.ServerCpu after.ServerCpu
           ServerUserCpuPerGigabyte = perGigabyte (user before.ServerCpu) (user after.ServerCpu)
           ClientCpuPerGigabyte = perGigabyte before.ClientCpu after.ClientCpu
@@ -118,9 +112,12 @@ module Row =
           ClientDatagramsPerReceive = client "udp_datagrams_received" /? client "udp_receives"
           ClientSegmentsPerTunWrite = client "tun_packets_written" /? client "tun_writes"
           Retransmits = Option.map2 (-) after.Retransmits before.Retransmits
-          EngineDrops = drops
-          SocketDrops = after.SocketDrops - before.SocketDrops
-          DeviceDrops = after.DeviceDrops - before.DeviceDrops
+          ServerEngineDrops = server "drops_total" |> Option.map int64
+          ClientEngineDrops = client "drops_total" |> Option.map int64
+          ServerSocketDrops = after.ServerSocketDrops - before.ServerSocketDrops
+          ClientSocketDrops = after.ClientSocketDrops - before.ClientSocketDrops
+          ServerTunDrops = after.ServerTunDrops - before.ServerTunDrops
+          ClientTunDrops = after.ClientTunDrops - before.ClientTunDrops
           ChecksumErrors = after.ChecksumErrors - before.ChecksumErrors
           PingMilliseconds = []
           PingLost = 0 }

@@ -31,8 +31,8 @@ let private remote (topology: Topology) =
 [<NoComparison; NoEquality>]
 type private Load =
     { Received: unit -> int64
-      Sent: unit -> int64 option
       Retransmits: unit -> int64 option
+      FinishAndLoss: unit -> float option // part of the datagrams that did not arrive
       End: IDisposable }
 
 let private startTcp (congestion: string) (file: string) (topology: Topology) (isDownload: bool) (flows: int) =
@@ -42,8 +42,8 @@ let private startTcp (congestion: string) (file: string) (topology: Topology) (i
     let load = TcpLoad.Start(remote topology, dialers, isDownload, congestion, file)
 
     { Received = fun () -> load.Received
-      Sent = fun () -> None
       Retransmits = fun () -> Some load.Retransmits
+      FinishAndLoss = fun () -> None
       End = load }
 
 let private startUdp (megabits: float) (topology: Topology) (isDownload: bool) (burst: int) =
@@ -51,8 +51,8 @@ let private startUdp (megabits: float) (topology: Topology) (isDownload: bool) (
         UdpLoad.Start(remote topology, topology.Client, isDownload, Cell.DatagramLength, burst, megabits * 1e6)
 
     { Received = fun () -> load.Received
-      Sent = fun () -> Some load.Sent
       Retransmits = fun () -> None
+      FinishAndLoss = fun () -> Some(load.FinishAndLoss())
       End = load }
 
 let private checksumErrors (netns: string) =
@@ -70,7 +70,6 @@ let private snapshot (contender: Contender) (load: Load) : Snapshot =
     // First what moves fastest.
     let seconds = clock.Elapsed.TotalSeconds
     let received = load.Received()
-    let sent = load.Sent()
     let serverCpu = cpu [ contender.Server ]
     let clientCpu = cpu contender.Clients
 
@@ -79,17 +78,17 @@ let private snapshot (contender: Contender) (load: Load) : Snapshot =
 
     { Seconds = seconds
       Received = received
-      Sent = sent
       Retransmits = load.Retransmits()
       ServerCpu = serverCpu
       ClientCpu = clientCpu
       Server = contender.ReadServer()
       Clients = contender.ReadClients()
-      SocketDrops = topology.Server :: topology.Clients |> List.sumBy socketDrops
-      DeviceDrops =
-        NetworkCounters.deviceDrops topology.Server contender.ServerDevice
-        + (topology.Clients
-           |> List.sumBy (fun netns -> NetworkCounters.deviceDrops netns (contender.ClientDevice netns)))
+      ServerSocketDrops = socketDrops topology.Server
+      ClientSocketDrops = topology.Clients |> List.sumBy socketDrops
+      ServerTunDrops = NetworkCounters.deviceDrops topology.Server contender.ServerDevice
+      ClientTunDrops =
+        topology.Clients
+        |> List.sumBy (fun netns -> NetworkCounters.deviceDrops netns (contender.ClientDevice netns))
       ChecksumErrors = topology.Server :: topology.RemoteHost :: topology.Clients |> List.sumBy checksumErrors }
 
 let private sleep (seconds: float) =
@@ -99,6 +98,10 @@ let private sleep (seconds: float) =
 let private measure (plan: Plan) (file: string) (cell: Cell) (round: int) (contender: Contender) : Row =
     let topology = contender.Topology
     let isDownload = (cell.Direction = Down)
+
+    for child in contender.Server :: contender.Clients do
+        if child.HasExited then
+            raise (LabException $"{child.Name} has ended. Log:\n{child.LogTail}")
 
     let load =
         match cell.Traffic with
@@ -119,12 +122,16 @@ let private measure (plan: Plan) (file: string) (cell: Cell) (round: int) (conte
 
     let row = Row.between cell contender.Name round before (snapshot contender load)
 
-    match pings with
-    | None -> row
-    | Some pings ->
-        { row with
-            PingMilliseconds = pings.Milliseconds
-            PingLost = pings.Sent - pings.Milliseconds.Length }
+    { row with
+        LossPercent = load.FinishAndLoss() |> Option.map ((*) 100.0)
+        PingMilliseconds =
+            match pings with
+            | Some pings -> pings.Milliseconds
+            | None -> []
+        PingLost =
+            match pings with
+            | Some pings -> pings.Sent - pings.Milliseconds.Length
+            | None -> 0 }
 
 /// The variants of the cells that share their programs, each up in a topology of its own.
 let private contendersOf (plan: Plan) (path: Path) (clients: int) : Contender list =

@@ -145,6 +145,7 @@ let run (_argv: string[]) : int =
             .AddColumnProvider(DefaultColumnProviders.Instance)
             .AddLogger(ConsoleLogger.Default)
             .AddExporter(BenchmarkDotNet.Exporters.MarkdownExporter.GitHub)
+            .AddExporter(BenchmarkDotNet.Exporters.Json.JsonExporter.Brief) // for docs/performance.md
             .WithArtifactsPath(Path.Combine("artifacts", "bench"))
 
     let summary = BenchmarkRunner.Run<SegmentBenchmarks> config

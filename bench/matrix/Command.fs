@@ -14,12 +14,21 @@ open Lightway.Lab
 
 let private usage =
     """usage: bench [--quick] [--seconds N] [--rounds N] [--cells REGEX] [--offered MBIT] [--congestion NAME]
-             [--server-binary PATH] [--client-binary PATH] [--no-yardstick] [--no-verdicts] [--list-cells]"""
+             [--server-binary PATH] [--client-binary PATH] [--no-yardstick] [--no-verdicts]
+       bench --soak MINUTES  bulk TCP both ways, resident memory and checksum errors watched
+       bench --list-cells    the names that --cells is matched against
+       bench --publish       docs/performance.md from the last run"""
+
+type private Action =
+    | Measure
+    | Soak of minutes: float
+    | ListCells
+    | PublishLast
 
 type private Request =
     { Plan: Runner.Plan
       Verdicts: bool
-      List: bool }
+      Action: Action }
 
 let private defaults: Request =
     { Plan =
@@ -33,7 +42,7 @@ let private defaults: Request =
           OtherClient = None
           Yardstick = true }
       Verdicts = true
-      List = false }
+      Action = Measure }
 
 let private positive (text: string) =
     match Double.TryParse(text, NumberStyles.Float, CultureInfo.InvariantCulture) with
@@ -86,7 +95,13 @@ let rec private parse (request: Request) (arguments: string list) : Request =
             rest
     | "--no-yardstick" :: rest -> next { plan with Yardstick = false } rest
     | "--no-verdicts" :: rest -> parse { request with Verdicts = false } rest
-    | "--list-cells" :: rest -> parse { request with List = true } rest
+    | "--soak" :: text :: rest when positive text > 1.0 ->
+        parse
+            { request with
+                Action = Soak(positive text) }
+            rest
+    | "--list-cells" :: rest -> parse { request with Action = ListCells } rest
+    | "--publish" :: rest -> parse { request with Action = PublishLast } rest
     | argument :: _ -> invalidArg "" $"{argument} is not understood\n{usage}"
 
 let private folder = Path.Combine("artifacts", "bench")
@@ -115,6 +130,14 @@ let private measure (plan: Runner.Plan) : Report =
       Other = String.concat ", " (List.choose id [ plan.OtherServer; plan.OtherClient ])
       Rows = List.ofSeq rows }
 
+let private judge (request: Request) (verdicts: Verdict list) : int =
+    verdicts |> List.iter (Verdict.line >> printfn "%s")
+
+    if request.Verdicts && verdicts |> List.exists (fun verdict -> verdict.Holds = Some false) then
+        1
+    else
+        0
+
 let private bench (request: Request) : int =
     let clock = Stopwatch.StartNew()
     let isThere = Yardstick.isThere ()
@@ -133,27 +156,35 @@ let private bench (request: Request) : int =
     write "matrix.md" tables
     write "matrix.svg" (Chart.svg rows)
     printfn $"\n{tables}"
-    let verdicts = Verdict.all rows
-    verdicts |> List.iter (Verdict.line >> printfn "%s")
+    let code = judge request (Verdict.all rows)
     printfn $"Took {clock.Elapsed.TotalMinutes:F1} min. Files: {folder}/matrix.*"
+    code
 
-    if request.Verdicts && verdicts |> List.exists (fun verdict -> verdict.Holds = Some false) then
-        1
-    else
-        0
+let private publish () : int =
+    let file = Path.Combine(folder, "matrix.json")
+
+    if not (File.Exists file) then
+        raise (LabException $"{file} does not exist: run the benchmark first")
+
+    let report = JsonSerializer.Deserialize<Report>(File.ReadAllText file, json)
+    Publish.write report (MicroResult.read folder)
+    printfn $"docs/performance.md shows the run of {report.Machine.Date}"
+    0
 
 /// 0; 1 when a verdict fails or the benchmark cannot run; 2 for wrong arguments; 130 when interrupted.
 let run (arguments: string list) : int =
     try
         let request = parse defaults arguments
 
-        if request.List then
+        match request.Action with
+        | Measure -> bench request
+        | Soak minutes -> judge request (Soak.run minutes request.Plan.Congestion)
+        | PublishLast -> publish ()
+        | ListCells ->
             for cell in Cell.all do
                 printfn $"{cell.Name}"
 
             0
-        else
-            bench request
     with
     | _ when Topology.IsInterrupted -> 130
     | :? ArgumentException as error ->

@@ -1,6 +1,7 @@
 namespace Lightway.Lab
 
 open System
+open System.Collections.Concurrent
 open System.Collections.Generic
 open System.IO
 open System.Text.Json
@@ -27,18 +28,24 @@ type Programs =
         { Server = find "Lightway.Server" "lightway-server"
           Client = find "Lightway.Client" "lightway-client" }
 
-    /// Keys that a program knows, by the flags of its help page.
-    static member KeysOf(program: string) : Set<string> =
+[<RequireQualifiedAccess>]
+module private Keys =
+    let private known = ConcurrentDictionary<string, Set<string>>()
+
+    let private read (program: string) =
         let struct (_, output, _) = Shell.tryRun program [ "--help" ]
 
         Regex.Matches(output, "--([a-z][a-z0-9-]+)")
         |> Seq.map (fun flag -> flag.Groups[1].Value.Replace('-', '_'))
         |> Set.ofSeq
 
+    /// Keys that a program knows, by the flags of its help page.
+    let ofProgram (program: string) : Set<string> = known.GetOrAdd(program, read)
+
 /// What a set-up has beside what `lightway-server init` writes: keys of server.yaml and client.yaml.
 type Settings =
     { Expresslane: bool
-      Offload: bool
+      Offload: bool // at the server, and at the client if it has the option
       ServerKeys: (string * string) list
       ClientKeys: (string * string) list }
 
@@ -67,8 +74,8 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     let folder = Path.Combine(topology.Folder, Path.GetRandomFileName())
     let path name = Path.Combine(folder, name)
     let metricsOf name = path $"{name}.metrics.json"
-    let serverKeys = Programs.KeysOf programs.Server
-    let clientKeys = Programs.KeysOf programs.Client
+    let serverKeys = Keys.ofProgram programs.Server
+    let clientKeys = Keys.ofProgram programs.Client
     let started = List<Child>()
     let mutable server: Child | null = null
     let clients: (Child | null)[] = Array.create topology.Clients.Length null

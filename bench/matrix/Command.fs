@@ -114,13 +114,18 @@ let private write (name: string) (text: string) =
     File.WriteAllText(Path.Combine(folder, name), text)
 
 let private measure (plan: Runner.Plan) : Report =
+    let machine = Machine.current ()
+
+    if machine.LoadAtStart > 0.5 then
+        printfn $"load average {machine.LoadAtStart}: the machine has other work, so take figures as rough"
+
     let rows = List<Row>()
 
     Runner.run plan (fun row ->
         rows.Add row
         printfn $"{Table.brief row}")
 
-    { Machine = Machine.current ()
+    { Machine = machine
       Seconds = plan.Seconds
       WarmUp = plan.WarmUp
       Rounds = plan.Rounds

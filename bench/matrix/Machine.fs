@@ -1,6 +1,7 @@
 namespace Lightway.Bench.Matrix
 
 open System
+open System.Globalization
 open System.IO
 open System.Runtime.InteropServices
 open Lightway.Lab
@@ -13,6 +14,7 @@ type Machine =
       MemoryGigabytes: int
       Kernel: string
       Runtime: string // of .NET
+      LoadAtStart: float // load average of the last minute: what else the machine was doing
       Commit: string // of this repository; with a plus when files differ from it
       Date: string } // UTC, ISO 8601
 
@@ -56,5 +58,6 @@ module Machine =
           MemoryGigabytes = int (round (float (GC.GetGCMemoryInfo().TotalAvailableMemoryBytes) / float (1 <<< 30)))
           Kernel = (File.ReadAllText "/proc/sys/kernel/osrelease").Trim()
           Runtime = RuntimeInformation.FrameworkDescription
+          LoadAtStart = Double.Parse((File.ReadAllText "/proc/loadavg").Split(' ')[0], CultureInfo.InvariantCulture)
           Commit = commit ()
           Date = DateTime.UtcNow.ToString "yyyy-MM-ddTHH:mmZ" }

@@ -2,6 +2,7 @@
 [<RequireQualifiedAccess>]
 module Lightway.Bench.Matrix.Publish
 
+open System.Globalization
 open System.IO
 open System.Text.RegularExpressions
 
@@ -17,6 +18,7 @@ let private machine (report: Report) =
       "Memory", $"{machine.MemoryGigabytes} GiB"
       "Kernel", machine.Kernel
       "Runtime", machine.Runtime
+      "Load average at the start", machine.LoadAtStart.ToString("0.0", CultureInfo.InvariantCulture)
       "TCP", report.Congestion
       "Runs", $"{report.Rounds} of {report.Seconds} s a cell and variant, each after {report.WarmUp} s of warm-up"
       "Datagrams offered", $"{report.OfferedMegabits} Mbit/s"

@@ -23,7 +23,7 @@ let axis (x: float) (top: float) (bottom: float) : string =
     $"""<path class="axis" d="M{px x} {px top}V{px bottom}"/>"""
 
 let private style =
-    "text{font:12px system-ui,sans-serif;fill:#424a53}"
+    "text{font:12px system-ui,sans-serif;fill:#6e7781}"
     + ".value{font-size:10px}.title{font-weight:600}.cell{text-anchor:end}.in{font-size:10px;fill:#fff}"
     + ".axis{stroke:#8b949e;fill:none}"
     + "@media(prefers-color-scheme:dark){text{fill:#b6bfc9}.in{fill:#fff}}"

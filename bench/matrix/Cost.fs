@@ -11,7 +11,7 @@ let private segment = 1298.0
 /// measured alone, each with its name in the chart. A method that has not run is left out; a new one is named here.
 let private steps =
     [ "down", "Expresslane", [ "Header", "header"; "Seal", "seal" ]
-      "up", "ExpresslaneInside", [ "Open", "open"; "Verify", "verify"; "Coalesce", "coalesce" ] ]
+      "up", "OpenExpresslane", [ "CoalesceTcp", "verify, coalesce" ] ]
 
 type private Part =
     { Label: string

@@ -289,14 +289,18 @@ let private initTargets (requested: string option) (extra: string list) =
         installLab ()
         run bench ("demo" :: extra))
 
-    target "Bench" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
+    target "Bench" "Throughput and cost end to end, beside wireguard-go if it is there; root" (fun () ->
+        installLab ()
+        run bench ("matrix" :: extra))
+
+    target "Micro" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
 
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
         dependency ==> "Test" |> ignore
 
-    for onRequest in [ "Demo"; "Bench"; "Publish" ] do
+    for onRequest in [ "Demo"; "Bench"; "Micro"; "Publish" ] do
         "Native" ==> onRequest |> ignore
         "Build" ==> onRequest |> ignore
 
@@ -305,7 +309,7 @@ let private initTargets (requested: string option) (extra: string list) =
 
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
-let private needsRoot = [ "Test"; "Demo" ]
+let private needsRoot = [ "Test"; "Demo"; "Bench" ]
 
 /// Runs the whole build again as root. The build itself then hands `artifacts` back to the user who called sudo.
 let private rerunWithSudo name extra =

@@ -252,6 +252,7 @@ let run (_argv: string[]) : int =
             .AddColumnProvider(DefaultColumnProviders.Instance)
             .AddLogger(ConsoleLogger.Default)
             .AddExporter(BenchmarkDotNet.Exporters.MarkdownExporter.GitHub)
+            .AddExporter(BenchmarkDotNet.Exporters.Json.JsonExporter.Brief) // for docs/performance.md
             .WithArtifactsPath(Path.Combine("artifacts", "bench"))
 
     let reports =

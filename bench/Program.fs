@@ -5,6 +5,7 @@ let main argv =
     match List.ofArray argv with
     | "micro" :: rest -> Micro.run (Array.ofList rest)
     | "demo" :: rest -> Demo.run (Array.ofList rest)
+    | "matrix" :: rest -> Matrix.Command.run rest
     | _ ->
-        eprintfn "usage: Lightway.Bench micro | demo [--bytes N]"
+        eprintfn "usage: Lightway.Bench micro | demo [--bytes N] | matrix [ARGUMENTS]"
         2

@@ -73,12 +73,17 @@ type Child private (name: string, running: Process, logFile: string) =
     member this.LogTail =
         this.Log.TrimEnd().Split '\n' |> Array.rev |> Array.truncate 15 |> Array.rev |> String.concat "\n"
 
-    /// User plus system time of all its threads so far, in seconds (proc_pid_stat(5), fields 14 and 15, in 1/100 s).
-    member _.CpuSeconds =
+    /// User and system time of all its threads so far, in seconds (proc_pid_stat(5), fields 14 and 15, in 1/100 s).
+    member _.CpuTimes: struct (float * float) =
         let stat = File.ReadAllText $"/proc/{running.Id}/stat"
         // The second field is the program's name in parentheses and may hold anything; the third follows the last one.
         let fields = stat.Substring(stat.LastIndexOf ')' + 2).Split ' '
-        float (int64 fields[11] + int64 fields[12]) / 100.0
+        struct (float fields[11] / 100.0, float fields[12] / 100.0)
+
+    /// User plus system time of all its threads so far, in seconds.
+    member this.CpuSeconds =
+        let struct (user, system) = this.CpuTimes
+        user + system
 
     member _.Signal(signal: Netns.Signal) =
         if not running.HasExited then

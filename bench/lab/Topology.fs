@@ -1,6 +1,7 @@
 namespace Lightway.Lab
 
 open System
+open System.Collections.Generic
 open System.IO
 open System.Runtime.InteropServices
 open System.Text.RegularExpressions
@@ -10,30 +11,41 @@ open System.Threading
 ///
 ///     client 192.0.2.2 --- 192.0.2.1 server 198.51.100.1 --- 198.51.100.2 remote
 ///
-/// The server forwards. The client has no route to the remote and the remote none to the client's outside address: what
+/// More clients are namespaces of their own: number i, from 1, is joined to the server by 203.0.113.(4i)/30 and reaches
+/// it at 192.0.2.1 too.
+///
+/// The server forwards. A client has no route to the remote and the remote none to a client's outside address: what
 /// passes between them has gone through a tunnel. The remote reaches the pool 10.125.0.0/16 by way of the server.
 ///
 /// Dispose ends every process inside the namespaces and removes all that was made. So does the end of this process by
 /// SIGINT, SIGTERM or SIGHUP. What a killed process left behind, the next `Topology.Create` removes.
-type Topology private (prefix: string) as this =
+type Topology private (prefix: string, clientCount: int) =
     static let made = ref 0
     static let mutable interrupted = false
-    static let names = Regex(@"^lw(\d+)n\d+[csr]?$", RegexOptions.Compiled)
+    static let names = Regex(@"^lw(\d+)n\d+([sr]|c\d*)?$", RegexOptions.Compiled)
+    static let living = HashSet<Topology>()
+
+    static let disposeAll () =
+        for topology in lock living (fun () -> Array.ofSeq living) do
+            (topology :> IDisposable).Dispose()
+
+    static let signals =
+        lazy
+            [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
+                  PosixSignalRegistration.Create(
+                      signal,
+                      fun context ->
+                          context.Cancel <- true // stay alive until all is clean
+
+                          if not interrupted then
+                              interrupted <- true
+                              disposeAll ()
+                              eprintfn "interrupted; what the lab made is gone"
+                              Environment.Exit 130
+                  ) ]
 
     let cleaning = obj ()
     let mutable isCleaned = false
-
-    let signals =
-        [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
-              PosixSignalRegistration.Create(
-                  signal,
-                  fun context ->
-                      context.Cancel <- true // stay alive until all is clean
-                      interrupted <- true
-                      (this :> IDisposable).Dispose()
-                      eprintfn "interrupted; what the lab made is gone"
-                      Environment.Exit 130
-              ) ]
 
     static let processesIn (netns: string) =
         match Shell.tryRun "ip" [ "netns"; "pids"; netns ] with
@@ -92,6 +104,12 @@ type Topology private (prefix: string) as this =
     member _.Server = prefix + "s"
     member _.RemoteHost = prefix + "r"
 
+    /// Namespaces of all clients; `Client` is the first.
+    member this.Clients =
+        this.Client :: [ for number in 1 .. clientCount - 1 -> $"{prefix}c{number}" ]
+
+    member private this.Namespaces = this.Server :: this.RemoteHost :: this.Clients
+
     /// A folder that only root can read; removed by Dispose.
     member _.Folder = Path.Combine(Path.GetTempPath(), prefix)
 
@@ -99,7 +117,7 @@ type Topology private (prefix: string) as this =
         let setting (name: string) (value: string) =
             File.WriteAllText($"/proc/sys/net/ipv4/{name}", value)
 
-        for netns in [ this.Client; this.Server; this.RemoteHost ] do
+        for netns in this.Namespaces do
             Shell.ip $"netns add {netns}" |> ignore
             Shell.ip $"-n {netns} link set lo up" |> ignore
 
@@ -107,15 +125,22 @@ type Topology private (prefix: string) as this =
                 setting "conf/all/rp_filter" "0"
                 setting "conf/default/rp_filter" "0")
 
+        /// Addresses with their prefix length.
         let link left leftName leftAddress right rightName rightAddress =
             Shell.ip $"link add {leftName} netns {left} type veth peer name {rightName} netns {right}" |> ignore
 
             for netns, device, address in [ left, leftName, leftAddress; right, rightName, rightAddress ] do
-                Shell.ip $"-n {netns} addr add {address}/24 dev {device}" |> ignore
+                Shell.ip $"-n {netns} addr add {address} dev {device}" |> ignore
                 Shell.ip $"-n {netns} link set {device} up" |> ignore
 
-        link this.Client "outside" Topology.ClientOutside this.Server "outside" Topology.ServerOutside
-        link this.Server "remote" Topology.ServerInside this.RemoteHost "server" Topology.Remote
+        link this.Client "outside" $"{Topology.ClientOutside}/24" this.Server "outside" $"{Topology.ServerOutside}/24"
+        link this.Server "remote" $"{Topology.ServerInside}/24" this.RemoteHost "server" $"{Topology.Remote}/24"
+
+        for number, netns in List.indexed this.Clients |> List.tail do
+            let address host = $"203.0.113.{4 * number + host}"
+            link netns "outside" $"{address 2}/30" this.Server $"outside{number}" $"{address 1}/30"
+            Shell.ip $"-n {netns} route add {Topology.ServerOutside}/32 via {address 1}" |> ignore
+
         Netns.run this.Server (fun () -> setting "ip_forward" "1")
         Shell.ip $"-n {this.RemoteHost} route add {Topology.Pool} via {Topology.ServerInside}" |> ignore
 
@@ -125,15 +150,21 @@ type Topology private (prefix: string) as this =
         )
         |> ignore
 
-    /// Needs root and `ip`. Raises LabException; then nothing is left behind.
-    static member Create() : Topology =
+    /// One to 64 clients. Needs root and `ip`. Raises LabException; then nothing is left behind.
+    static member Create(clientCount: int) : Topology =
         if not Environment.IsPrivilegedProcess then
             raise (LabException "network namespaces need root")
 
+        if interrupted then
+            raise (LabException "interrupted")
+
         sweep ()
+        signals.Force() |> ignore
 
         let topology =
-            new Topology($"lw{Environment.ProcessId}n{Interlocked.Increment made}")
+            new Topology($"lw{Environment.ProcessId}n{Interlocked.Increment made}", clientCount)
+
+        lock living (fun () -> living.Add topology) |> ignore
 
         try
             topology.Build()
@@ -142,6 +173,9 @@ type Topology private (prefix: string) as this =
             (topology :> IDisposable).Dispose()
             reraise ()
 
+    /// With one client.
+    static member Create() : Topology = Topology.Create 1
+
     interface IDisposable with
         member this.Dispose() =
             // A signal may come while the owner disposes: the second one in waits until the first is done.
@@ -149,11 +183,9 @@ type Topology private (prefix: string) as this =
                 if not isCleaned then
                     isCleaned <- true
 
-                    for netns in [ this.Client; this.Server; this.RemoteHost ] do
+                    for netns in this.Namespaces do
                         if File.Exists $"/run/netns/{netns}" then
                             removeNamespace netns
 
                     removeFolder this.Folder
-
-                    for signal in signals do
-                        signal.Dispose())
+                    lock living (fun () -> living.Remove this) |> ignore)

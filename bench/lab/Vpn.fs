@@ -1,9 +1,11 @@
 namespace Lightway.Lab
 
 open System
+open System.Collections.Concurrent
 open System.Collections.Generic
 open System.IO
 open System.Text.Json
+open System.Text.RegularExpressions
 
 /// Where the two programs are.
 type Programs =
@@ -26,14 +28,28 @@ type Programs =
         { Server = find "Lightway.Server" "lightway-server"
           Client = find "Lightway.Client" "lightway-client" }
 
+[<RequireQualifiedAccess>]
+module private Keys =
+    let private known = ConcurrentDictionary<string, Set<string>>()
+
+    let private read (program: string) =
+        let struct (_, output, _) = Shell.tryRun program [ "--help" ]
+
+        Regex.Matches(output, "--([a-z][a-z0-9-]+)")
+        |> Seq.map (fun flag -> flag.Groups[1].Value.Replace('-', '_'))
+        |> Set.ofSeq
+
+    /// Keys that a program knows, by the flags of its help page.
+    let ofProgram (program: string) : Set<string> = known.GetOrAdd(program, read)
+
 /// What a set-up has beside what `lightway-server init` writes: keys of server.yaml and client.yaml.
 type Settings =
     { Expresslane: bool
-      Offload: bool
+      Offload: bool // at the server, and at the client if it has the option
       ServerKeys: (string * string) list
       ClientKeys: (string * string) list }
 
-/// A reading of the server: its counters by name, and its CPU time in seconds.
+/// A reading of a program: its counters by name, and its CPU time in seconds.
 [<NoComparison>]
 type Reading =
     { Counters: IReadOnlyDictionary<string, int64>
@@ -43,10 +59,13 @@ type Reading =
     member this.Since (earlier: Reading) (name: string) : int64 =
         match this.Counters.TryGetValue name, earlier.Counters.TryGetValue name with
         | (true, now), (true, before) -> now - before
-        | _ -> raise (LabException $"the server has no counter {name}")
+        | _ -> raise (LabException $"the program has no counter {name}")
 
-/// A server and a client that `lightway-server init` has made ready, each a process in its namespace of the topology.
-/// The lab does what the operator would: it sets up the server's TUN device and the client's route to the remote.
+/// A server and its clients that `lightway-server init` has made ready, each a process in its namespace of the topology.
+/// The lab does what the operator would: it sets up the server's TUN device and the clients' route to the remote.
+///
+/// Either program may be another implementation that takes the same files. It is given the keys that its help page
+/// names, and no others.
 type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     static let startTime = TimeSpan.FromSeconds 20.0
     static let tun = "lightway" // on both sides
@@ -54,10 +73,12 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
 
     let folder = Path.Combine(topology.Folder, Path.GetRandomFileName())
     let path name = Path.Combine(folder, name)
-    let metricsFile = path "metrics.json"
+    let metricsOf name = path $"{name}.metrics.json"
+    let serverKeys = Keys.ofProgram programs.Server
+    let clientKeys = Keys.ofProgram programs.Client
     let started = List<Child>()
     let mutable server: Child | null = null
-    let mutable client: Child | null = null
+    let clients: (Child | null)[] = Array.create topology.Clients.Length null
 
     /// Gives top-level keys of a YAML file new values, in place or at the end.
     let edit (file: string) (keys: (string * string) list) =
@@ -77,10 +98,17 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
             else
                 None)
 
+    /// Takes keys out of a YAML file that the program would refuse.
+    let keepKnown (known: Set<string>) (file: string) =
+        let isKept (line: string) =
+            line = "" || line.StartsWith '#' || known.Contains((line.Split ':')[0])
+
+        File.WriteAllLines(file, File.ReadAllLines file |> Array.filter isKept)
+
     let yes (value: bool) = if value then "true" else "false"
 
     do
-        Shell.run programs.Server [ "init"; folder; "--address"; $"{Topology.ServerOutside}:27690" ]
+        Shell.run (Programs.OfThisBuild().Server) [ "init"; folder; "--address"; $"{Topology.ServerOutside}:27690" ]
         |> ignore
 
     let user = valueOf (path "client.yaml") "user"
@@ -93,23 +121,51 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
                "tun_name", tun
                "enable_expresslane", yes settings.Expresslane
                "enable_tun_offload", yes settings.Offload
-               "metrics_file", metricsFile ]
-             @ settings.ServerKeys)
+               "metrics_file", metricsOf "server" ])
+
+        keepKnown serverKeys (path "server.yaml")
+        edit (path "server.yaml") settings.ServerKeys
 
         edit
             (path "client.yaml")
             ([ "tun_name", tun
                "enable_expresslane", yes settings.Expresslane
+               "enable_tun_offload", yes settings.Offload
                "route_mode", "noexec"
-               "dns_config_mode", "noexec" ]
-             @ settings.ClientKeys)
+               "dns_config_mode", "noexec"
+               "metrics_file", metricsOf "client" ])
+
+        keepKnown clientKeys (path "client.yaml")
+        edit (path "client.yaml") settings.ClientKeys
 
     let launch netns name program =
         let child =
-            Child.Start netns name program [ "--config-file"; path $"{name}.yaml" ] (path $"{name}{started.Count}.log")
+            Child.Start netns name program [ "--config-file"; path $"{name}.yaml" ] (path $"{name}.{started.Count}.log")
 
         started.Add child
         child
+
+    let nameOf number =
+        if number = 0 then "client" else $"client{number}"
+
+    /// A client's file is that of the first with another place for its counters.
+    let launchClient number =
+        let name = nameOf number
+
+        if number > 0 then
+            File.Copy(path "client.yaml", path $"{name}.yaml", overwrite = true)
+
+            if clientKeys.Contains "metrics_file" then
+                edit (path $"{name}.yaml") [ "metrics_file", metricsOf name ]
+
+        clients[number] <- launch topology.Clients[number] name programs.Client
+
+    /// Our server says so; another one is taken at its socket (/proc/net/udp: the local address, its port in hexadecimal).
+    let isServing (child: Child) =
+        if programs.Server = Programs.OfThisBuild().Server then
+            child.Log.Contains "serving udp"
+        else
+            File.ReadAllText($"/proc/{child.Pid}/net/udp").Contains ":6C2A " // 27690
 
     /// Waits for the program's TUN device.
     let awaitTun (netns: string) (child: Child) =
@@ -127,10 +183,25 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
             child.WaitForExit(TimeSpan.FromSeconds 1.0) |> ignore // a program that is ending may have more to say
             raise (LabException $"{message}\nLog of the {child.Name}:\n{child.LogTail}")
 
+    /// Has a program write its counters (SIGUSR1), and reads them.
+    let read name (child: Child) : Reading =
+        let file = metricsOf name
+        File.Delete file
+        child.Signal Netns.Signal.User1
+        child.Await startTime "it wrote its counters" (fun () -> File.Exists file)
+
+        { Counters = JsonSerializer.Deserialize<Dictionary<string, int64>>(File.ReadAllText file)
+          CpuSeconds = child.CpuSeconds }
+
     /// The server's process. Precondition: it was started.
     member _.Server = server
-    /// The client's process. Precondition: it was started.
-    member _.Client = client
+    /// The first client's process. Precondition: it was started.
+    member _.Client = clients[0]
+    /// All clients' processes. Precondition: they were started.
+    member _.Clients = List.ofArray clients
+
+    /// Name of the TUN device on every side.
+    member _.Device = tun
 
     /// Where the files of the set-up are.
     member _.Folder = folder
@@ -147,49 +218,59 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     member _.LaunchServer() =
         server <- launch topology.Server "server" programs.Server
 
-    /// Starts the client and waits for nothing.
-    member _.LaunchClient() =
-        client <- launch topology.Client "client" programs.Client
+    /// Starts the first client and waits for nothing.
+    member _.LaunchClient() = launchClient 0
 
     /// Starts the server and sets up its TUN device. Raises LabException when it does not come up.
     member this.StartServer() =
         this.LaunchServer()
-        server.Await startTime "it serves" (fun () -> server.Log.Contains "serving udp")
+        server.Await startTime "it serves" (fun () -> isServing server)
+        awaitTun topology.Server server
 
         let commands =
             [ $"addr add {tunAddress} dev {tun}"; $"link set {tun} mtu 1350 txqueuelen 10000 up" ]
 
         configure topology.Server server commands
 
-    /// Starts the client, and sends the remote's network its way. Raises LabException when it makes no TUN device.
-    member this.StartClient() =
-        this.LaunchClient()
-        awaitTun topology.Client client
+    /// Starts all clients, and sends the remote's network their way. Raises LabException when one makes no TUN device.
+    member _.StartClient() =
+        for number, netns in List.indexed topology.Clients do
+            launchClient number
+            awaitTun netns clients[number]
 
-        let commands =
-            [ $"link set {tun} up"; $"route replace {Topology.RemoteNetwork} dev {tun}" ]
+            let commands =
+                [ $"link set {tun} up"; $"route replace {Topology.RemoteNetwork} dev {tun}" ]
 
-        configure topology.Client client commands
+            configure netns clients[number] commands
 
-    /// Waits until the remote answers the client's ping through the tunnel. Raises LabException when it does not.
+    /// Waits until the remote answers each client's ping through the tunnel. Raises LabException when it does not.
     member _.AwaitOnline() =
-        client.Await startTime "a ping came back through the tunnel" (fun () ->
-            Transfer.ping topology.Client Topology.Remote 1 56 = 1)
+        for netns, client in Seq.zip topology.Clients clients do
+            client.Await startTime "a ping came back through the tunnel" (fun () ->
+                Transfer.ping netns Topology.Remote 1 56 = 1)
 
-    /// Starts both, and waits until the tunnel carries packets.
+    /// Starts all, and waits until the tunnel carries packets.
     member this.Start() =
         this.StartServer()
         this.StartClient()
         this.AwaitOnline()
 
     /// Has the server write its counters (SIGUSR1), and reads them.
-    member _.Read() : Reading =
-        File.Delete metricsFile
-        server.Signal Netns.Signal.User1
-        server.Await startTime "it wrote its counters" (fun () -> File.Exists metricsFile)
+    member _.Read() : Reading = read "server" server
 
-        { Counters = JsonSerializer.Deserialize<Dictionary<string, int64>>(File.ReadAllText metricsFile)
-          CpuSeconds = server.CpuSeconds }
+    /// The same for every client; None when the client cannot write its counters.
+    member _.ReadClients() : Reading list option =
+        if clientKeys.Contains "metrics_file" then
+            Some [ for number in 0 .. clients.Length - 1 -> read (nameOf number) clients[number] ]
+        else
+            None
+
+    /// The server, like the clients.
+    member this.ReadServer() : Reading option =
+        if serverKeys.Contains "metrics_file" then
+            Some(this.Read())
+        else
+            None
 
     interface IDisposable with
         member _.Dispose() =

@@ -1,0 +1,137 @@
+namespace Lightway.Lab
+
+open System
+open System.Buffers.Binary
+open System.IO
+open System.Net
+open System.Net.Sockets
+open System.Text
+open System.Threading
+open System.Threading.Tasks
+
+/// TCP connections that carry bytes as fast as they can until Dispose. Neither end looks at a byte, and both cost little:
+/// the sender is sendfile(2) of a file that stays in the page cache, the sink has the kernel discard what arrived (MSG_TRUNC, tcp(7)).
+type TcpLoad private (flowCount: int, congestion: string) =
+    static let timeoutMs = 20_000 // without any progress
+    static let tcp = 6 // IPPROTO_TCP
+
+    // One slot a cache line: each is written by one thread and read by the one that measures.
+    static let stride = 16
+    let received: int64[] = Array.zeroCreate ((flowCount + 1) * stride)
+    let sending: Socket[] = Array.zeroCreate flowCount
+    let receiving: Socket[] = Array.zeroCreate flowCount
+    let mutable tasks: Task<unit> list = []
+    let mutable isStopping = false
+    let mutable failure: exn option = None
+
+    let newSocket () =
+        let socket =
+            new Socket(
+                AddressFamily.InterNetwork,
+                SocketType.Stream,
+                ProtocolType.Tcp,
+                SendTimeout = timeoutMs,
+                ReceiveTimeout = timeoutMs,
+                LingerState = LingerOption(true, 0) // the end is a reset: nothing is left to drain
+            )
+
+        // TCP_SYNCNT and TCP_CONGESTION (linux/tcp.h): give up connecting after 15 s; an accepted socket has the congestion
+        // control of the listening one.
+        socket.SetRawSocketOption(tcp, 7, ReadOnlySpan(BitConverter.GetBytes 3))
+        socket.SetRawSocketOption(tcp, 13, ReadOnlySpan(Encoding.ASCII.GetBytes congestion))
+        socket
+
+    /// TCP_INFO (linux/tcp.h): `tcpi_total_retrans` is the u32 at offset 100, in host byte order.
+    static let retransmits (socket: Socket) =
+        let info: byte[] = Array.zeroCreate 104
+        socket.GetRawSocketOption(tcp, 11, Span info) |> ignore // TCP_INFO
+        int64 (BinaryPrimitives.ReadUInt32LittleEndian(ReadOnlySpan(info, 100, 4)))
+
+    /// What ends a flow before its time is kept for the one who measures.
+    let guarded (body: unit -> unit) () =
+        try
+            body ()
+        with error ->
+            if not (Volatile.Read &isStopping) then
+                failure <- Some error
+
+    let send (socket: Socket) (file: string) () =
+        while not (Volatile.Read &isStopping) do
+            socket.SendFile file
+
+    let sink (socket: Socket) (flow: int) () =
+        let buffer: byte[] = Array.zeroCreate (1 <<< 20) // its length is the most that is discarded at once
+        let mutable count = 1
+
+        while count > 0 && not (Volatile.Read &isStopping) do
+            count <- socket.Receive(buffer, SocketFlags.Truncated)
+            Volatile.Write(&received[flow * stride], received[flow * stride] + int64 count)
+
+        if not (Volatile.Read &isStopping) then
+            raise (LabException "the other end closed the connection")
+
+    /// Bytes that have arrived so far, of all flows. Raises what broke a flow.
+    member _.Received: int64 =
+        failure |> Option.iter raise
+        Seq.init flowCount (fun flow -> Volatile.Read &received[flow * stride]) |> Seq.sum
+
+    /// Segments that the senders have sent again so far.
+    member _.Retransmits: int64 = sending |> Seq.sumBy retransmits
+
+    member private _.Open (listener: Listener) (dialers: string list) (isDownload: bool) (file: string) =
+        use listening =
+            Netns.run listener.Netns (fun () ->
+                let socket = newSocket ()
+                socket.Bind(IPEndPoint(IPAddress.Parse listener.Address, 0))
+                socket.Listen flowCount
+                socket)
+
+        for flow, dialer in List.indexed dialers do
+            let dialed = Netns.run dialer newSocket
+            dialed.Connect listening.LocalEndPoint
+            let accepted = listening.Accept()
+            accepted.SendTimeout <- timeoutMs
+            accepted.ReceiveTimeout <- timeoutMs
+            accepted.LingerState <- LingerOption(true, 0)
+
+            let sender, receiver = if isDownload then accepted, dialed else dialed, accepted
+
+            sending[flow] <- sender
+            receiving[flow] <- receiver
+
+        // Threads in a namespace are threads of their own. The sockets are in theirs for life, so any would do.
+        tasks <-
+            [ for flow in 0 .. flowCount - 1 do
+                  Netns.start listener.Netns (guarded (sink receiving[flow] flow))
+                  Netns.start listener.Netns (guarded (send sending[flow] file)) ]
+
+    /// One connection for each entry of `dialers`, from that namespace to the listener, which sends (download) or
+    /// receives. `congestion` names the kernel's congestion control (not the machine's default, which may be any);
+    /// `file` is what is sent, again and again. Raises SocketException when a connection does not come about.
+    static member Start
+        (listener: Listener, dialers: string list, isDownload: bool, congestion: string, file: string)
+        : TcpLoad =
+        let load = new TcpLoad(dialers.Length, congestion)
+
+        try
+            load.Open listener dialers isDownload file
+            load
+        with _ ->
+            (load :> IDisposable).Dispose()
+            reraise ()
+
+    /// A file of 16 MiB for `Start`.
+    static member MakeFile(folder: string) : string =
+        let file = Path.Combine(folder, "load")
+        File.WriteAllBytes(file, Array.zeroCreate (1 <<< 24))
+        file
+
+    interface IDisposable with
+        member _.Dispose() =
+            Volatile.Write(&isStopping, true)
+
+            for socket in Seq.append receiving sending do
+                if not (isNull socket) then
+                    socket.Dispose() // ends what blocks on it
+
+            Task.WaitAll([| for task in tasks -> task :> Task |], timeoutMs) |> ignore

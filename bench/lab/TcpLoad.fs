@@ -2,7 +2,6 @@ namespace Lightway.Lab
 
 open System
 open System.Buffers.Binary
-open System.IO
 open System.Net
 open System.Net.Sockets
 open System.Text
@@ -10,10 +9,12 @@ open System.Threading
 open System.Threading.Tasks
 
 /// TCP connections that carry bytes as fast as they can until Dispose. Neither end looks at a byte, and both cost little:
-/// the sender is sendfile(2) of a file that stays in the page cache, the sink has the kernel discard what arrived (MSG_TRUNC, tcp(7)).
+/// the sender hands over 16 MiB at a time, the sink has the kernel discard what arrived (MSG_TRUNC, tcp(7)). Why not sendfile(2):
+/// it takes 64 KiB at a time and lets the rest that fills no segment leave at once, a packet that no other sender makes.
 type TcpLoad private (flowCount: int, congestion: string) =
     static let timeoutMs = 20_000 // without any progress
     static let tcp = 6 // IPPROTO_TCP
+    static let block: byte[] = GC.AllocateArray(1 <<< 24, pinned = true)
 
     // One slot a cache line: each is written by one thread and read by the one that measures.
     static let stride = 16
@@ -55,9 +56,9 @@ type TcpLoad private (flowCount: int, congestion: string) =
             if not (Volatile.Read &isStopping) then
                 failure <- Some error
 
-    let send (socket: Socket) (file: string) () =
+    let send (socket: Socket) () =
         while not (Volatile.Read &isStopping) do
-            socket.SendFile file
+            socket.Send block |> ignore
 
     let sink (socket: Socket) (flow: int) () =
         let buffer: byte[] = Array.zeroCreate (1 <<< 20) // its length is the most that is discarded at once
@@ -78,7 +79,7 @@ type TcpLoad private (flowCount: int, congestion: string) =
     /// Segments that the senders have sent again so far.
     member _.Retransmits: int64 = sending |> Seq.sumBy retransmits
 
-    member private _.Open (listener: Listener) (dialers: string list) (isDownload: bool) (file: string) =
+    member private _.Open (listener: Listener) (dialers: string list) (isDownload: bool) =
         use listening =
             Netns.run listener.Netns (fun () ->
                 let socket = newSocket ()
@@ -103,28 +104,19 @@ type TcpLoad private (flowCount: int, congestion: string) =
         tasks <-
             [ for flow in 0 .. flowCount - 1 do
                   Netns.start listener.Netns (guarded (sink receiving[flow] flow))
-                  Netns.start listener.Netns (guarded (send sending[flow] file)) ]
+                  Netns.start listener.Netns (guarded (send sending[flow])) ]
 
     /// One connection for each entry of `dialers`, from that namespace to the listener, which sends (download) or
-    /// receives. `congestion` names the kernel's congestion control (not the machine's default, which may be any);
-    /// `file` is what is sent, again and again. Raises SocketException when a connection does not come about.
-    static member Start
-        (listener: Listener, dialers: string list, isDownload: bool, congestion: string, file: string)
-        : TcpLoad =
+    /// receives. `congestion` names the kernel's congestion control (not the machine's default, which may be any). Raises SocketException when a connection does not come about.
+    static member Start(listener: Listener, dialers: string list, isDownload: bool, congestion: string) : TcpLoad =
         let load = new TcpLoad(dialers.Length, congestion)
 
         try
-            load.Open listener dialers isDownload file
+            load.Open listener dialers isDownload
             load
         with _ ->
             (load :> IDisposable).Dispose()
             reraise ()
-
-    /// A file of 16 MiB for `Start`.
-    static member MakeFile(folder: string) : string =
-        let file = Path.Combine(folder, "load")
-        File.WriteAllBytes(file, Array.zeroCreate (1 <<< 24))
-        file
 
     interface IDisposable with
         member _.Dispose() =

@@ -55,7 +55,9 @@ type Row =
       ClientTunDrops: int64
       ChecksumErrors: int64
       PingMilliseconds: float list // round trips, in order; empty for other traffic
-      PingLost: int }
+      PingLost: int
+      ServerCounters: Map<string, int64> // what grew, by the names of the metrics file
+      ClientCounters: Map<string, int64> }
 
 [<RequireQualifiedAccess>]
 module Row =
@@ -66,6 +68,16 @@ module Row =
             | (true, first), (true, last) -> Some(float (last - first))
             | _ -> None
         | _ -> None
+
+    let private grown (before: Counters) (after: Counters) : Map<string, int64> =
+        match before, after with
+        | Some before, Some after ->
+            Map.ofList
+                [ for KeyValue(name, last) in after do
+                      match before.TryGetValue name with
+                      | true, first when last <> first -> name, last - first
+                      | _ -> () ]
+        | _ -> Map.empty
 
     let private (/?) (a: float option) (b: float option) =
         match a, b with
@@ -120,7 +132,9 @@ module Row =
           ClientTunDrops = after.ClientTunDrops - before.ClientTunDrops
           ChecksumErrors = after.ChecksumErrors - before.ChecksumErrors
           PingMilliseconds = []
-          PingLost = 0 }
+          PingLost = 0
+          ServerCounters = grown before.Server after.Server
+          ClientCounters = grown before.Clients after.Clients }
 
     /// Nearest-rank percentile; None of no values.
     let percentile (percent: float) (values: float list) : float option =

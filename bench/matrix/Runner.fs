@@ -35,11 +35,11 @@ type private Load =
       FinishAndLoss: unit -> float option // part of the datagrams that did not arrive
       End: IDisposable }
 
-let private startTcp (congestion: string) (file: string) (topology: Topology) (isDownload: bool) (flows: int) =
+let private startTcp (congestion: string) (topology: Topology) (isDownload: bool) (flows: int) =
     let dialers =
         List.init flows (fun flow -> topology.Clients[flow % topology.Clients.Length])
 
-    let load = TcpLoad.Start(remote topology, dialers, isDownload, congestion, file)
+    let load = TcpLoad.Start(remote topology, dialers, isDownload, congestion)
 
     { Received = fun () -> load.Received
       Retransmits = fun () -> Some load.Retransmits
@@ -95,7 +95,7 @@ let private sleep (seconds: float) =
     Thread.Sleep(TimeSpan.FromSeconds seconds)
 
 /// One run of a cell by a variant.
-let private measure (plan: Plan) (file: string) (cell: Cell) (round: int) (contender: Contender) : Row =
+let private measure (plan: Plan) (cell: Cell) (round: int) (contender: Contender) : Row =
     let topology = contender.Topology
     let isDownload = (cell.Direction = Down)
 
@@ -106,7 +106,7 @@ let private measure (plan: Plan) (file: string) (cell: Cell) (round: int) (conte
     let load =
         match cell.Traffic with
         | Tcp flows
-        | Ping flows -> startTcp plan.Congestion file topology isDownload flows
+        | Ping flows -> startTcp plan.Congestion topology isDownload flows
         | Udp burst -> startUdp plan.OfferedMegabits topology isDownload burst
 
     use _ = load.End
@@ -168,14 +168,13 @@ let run (plan: Plan) (onRow: Row -> unit) : unit =
 
     for (path, clients), cells in cells |> List.groupBy (fun cell -> cell.Path, cell.Clients) do
         let contenders = contendersOf plan path clients
-        let file = TcpLoad.MakeFile (Seq.head contenders).Topology.Folder
 
         try
             for cell in cells do
                 for round in 1 .. plan.Rounds do
                     for contender in contenders do
                         try
-                            onRow (measure plan file cell round contender)
+                            onRow (measure plan cell round contender)
                         with error when not Topology.IsInterrupted ->
                             eprintfn $"bench: {cell.Name}, {contender.Name}: {error.Message}"
         finally

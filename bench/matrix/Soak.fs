@@ -52,9 +52,8 @@ let run (minutes: float) (congestion: string) : Verdict list =
         { Netns = topology.RemoteHost
           Address = Topology.Remote }
 
-    let file = TcpLoad.MakeFile topology.Folder
-    use down = TcpLoad.Start(remote, [ topology.Client ], true, congestion, file)
-    use up = TcpLoad.Start(remote, [ topology.Client ], false, congestion, file)
+    use down = TcpLoad.Start(remote, [ topology.Client ], true, congestion)
+    use up = TcpLoad.Start(remote, [ topology.Client ], false, congestion)
     let errorsBefore = errors topology
     let clock = Stopwatch.StartNew()
     Thread.Sleep settling

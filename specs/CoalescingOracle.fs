@@ -1,0 +1,232 @@
+/// What the coalescer merges, compared with what the running kernel's GRO merges: never more. Needs root and /dev/net/tun.
+module Lightway.Specs.CoalescingOracle
+
+open System
+open Expecto
+open Lightway.Segmenter
+open Lightway.Specs.Generators
+open Lightway.Specs.Flows
+open Lightway.Specs.Oracles
+open Lightway.Specs.Oracles.KernelGro
+
+/// Packets that travel together, by their places in the batch, and the frame that carries them.
+type private Group = { Members: int list; Frame: Frame }
+
+/// The batch as our coalescer would have it written.
+let private ours (packets: byte[] list) : Group list =
+    let packets = Array.ofList packets
+    let coalescer = Coalescer packets.Length
+    packets |> Array.iteri (fun index packet -> coalescer.Add(ReadOnlySpan packet, index))
+
+    [ for number in 0 .. coalescer.Count - 1 do
+          let run = coalescer.Run number
+
+          let members =
+              List.unfold
+                  (fun index ->
+                      if index < 0 then
+                          None
+                      else
+                          Some(index, coalescer.Next index))
+                  run.First
+
+          let bytes =
+              if run.Count = 1 then
+                  Array.append (Array.zeroCreate VirtioNetHeader.Size) packets[run.First]
+              else
+                  let header = junk (VirtioNetHeader.Size + Coalesce.MaxHeaderLength)
+                  let length = coalescer.WriteHeader(number, Span header)
+
+                  let payloads =
+                      members |> List.map (fun index -> packets[index][run.HeaderLength ..])
+
+                  Array.concat (header[.. length - 1] :: payloads)
+
+          { Members = members
+            Frame = frame bytes } ]
+
+/// A packet without what lies beyond the length in its IP header: the kernel cuts that off.
+let private trimmed (packet: byte[]) =
+    packet[.. (if packet[0] >>> 4 = 4uy then
+                   word packet 2
+               else
+                   40 + word packet 4)
+              - 1]
+
+/// Whether a packet is the superpacket's segment: addresses, ports, sequence number and payload are its own.
+let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
+    let at = frame.CsumStart
+    let addresses = if packet[0] >>> 4 = 4uy then 12, 19 else 8, 39
+
+    let same (first: int, last: int) =
+        packet[first..last] = frame.Packet[first..last]
+
+    let payloadAt = frame.PayloadAt + index * frame.GsoSize
+
+    let payload =
+        frame.Packet[payloadAt .. min (payloadAt + frame.GsoSize) frame.Packet.Length - 1]
+
+    let sequence (bytes: byte[]) =
+        (word bytes (at + 4) <<< 16) ||| word bytes (at + 6)
+
+    packet.Length = frame.PayloadAt + payload.Length
+    && packet[0] = frame.Packet[0]
+    && same addresses
+    && same (at, at + 3)
+    && packet[frame.PayloadAt ..] = payload
+    && (frame.CsumOffset <> 16 || sequence packet = sequence frame.Packet + index * frame.GsoSize)
+
+/// Whether a packet is the frame's, which is a piece: that has a partial sum in the place of a checksum.
+let private isPiece (frame: Frame) (packet: byte[]) : bool =
+    let blank (packet: byte[]) =
+        Array.mapi (fun at octet -> if at / 2 = (frame.CsumStart + frame.CsumOffset) / 2 then 0uy else octet) packet
+
+    blank packet = blank frame.Packet
+
+/// Finds the packets again in the frames that the kernel made of them. Of packets that look alike the earlier comes first;
+/// what the kernel dropped is in no group.
+let private kernels (packets: byte[] list) (frames: Frame list) : Group list =
+    let packets = packets |> List.map trimmed |> Array.ofList
+    let isTaken = Array.create packets.Length false
+
+    let take (frame: Frame) (index: int) =
+        let isIt (packet: byte[]) =
+            if frame.IsPiece then isPiece frame packet
+            elif frame.GsoSize = 0 then packet = frame.Packet
+            else isSegment frame index packet
+
+        match Seq.tryFindIndex id (Seq.map2 (fun packet taken -> not taken && isIt packet) packets isTaken) with
+        | None -> failwith $"the kernel made this of something else: %A{frame}"
+        | Some found ->
+            isTaken[found] <- true
+            found
+
+    // Pieces of one superpacket leave one after the other, with one identification.
+    let belongsTo (group: Group) (frame: Frame) =
+        let before = group.Frame.Packet
+        let same (first: int) (last: int) = before[first..last] = frame.Packet[first..last]
+
+        group.Frame.IsPiece
+        && frame.IsPiece
+        && same 4 5
+        && same 9 9
+        && same 12 (frame.CsumStart + 3)
+
+    let add (groups: Group list) (frame: Frame) =
+        let members = List.init frame.Count (take frame)
+
+        match groups with
+        | group :: rest when belongsTo group frame ->
+            { group with
+                Members = group.Members @ members }
+            :: rest
+        | _ -> { Members = members; Frame = frame } :: groups
+
+    frames |> List.fold add [] |> List.sortBy (fun group -> group.Members.Head)
+
+let private covers (groups: Group list) (members: int list) : bool =
+    groups |> List.exists (fun group -> Set.isSubset (set members) (set group.Members))
+
+/// From good to bad.
+type private Verdict =
+    /// The same packets in the same groups.
+    | Same
+    /// We merge less.
+    | Stricter
+    /// We merge atomic datagrams whatever their identifications are, as those mean nothing (RFC 6864 §4.1).
+    | AtomicIds
+    /// We merge what the kernel does not.
+    | Looser
+
+/// What two parties made of a batch.
+type private Comparison =
+    {
+        Kernels: Group list
+        Ours: Group list
+        Verdict: Verdict
+        /// Superpackets of the same packets: ours and the kernel's.
+        Twins: (Frame * Frame) list
+    }
+
+/// The packets, but for the identifications of a run of IPv4 datagrams with DF: those count up.
+let private countedUp (members: int list) (packets: byte[] list) : byte[] list =
+    packets
+    |> List.mapi (fun index packet ->
+        match List.tryFindIndex ((=) index) members with
+        | Some place when packet[0] >>> 4 = 4uy && packet[6] &&& 0x40uy <> 0uy ->
+            let packet = Array.copy packet
+            (ByteSum.word (word packets[members.Head] 4 + place)).CopyTo(packet, 4)
+            (ByteSum.word 0).CopyTo(packet, 10)
+            (ByteSum.word (int (ByteSum.checksum packet[..19]))).CopyTo(packet, 10)
+            packet
+        | _ -> packet)
+
+let private merged (kernel: Kernel) (packets: byte[] list) : Group list = kernels packets (kernel.Merge packets)
+
+let private twin (groups: Group list) (members: int list) : Frame option =
+    groups |> List.tryFind (fun group -> group.Members = members) |> Option.map _.Frame
+
+/// A run of ours, and the kernel's frame for the same packets if it made one. Where the kernel did not merge them, it may
+/// have been elsewhere in its own runs (we had refused an earlier packet that it took): it gets the batch once more from
+/// this run's first packet on. It must merge the run now, or do so once the identifications of atomic datagrams count up.
+let private judgeRun (kernel: Kernel) (packets: byte[] list) (all: Group list) (run: Group) : Verdict * Frame option =
+    if covers all run.Members then
+        Stricter, twin all run.Members
+    else
+        let rest = packets[run.Members.Head ..]
+        let members = run.Members |> List.map (fun index -> index - run.Members.Head)
+        let again = merged kernel rest
+
+        if covers again members then
+            Stricter, twin again members
+        else
+            let counted = merged kernel (countedUp members rest)
+
+            if covers counted members then
+                AtomicIds, twin counted members
+            else
+                Looser, None
+
+let private compare (kernel: Kernel) (packets: byte[] list) : Comparison =
+    let all = merged kernel packets
+    let ours = ours packets
+    let runs = ours |> List.filter (fun group -> group.Members.Length > 1)
+    let judged = runs |> List.map (judgeRun kernel packets all)
+
+    let groups =
+        List.filter (fun group -> group.Members.Length > 1) >> List.map _.Members >> set
+
+    { Kernels = all
+      Ours = ours
+      Verdict =
+        if groups all = groups ours then
+            Same
+        else
+            Stricter :: List.map fst judged |> List.max
+      Twins =
+        [ for run, (_, frame) in List.zip runs judged do
+              match frame with
+              | Some frame -> run.Frame, frame
+              | None -> () ] }
+
+/// Packets in each group, in the order of the groups' first packets; the kernel's may lack some that it dropped.
+let private sizes (groups: Group list) : string =
+    groups |> List.map (fun group -> string group.Members.Length) |> String.concat " "
+
+let private cases =
+    testCase "in named cases we merge no more than the kernel, and into the same superpackets"
+    <| fun () ->
+        let outcomes =
+            KernelGro.run (fun kernel ->
+                [ for case in CoalescingCases.all -> case, compare kernel (List.map build case.Packets) ])
+            |> KernelOracle.orSkip "coalescing oracle"
+
+        for case, outcome in outcomes do
+            printfn $"C-{case.Rule} {case.Name} | {sizes outcome.Kernels} | {sizes outcome.Ours} | {outcome.Verdict}"
+
+        for case, outcome in outcomes do
+            for a, b in outcome.Twins do
+                if a <> b then
+                    printfn $"{case.Name}\n%A{a}\n%A{b}"
+
+let laws (_: uint64) = testList "Coalescing oracle" [ cases ]

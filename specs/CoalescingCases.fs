@@ -9,6 +9,8 @@ type Case =
         /// Number of the rule, 1 to 28.
         Rule: int
         Name: string
+        /// Protocol and IP version.
+        Kind: string
         Packets: Packet list
     }
 
@@ -48,14 +50,15 @@ let private four template = inOrder template [ 100; 100; 100; 100 ]
 /// Packets of flows taken in turn.
 let private interleaved (flows: Packet list list) : Packet list = flows |> List.transpose |> List.concat
 
-let private case rule name packets =
+let private case (rule: int) (name: string) (kind: string) (packets: Packet list) : Case =
     { Rule = rule
       Name = name
+      Kind = kind
       Packets = packets }
 
 /// The same for each kind of flow.
 let private each (rule: int) (name: string) (templates: (string * Packet) list) (make: Packet -> Packet list) =
-    [ for kind, template in templates -> case rule $"{name}, {kind}" (make template) ]
+    [ for kind, template in templates -> case rule name kind (make template) ]
 
 let private tcp = [ "TCP/IPv4", tcp4; "TCP/IPv6", tcp6 ]
 let private udp = [ "UDP/IPv4", udp4; "UDP/IPv6", udp6 ]
@@ -73,8 +76,8 @@ let private identifications =
       yield! each 2 "one id, DF" v4 (numbered DontFragment [ 7; 7; 7 ])
       yield! each 2 "random ids, DF" v4 (numbered DontFragment [ 7; 99; 23 ])
       yield! each 2 "ids leave one out, no DF" v4 (numbered 0 [ 7; 9; 10 ])
-      case 2 "one id, no DF, TCP/IPv4" (numbered 0 [ 7; 7; 7 ] tcp4)
-      case 27 "one id, no DF, UDP/IPv4" (numbered 0 [ 7; 7; 7 ] udp4) ]
+      case 2 "one id, no DF" "TCP/IPv4" (numbered 0 [ 7; 7; 7 ] tcp4)
+      case 27 "one id, no DF" "UDP/IPv4" (numbered 0 [ 7; 7; 7 ] udp4) ]
 
 let private network =
     [ yield!
@@ -156,8 +159,8 @@ let private transportHeaders =
                    { packet with
                        TcpOptions = hex "01010101" }))
       for bit in [ 0x200; 0x400; 0x800 ] do
-          case 6 $"reserved bit {bit:x} in all" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags (ack ||| bit)))
-          case 6 $"reserved bit {bit:x} in one" (four tcp4 |> at [ 1 ] (flags (ack ||| bit)))
+          case 6 $"reserved bit {bit:x} in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags (ack ||| bit)))
+          case 6 $"reserved bit {bit:x} in one" "TCP/IPv4" (four tcp4 |> at [ 1 ] (flags (ack ||| bit)))
       yield! each 6 "AE in all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| ae)))
       yield! each 6 "AE in one" tcp (four >> at [ 1 ] (flags (ack ||| ae)))
       yield! each 7 "urgent pointer differs, no URG" tcp (four >> at [ 1 ] (fun packet -> { packet with Urgent = 5 })) ]
@@ -175,9 +178,9 @@ let private flagRules =
               inOrder template [ 100; 100; 0 ] |> at [ 2 ] (flags (ack ||| fin)))
       for name, bits in [ "SYN", syn ||| ack; "RST", rst ||| ack; "URG", urg ||| ack ] do
           yield! each 11 $"{name} in one" tcp (four >> at [ 1 ] (flags bits))
-          case 11 $"{name} in all" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags bits))
-      case 11 "no ACK in one" (four tcp4 |> at [ 1 ] (flags 0))
-      case 11 "no ACK in all" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags 0))
+          case 11 $"{name} in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags bits))
+      case 11 "no ACK in one" "TCP/IPv4" (four tcp4 |> at [ 1 ] (flags 0))
+      case 11 "no ACK in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags 0))
       yield! each 12 "ECE in all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| ece)))
       yield! each 12 "ECE in one" tcp (four >> at [ 1 ] (flags (ack ||| ece)))
       yield! each 13 "CWR on the first" tcp (four >> at [ 0 ] (flags (ack ||| cwr)))
@@ -221,12 +224,12 @@ let private limits =
     [ yield! each 1 "in order" (v4 @ v6) (fun template -> inOrder template (List.replicate 5 1400))
       yield! each 21 "as many as fit" tcp (fun template -> inOrder template (List.replicate 50 1400))
       yield! each 21 "as many as fit" udp (fun template -> inOrder template (List.replicate 50 1400))
-      case 21 "65535 bytes, TCP/IPv4" (inOrder tcp4 (List.replicate 5 13099))
-      case 21 "65536 bytes, TCP/IPv4" (inOrder tcp4 (List.replicate 8 8187))
-      case 21 "65535 bytes, TCP/IPv6" (inOrder tcp6 (List.replicate 5 13095))
-      case 21 "65536 bytes, TCP/IPv6" (inOrder tcp6 (List.replicate 4 16369))
-      case 21 "65535 bytes, UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 5 ]))
-      case 21 "65536 bytes, UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 6 ]))
+      case 21 "65535 bytes" "TCP/IPv4" (inOrder tcp4 (List.replicate 5 13099))
+      case 21 "65536 bytes" "TCP/IPv4" (inOrder tcp4 (List.replicate 8 8187))
+      case 21 "65535 bytes" "TCP/IPv6" (inOrder tcp6 (List.replicate 5 13095))
+      case 21 "65536 bytes" "TCP/IPv6" (inOrder tcp6 (List.replicate 4 16369))
+      case 21 "65535 bytes" "UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 5 ]))
+      case 21 "65536 bytes" "UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 6 ]))
       yield! each 22 "70 segments of one byte" tcp (fun template -> inOrder template (List.replicate 70 1))
       yield! each 22 "64 datagrams" udp (fun template -> inOrder template (List.replicate 64 40))
       yield! each 22 "65 datagrams" udp (fun template -> inOrder template (List.replicate 65 40))
@@ -237,7 +240,7 @@ let private datagrams =
       yield! each 23 "short one last" udp (fun template -> inOrder template [ 100; 100; 60 ])
       yield! each 23 "short one in the middle" udp (fun template -> inOrder template [ 100; 100; 60; 100; 100 ])
       yield! each 23 "larger one" udp (fun template -> inOrder template [ 100; 160; 160; 100 ])
-      case 24 "no checksum in all, UDP/IPv4" (four udp4 |> at [ 0; 1; 2; 3 ] (spoilt NoChecksum))
+      case 24 "no checksum in all" "UDP/IPv4" (four udp4 |> at [ 0; 1; 2; 3 ] (spoilt NoChecksum))
       yield! each 24 "no checksum in one" udp (four >> at [ 1 ] (spoilt NoChecksum))
       yield! each 25 "no payload in one" udp (fun template -> inOrder template [ 100; 100; 0; 100; 100 ])
       yield! each 25 "no payload in all" udp (fun template -> inOrder template [ 0; 0; 0 ])
@@ -255,17 +258,23 @@ let private datagrams =
               inOrder template (List.replicate 7 100) |> at [ 3 ] (spoilt TransportChecksum)) ]
 
 let private flows =
-    [ case 28 "two flows in turn, TCP/IPv4" (interleaved [ four tcp4; four { tcp4 with Flow = 9 } ])
-      case 28 "two flows in turn, UDP/IPv6" (interleaved [ four udp6; four { udp6 with Flow = 9 } ])
-      case 28 "four kinds in turn" (interleaved [ four tcp4; four tcp6; four udp4; four udp6 ])
-      case 28 "TCP and UDP with the same ports" (interleaved [ four tcp4; four { udp4 with Flow = tcp4.Flow } ])
+    [ case 28 "two flows in turn" "TCP/IPv4" (interleaved [ four tcp4; four { tcp4 with Flow = 9 } ])
+      case 28 "two flows in turn" "UDP/IPv6" (interleaved [ four udp6; four { udp6 with Flow = 9 } ])
+      case 28 "four kinds in turn" "all" (interleaved [ four tcp4; four tcp6; four udp4; four udp6 ])
+      case
+          28
+          "TCP and UDP with the same ports"
+          "TCP, UDP/IPv4"
+          (interleaved [ four tcp4; four { udp4 with Flow = tcp4.Flow } ])
       case
           28
           "another flow's PSH and gap"
+          "TCP"
           (interleaved [ four tcp4; four tcp6 |> at [ 1 ] (flags (ack ||| psh)) |> shifted 3 7 ])
       case
           28
           "another flow's fragment"
+          "TCP, UDP/IPv4"
           (interleaved [ four tcp4; four udp4 |> at [ 1 ] (fun packet -> { packet with Fragment = 0x2000 }) ]) ]
 
 let all: Case list =

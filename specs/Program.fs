@@ -58,7 +58,7 @@ let private allLaws (settings: Settings) =
           MssClamp.laws
           SegmenterEdges.laws
           KernelOracle.laws settings.Seed settings.Superpackets
-          CoalescingOracle.laws settings.Seed
+          CoalescingOracle.laws settings.Seed 400
           ThirdOpinion.laws settings.Seed
           WireFormat.laws
           FragmentReassembly.laws

@@ -34,7 +34,8 @@ let destinations: (int * byte[]) list =
 /// and the packet as it was before it was forwarded.
 type Frame =
     {
-        /// VIRTIO_NET_HDR_F_*
+        /// VIRTIO_NET_HDR_F_*: NEEDS_CSUM on superpackets. On singles DATA_VALID, or nothing where GRO did not look at the
+        /// checksum or found it wrong.
         Flags: byte
         /// VIRTIO_NET_HDR_GSO_*
         GsoType: byte
@@ -51,7 +52,8 @@ type Frame =
         else
             this.CsumStart + 8
 
-    /// No superpacket, but cut from one that the kernel had made: what arrived singly has its checksum.
+    /// No superpacket, but cut from one that GRO had made, as the singles' checksums were never missing: TCP/IPv4 with one
+    /// identification for all and no DF, which no device can be asked to cut (gso_features_check in net/core/dev.c).
     member this.IsPiece: bool = this.GsoSize = 0 && this.Flags &&& 1uy <> 0uy
 
     /// Segments in it; 1 for what is no superpacket.

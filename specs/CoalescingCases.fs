@@ -163,7 +163,14 @@ let private transportHeaders =
           case 6 $"reserved bit {bit:x} in one" "TCP/IPv4" (four tcp4 |> at [ 1 ] (flags (ack ||| bit)))
       yield! each 6 "AE in all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| ae)))
       yield! each 6 "AE in one" tcp (four >> at [ 1 ] (flags (ack ||| ae)))
-      yield! each 7 "urgent pointer differs, no URG" tcp (four >> at [ 1 ] (fun packet -> { packet with Urgent = 5 })) ]
+      yield! each 7 "urgent pointer differs, no URG" tcp (four >> at [ 1 ] (fun packet -> { packet with Urgent = 5 }))
+      case
+          7
+          "urgent pointer differs, no URG; one id, no DF"
+          "TCP/IPv4"
+          (four { tcp4 with Fragment = 0 }
+           |> List.map (fun packet -> { packet with Identification = 7 })
+           |> at [ 1 ] (fun packet -> { packet with Urgent = 5 })) ]
 
 let private flagRules =
     [ yield! each 8 "PSH on the second" tcp (four >> at [ 1 ] (flags (ack ||| psh)))

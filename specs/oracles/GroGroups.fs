@@ -18,7 +18,8 @@ let private trimmed (packet: byte[]) =
                    40 + word packet 4)
               - 1]
 
-/// Whether a packet is the superpacket's segment: addresses, ports, sequence number and payload are its own.
+/// Whether a packet is the superpacket's segment, or the piece: addresses, ports, sequence number and payload are its own.
+/// Not all of its header needs to be: GRO keeps only the first one's urgent pointer, for example.
 let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
     let at = frame.CsumStart
     let addresses = if packet[0] >>> 4 = 4uy then 12, 19 else 8, 39
@@ -29,7 +30,10 @@ let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
     let payloadAt = frame.PayloadAt + index * frame.GsoSize
 
     let payload =
-        frame.Packet[payloadAt .. min (payloadAt + frame.GsoSize) frame.Packet.Length - 1]
+        if frame.IsPiece then
+            frame.Packet[frame.PayloadAt ..]
+        else
+            frame.Packet[payloadAt .. min (payloadAt + frame.GsoSize) frame.Packet.Length - 1]
 
     let sequence (bytes: byte[]) =
         (word bytes (at + 4) <<< 16) ||| word bytes (at + 6)
@@ -41,19 +45,6 @@ let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
     && packet[frame.PayloadAt ..] = payload
     && (frame.CsumOffset <> 16 || sequence packet = sequence frame.Packet + index * frame.GsoSize)
 
-/// Whether a packet is the frame's, which is a piece: that has a partial sum in the place of a checksum.
-let private isPiece (frame: Frame) (packet: byte[]) : bool =
-    let blank (packet: byte[]) =
-        Array.mapi
-            (fun at octet ->
-                if at / 2 = (frame.CsumStart + frame.CsumOffset) / 2 then
-                    0uy
-                else
-                    octet)
-            packet
-
-    blank packet = blank frame.Packet
-
 /// Finds the packets again in the frames that the kernel made of them. Of packets that look alike the earlier comes first;
 /// what the kernel dropped is in no group.
 let find (packets: byte[] list) (frames: Frame list) : Group list =
@@ -62,9 +53,10 @@ let find (packets: byte[] list) (frames: Frame list) : Group list =
 
     let take (frame: Frame) (index: int) =
         let isIt (packet: byte[]) =
-            if frame.IsPiece then isPiece frame packet
-            elif frame.GsoSize = 0 then packet = frame.Packet
-            else isSegment frame index packet
+            if frame.GsoSize = 0 && not frame.IsPiece then
+                packet = frame.Packet
+            else
+                isSegment frame index packet
 
         match Seq.tryFindIndex id (Seq.map2 (fun packet taken -> not taken && isIt packet) packets isTaken) with
         | None -> failwith $"the kernel made this of something else: %A{frame}"
@@ -72,7 +64,8 @@ let find (packets: byte[] list) (frames: Frame list) : Group list =
             isTaken[found] <- true
             found
 
-    // Pieces of one superpacket leave one after the other, with one identification.
+    // Pieces of one superpacket leave one after the other, with one identification. Two such superpackets in a row are
+    // taken for one, so the kernel seems to merge more; that hides nothing, as packets like these are never merged by us.
     let belongsTo (group: Group) (frame: Frame) =
         let before = group.Frame.Packet
 

@@ -59,6 +59,7 @@ let private allLaws (settings: Settings) =
           SegmenterEdges.laws
           Coalescing.laws
           KernelOracle.laws settings.Seed settings.Superpackets
+          CoalescingOracle.laws settings.Seed 400
           ThirdOpinion.laws settings.Seed
           WireFormat.laws
           FragmentReassembly.laws

@@ -103,7 +103,8 @@ let private bytesUpTo limit =
         return filled (Random seed) length
     }
 
-let private any<'a> : Gen<'a> = ArbMap.defaults |> ArbMap.generate<'a>
+let private any<'a> : Gen<'a> =
+    ArbMap.defaults |> ArbMap.mergeWith<WordArbitrary> |> ArbMap.generate<'a>
 
 let private authRequest =
     Gen.oneof

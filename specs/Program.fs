@@ -58,6 +58,7 @@ let private allLaws (settings: Settings) =
           MssClamp.laws
           SegmenterEdges.laws
           Coalescing.laws
+          FlowTable.laws
           KernelOracle.laws settings.Seed settings.Superpackets
           CoalescingOracle.laws settings.Seed 400
           ThirdOpinion.laws settings.Seed

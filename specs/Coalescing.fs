@@ -550,6 +550,10 @@ let private zeroSum =
         Payload = Array.append checksum [| 1uy |]
         NoChecksum = true }
 
+/// Ports without a pattern: consecutive ones would spread over the slots too evenly to meet.
+let private scattered =
+    System.Random(1).GetItems([| 0..40000 |], 400) |> Array.distinct
+
 let private udpRows =
     [ row "C-20: a wrong UDP checksum" apart (second (fun p -> { p with Spoil = 1 }) datagram)
       row "C-22: 64 datagrams, then another superpacket" [ [ 0..63 ]; [ 64..69 ] ] (train 70 datagram)
@@ -574,7 +578,7 @@ let private udpRows =
       row "C-28: 120 flows between the same two hosts" [ for flow in 0..119 -> [ flow; flow + 120; flow + 240 ] ]
       <| [ for packet in train 3 data do
                for port in 0..119 do
-                   { packet with Port = port } ]
+                   { packet with Port = scattered[port] } ]
       row "C-25: no payload" apart (second (fun p -> { p with Payload = [||] }) datagram)
       row "C-26: what can't be merged keeps its place" [ [ 0; 1 ]; [ 2 ]; [ 3; 4 ] ]
       <| (train 4 datagram |> List.insertAt 2 { datagram with NoChecksum = true })

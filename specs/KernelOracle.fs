@@ -76,11 +76,12 @@ let private judge (kernel: SoftwareGso.Kernel) (shape: Shape) : Verdict =
 let private sample (seed: uint64) (count: int) =
     Gen.sampleWithSeed (FsCheck.Rnd seed) 100 count segmentable
 
-let private orSkip (outcome: Result<'T, string>) : 'T =
+/// What came out, or a skipped test where the kernel or the container refuses.
+let orSkip (oracle: string) (outcome: Result<'T, string>) : 'T =
     match outcome with
     | Ok result -> result
     | Error reason ->
-        printfn $"kernel oracle: skipped, {reason}"
+        printfn $"{oracle}: skipped, {reason}"
         skiptest reason
 
 /// Linux before 6.2 has no VIRTIO_NET_HDR_GSO_UDP_L4: there, TCP takes UDP's place.
@@ -105,7 +106,8 @@ let private compareAll (seed: uint64) (count: int) (kernel: SoftwareGso.Kernel) 
 let private superpackets (seed: uint64) (count: int) =
     testCase $"{count} random superpackets leave as the kernel segments them"
     <| fun () ->
-        let withUdp, verdicts = SoftwareGso.run (compareAll seed count) |> orSkip
+        let withUdp, verdicts =
+            SoftwareGso.run (compareAll seed count) |> orSkip "kernel oracle"
 
         let segments =
             verdicts
@@ -165,7 +167,8 @@ let private singles (seed: uint64) (count: int) =
                     PayloadLength = min shape.PayloadLength 8000 })
 
         let wrong =
-            SoftwareGso.run (fun kernel -> shapes |> Array.filter (completed kernel >> not)) |> orSkip
+            SoftwareGso.run (fun kernel -> shapes |> Array.filter (completed kernel >> not))
+            |> orSkip "kernel oracle"
 
         Expect.isEmpty wrong "shapes that differ"
 

@@ -1,11 +1,20 @@
-/// The Linux calls that the kernel oracle needs, with C's names. Linux x86-64 and arm64; all arguments are blittable.
+/// The Linux calls that the kernel oracles need, with C's names. Linux x86-64 and arm64; all arguments are blittable.
 module Lightway.Specs.Oracles.KernelNative
 
+open System
 open System.Runtime.InteropServices
 
 /// linux/sched.h
 [<Literal>]
 let CLONE_NEWNET = 0x40000000
+
+/// linux/sched.h
+[<Literal>]
+let CLONE_NEWNS = 0x00020000
+
+/// linux/mount.h: MS_REC | MS_PRIVATE
+[<Literal>]
+let MS_REC_PRIVATE = 0x44000UL
 
 /// asm-generic/fcntl.h: O_RDWR | O_NONBLOCK | O_CLOEXEC
 [<Literal>]
@@ -19,9 +28,25 @@ let TUNSETIFF = 0x400454CAUL
 [<Literal>]
 let IFF_TUN_NO_PI = 0x1001s
 
+/// linux/if_tun.h: IFF_TUN | IFF_NO_PI | IFF_VNET_HDR
+[<Literal>]
+let IFF_TUN_VNET_HDR = 0x5001s
+
+/// linux/if_tun.h: the same with IFF_NAPI: what is written goes through GRO.
+[<Literal>]
+let IFF_TUN_VNET_HDR_NAPI = 0x5011s
+
+/// linux/if_tun.h; the argument is the mask itself.
+[<Literal>]
+let TUNSETOFFLOAD = 0x400454D0UL
+
+/// linux/if_tun.h: TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_USO4 | TUN_F_USO6. USO since Linux 6.2.
+[<Literal>]
+let TUN_F_CSUM_TSO_USO = 0x67
+
 /// linux/sockios.h
 [<Literal>]
-let SIOCGIFFLAGS = 0x8913UL
+let SIOCETHTOOL = 0x8946UL
 
 [<Literal>]
 let SIOCSIFFLAGS = 0x8914UL
@@ -41,6 +66,12 @@ let IFF_UP_RUNNING = 0x41s
 
 [<Literal>]
 let AF_INET = 2
+
+[<Literal>]
+let AF_INET6 = 10
+
+[<Literal>]
+let AF_NETLINK = 16
 
 [<Literal>]
 let AF_PACKET = 17
@@ -69,8 +100,14 @@ let ETH_P_IPV6 = 0x86DD
 [<Literal>]
 let POLLIN = 1s
 
+/// linux/time.h: moves on with the kernel's tick, together with jiffies.
 [<Literal>]
-let EAGAIN = 11
+let CLOCK_MONOTONIC_COARSE = 6
+
+[<Struct; StructLayout(LayoutKind.Sequential)>]
+type timespec =
+    { mutable tv_sec: int64
+      mutable tv_nsec: int64 }
 
 [<Struct; StructLayout(LayoutKind.Sequential)>]
 type pollfd =
@@ -81,6 +118,15 @@ type pollfd =
 [<DllImport("libc", SetLastError = true)>]
 extern int unshare(int flags)
 
+[<DllImport("libc", SetLastError = true)>]
+extern int mount(
+    [<MarshalAs(UnmanagedType.LPUTF8Str)>] string source,
+    [<MarshalAs(UnmanagedType.LPUTF8Str)>] string target,
+    [<MarshalAs(UnmanagedType.LPUTF8Str)>] string filesystem,
+    uint64 flags,
+    nativeint data
+)
+
 [<DllImport("libc", SetLastError = true, EntryPoint = "open")>]
 extern int openFile([<MarshalAs(UnmanagedType.LPUTF8Str)>] string path, int flags)
 
@@ -89,6 +135,9 @@ extern int close(int fd)
 
 [<DllImport("libc", SetLastError = true)>]
 extern int ioctl(int fd, uint64 request, byte[] argument)
+
+[<DllImport("libc", SetLastError = true, EntryPoint = "ioctl")>]
+extern int ioctlValue(int fd, uint64 request, int argument)
 
 [<DllImport("libc", SetLastError = true)>]
 extern int socket(int domain, int kind, int protocol)
@@ -106,4 +155,22 @@ extern nativeint send(int fd, byte[] bytes, nativeint length, int flags)
 extern nativeint read(int fd, byte[] bytes, nativeint length)
 
 [<DllImport("libc", SetLastError = true)>]
+extern nativeint write(int fd, byte[] bytes, nativeint length)
+
+[<DllImport("libc", SetLastError = true)>]
+extern int clock_gettime(int clock, timespec& time)
+
+[<DllImport("libc", SetLastError = true)>]
 extern int poll(pollfd[] fds, uint64 count, int timeoutMs)
+
+/// SIOCETHTOOL with `command` (linux/ethtool.h) as what ifr_data points to; the kernel writes its answer there.
+let ethtool (control: int) (device: string) (command: byte[]) : int =
+    let request = Array.zeroCreate 40
+    Text.Encoding.ASCII.GetBytes(device).CopyTo(request, 0)
+    let pinned = GCHandle.Alloc(command, GCHandleType.Pinned)
+
+    try
+        BitConverter.GetBytes(int64 (pinned.AddrOfPinnedObject())).CopyTo(request, 16)
+        ioctl (control, SIOCETHTOOL, request)
+    finally
+        pinned.Free()

@@ -7,25 +7,8 @@ open System
 open System.Buffers.Binary
 open System.IO
 open System.Runtime.InteropServices
-open System.Text
-open System.Threading
 open Lightway.Specs.Oracles.KernelNative
-
-/// The kernel or the container does not let us: a skip, not a failure.
-exception Refused of call: string * errno: int
-
-let private check (call: string) (result: int) : int =
-    if result < 0 then
-        raise (Refused(call, Marshal.GetLastPInvokeError()))
-
-    result
-
-/// `struct ifreq` (linux/if.h): 16 bytes of name, then the union.
-let private ifreq (name: string) (value: byte[]) =
-    let request = Array.zeroCreate 40
-    Encoding.ASCII.GetBytes(name).CopyTo(request, 0)
-    value.CopyTo(request, 16)
-    request
+open Lightway.Specs.Oracles.Namespace
 
 [<Literal>]
 let private Device = "oracle"
@@ -42,35 +25,14 @@ let private silenceIpv6 () =
     let setting = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
 
     if File.Exists setting then
-        try
-            File.WriteAllText(setting, "1")
-        with
-        | :? IOException
-        | :? UnauthorizedAccessException -> raise (Refused($"write {setting}", Marshal.GetLastPInvokeError()))
+        writeSetting setting "1"
 
 /// An open device and a socket for each IP version. Belongs to the thread that made it.
 type Kernel private (tun: int, socketV4: int, socketV6: int) =
     let buffer: byte[] = Array.zeroCreate 65536
 
-    let readOne (timeoutMs: int) : byte[] voption =
-        let waiting =
-            poll (
-                [| { fd = tun
-                     events = POLLIN
-                     revents = 0s } |],
-                1UL,
-                timeoutMs
-            )
-
-        if waiting <= 0 then
-            ValueNone
-        else
-            match int (read (tun, buffer, nativeint buffer.Length)) with
-            | length when length >= 0 -> ValueSome buffer[.. length - 1]
-            | _ -> ValueNone
-
     let rec drain (timeoutMs: int) (segments: byte[] list) : byte[] list =
-        match readOne timeoutMs with
+        match readPacket tun buffer timeoutMs with
         | ValueSome segment -> drain 0 (segment :: segments)
         | ValueNone -> List.rev segments
 
@@ -88,23 +50,8 @@ type Kernel private (tun: int, socketV4: int, socketV6: int) =
         check "unshare" (unshare CLONE_NEWNET) |> ignore
         silenceIpv6 ()
 
-        let tun =
-            check "open /dev/net/tun" (openFile ("/dev/net/tun", O_RDWR_NONBLOCK_CLOEXEC))
-
-        let flags = BitConverter.GetBytes IFF_TUN_NO_PI
-        check "TUNSETIFF" (ioctl (tun, TUNSETIFF, ifreq Device flags)) |> ignore
-        let control = check "socket" (socket (AF_INET, SOCK_DGRAM, 0))
-
-        let set name request (value: byte[]) =
-            check name (ioctl (control, request, ifreq Device value)) |> ignore
-
-        set "SIOCSIFTXQLEN" SIOCSIFTXQLEN (BitConverter.GetBytes RingLength)
-        set "SIOCSIFMTU" SIOCSIFMTU (BitConverter.GetBytes Mtu)
-        set "SIOCSIFFLAGS" SIOCSIFFLAGS (BitConverter.GetBytes IFF_UP_RUNNING)
-        let request = ifreq Device [||]
-        check "SIOCGIFINDEX" (ioctl (control, SIOCGIFINDEX, request)) |> ignore
-        let index = BitConverter.ToInt32(request, 16)
-        close control |> ignore
+        let tun = openTun Device IFF_TUN_NO_PI
+        let index = bringUp Device RingLength Mtu
 
         let packetSocket (protocol: int) =
             let fd = check "socket AF_PACKET" (socket (AF_PACKET, SOCK_RAW, 0))
@@ -125,28 +72,5 @@ type Kernel private (tun: int, socketV4: int, socketV6: int) =
             for fd in [ socketV4; socketV6; tun ] do
                 close fd |> ignore
 
-/// Runs `body` on a thread of its own, as the namespace belongs to the thread. `Refused` comes back as an error text.
-let run (body: Kernel -> 'T) : Result<'T, string> =
-    let mutable outcome = Error "the thread did not run"
-    let mutable failure: exn = null
-
-    let thread =
-        Thread(
-            (fun () ->
-                try
-                    use kernel = Kernel.Open()
-                    outcome <- Ok(body kernel)
-                with
-                | Refused(call, errno) ->
-                    outcome <- Error $"{call}: {Marshal.GetPInvokeErrorMessage errno} (errno {errno})"
-                | error -> failure <- error),
-            maxStackSize = 16 * 1024 * 1024
-        )
-
-    thread.Start()
-    thread.Join()
-
-    if not (isNull failure) then
-        raise (AggregateException failure)
-
-    outcome
+/// Runs `body` with a kernel of its own. An error text where the kernel or the container refuses.
+let run (body: Kernel -> 'T) : Result<'T, string> = Namespace.run Kernel.Open body

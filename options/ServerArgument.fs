@@ -54,7 +54,6 @@ type internal ServerArgument =
     | Connection_Age_Expiration_Interval of duration: string
     | Enable_Tun_Offload of bool: string option
     | Gso_Max_Segments of count: string
-    | Gso_Burst_Us of microseconds: string
     | Disable_Tun_Tso of bool: string option
     | Disable_Tun_Gro_Tcp of bool: string option
     | Disable_Tun_Gro_Udp of bool: string option
@@ -109,8 +108,6 @@ type internal ServerArgument =
             | Enable_Tun_Offload _ ->
                 "where the kernel can, read superpackets from the TUN and send their segments by UDP GSO; receive by UDP GRO and write superpackets to the TUN. Default: false."
             | Gso_Max_Segments _ -> "segments in one UDP GSO send, 1 to 64. Default: 64."
-            | Gso_Burst_Us _ ->
-                "microseconds, 0 to 100000, that one UDP GSO send may take at the client's measured rate; 0 for no limit. Default: 1000."
             | Disable_Tun_Tso _ ->
                 "with enable_tun_offload: let the kernel cut superpackets before the TUN. Default: false."
             | Disable_Tun_Gro_Tcp _ ->

@@ -50,8 +50,6 @@ type ServerOptions =
         EnableTunOffload: bool
         /// Segments in one UDP GSO send, 1 to 64.
         GsoMaxSegments: int
-        /// Microseconds that one UDP GSO send may take at the client's measured rate, 0 to 100000; 0 for no limit.
-        GsoBurstUs: int
         DisableTunTso: bool
         DisableTunGroTcp: bool
         DisableTunGroUdp: bool
@@ -211,7 +209,6 @@ module private ServerReading =
               EnableBatchSend = reader.Bool("enable_batch_send", false)
               EnableTunOffload = reader.Bool("enable_tun_offload", false)
               GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
-              GsoBurstUs = reader.Read("gso_burst_us", Value.int32 0 100_000, 1000)
               DisableTunTso = reader.Bool("disable_tun_tso", false)
               DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
               DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)

@@ -131,7 +131,6 @@ let private serverKeys: (string * string * (ServerOptions -> ServerOptions)) lis
       "tls_debug", "true", (fun o -> { o with TlsDebug = true })
       "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
       "gso_max_segments", "16", (fun o -> { o with GsoMaxSegments = 16 })
-      "gso_burst_us", "250", (fun o -> { o with GsoBurstUs = 250 })
       "disable_tun_tso", "true", (fun o -> { o with DisableTunTso = true })
       "disable_tun_gro_tcp", "true", (fun o -> { o with DisableTunGroTcp = true })
       "disable_tun_gro_udp", "true", (fun o -> { o with DisableTunGroUdp = true })
@@ -172,7 +171,6 @@ let private serverDefaults: ServerOptions =
       EnableBatchSend = false
       EnableTunOffload = false
       GsoMaxSegments = 64
-      GsoBurstUs = 1000
       DisableTunTso = false
       DisableTunGroTcp = false
       DisableTunGroUdp = false
@@ -359,8 +357,6 @@ let private refusals =
                 [ "--udp-buffer-size=3GiB" ], [ "udp_buffer_size"; "2 GiB" ]
                 [ "--gso-max-segments=65" ], [ "gso_max_segments"; "1 to 64" ]
                 [ "--gso-max-segments=0" ], [ "gso_max_segments"; "1 to 64" ]
-                [ "--gso-burst-us=100001" ], [ "gso_burst_us"; "\"100001\""; "0 to 100000"; "flag --gso-burst-us" ]
-                [ "--gso-burst-us=1ms" ], [ "gso_burst_us"; "\"1ms\""; "0 to 100000" ]
                 [ "--workers=65" ], [ "workers"; "\"65\""; "0 to 64"; "flag --workers" ]
                 [ "--workers=-1" ], [ "workers"; "\"-1\""; "0 to 64" ]
                 [ "--workers=auto" ], [ "workers"; "\"auto\""; "0 to 64" ]
@@ -560,7 +556,7 @@ let private clientOffload =
                   expectAll (refusal (client [] [] $"{leastClient}{key}: {value}")) [ key; allowed; "config.yaml:5" ]
               }
 
-          for key in [ "workers"; "gso_burst_us" ] do
+          for key in [ "workers"; "pin_workers" ] do
               test $"{key} is the server's alone" {
                   expectAll (refusal (client [] [] $"{leastClient}{key}: 1")) [ key; "not a known option" ]
               } ]
@@ -682,7 +678,7 @@ let private pages =
 
               for text, title, flags in
                   [ clientPage, "  Offload", flags
-                    snd (page [ "--help" ]), "  Offload and workers", flags @ [ "--gso-burst-us"; "--workers" ] ] do
+                    snd (page [ "--help" ]), "  Offload and workers", flags @ [ "--workers"; "--pin-workers" ] ] do
                   let lines = Array.toList (text.Split '\n')
                   // A heading is indented by two columns, a flag by more.
                   let isHeading (line: string) =

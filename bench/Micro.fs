@@ -2,7 +2,9 @@
 module Lightway.Bench.Micro
 
 open System
+open System.Diagnostics
 open System.IO
+open System.Threading
 open BenchmarkDotNet.Attributes
 open BenchmarkDotNet.Columns
 open BenchmarkDotNet.Configs
@@ -184,44 +186,50 @@ type SegmentBenchmarks() =
 [<Literal>]
 let private Datagrams = 2000
 
-/// The way from a received datagram to a superpacket for the TUN, per datagram. Each iteration needs fresh datagrams, as
-/// none can be opened twice; the client seals them beforehand.
+let private ends (expresslane: bool) =
+    let pair = new Pair(expresslane, 64)
+    pair.Connect()
+    pair.Server.ToTun <- true
+    pair.Server.Tun.Discard <- true
+    pair
+
+/// Datagrams that the client seals; none can be opened twice.
+let private sealedBy (pair: Pair) (count: int) : byte[][] =
+    let source = RepeatedFrame(frame (), HeaderLength, Left = count / Segments)
+
+    use path =
+        new InsidePath(source, pair.Client.Context, OneRoute(pair.Client.Connection, client), 1350)
+
+    while source.Left > 0 do
+        path.Drain pair.Client.Now |> ignore
+
+    let datagrams = pair.Client.Wire.Datagrams.ToArray()
+    pair.Client.Wire.Datagrams.Clear()
+    datagrams
+
+/// Opens them at the server and writes what they give, a superpacket's worth at a time.
+let private receive (slot: byte[]) (pair: Pair) (datagrams: byte[][]) =
+    for index in 0 .. datagrams.Length - 1 do
+        let datagram = datagrams[index]
+        datagram.AsSpan().CopyTo(slot.AsSpan()) // as the kernel does
+        let mutable header = Unchecked.defaultof<WireHeader>
+        WireHeader.tryParse (ReadOnlySpan(slot, 0, datagram.Length), &header) |> ignore
+        let body = ReadOnlySpan(slot, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+        if pair.Server.Connection.Receive(&header, body, pair.Server.Now) <> 1 then
+            invalidOp "a datagram was not opened"
+
+        if index % Segments = Segments - 1 then
+            pair.Server.Context.Inside.Flush()
+
+let private newSlot () : byte[] =
+    GC.AllocateUninitializedArray(2048, pinned = true)
+
+/// The way from a received datagram to a superpacket for the TUN, per datagram. Each iteration needs fresh datagrams,
+/// sealed beforehand.
 [<MemoryDiagnoser>]
 type DatagramBenchmarks() =
-    let slot: byte[] = GC.AllocateUninitializedArray(2048, pinned = true)
-
-    let ends (expresslane: bool) =
-        let pair = new Pair(expresslane, 64)
-        pair.Connect()
-        pair.Server.ToTun <- true
-        pair.Server.Tun.Discard <- true
-        pair
-
-    let seal (pair: Pair) =
-        let source = RepeatedFrame(frame (), HeaderLength, Left = Datagrams / Segments)
-
-        use path =
-            new InsidePath(source, pair.Client.Context, OneRoute(pair.Client.Connection, client), 1350)
-
-        path.Drain pair.Client.Now |> ignore
-        let datagrams = pair.Client.Wire.Datagrams.ToArray()
-        pair.Client.Wire.Datagrams.Clear()
-        datagrams
-
-    let receive (pair: Pair) (datagrams: byte[][]) =
-        for index in 0 .. datagrams.Length - 1 do
-            let datagram = datagrams[index]
-            datagram.AsSpan().CopyTo(slot.AsSpan()) // as the kernel does
-            let mutable header = Unchecked.defaultof<WireHeader>
-            WireHeader.tryParse (ReadOnlySpan(slot, 0, datagram.Length), &header) |> ignore
-            let body = ReadOnlySpan(slot, WireHeader.Size, datagram.Length - WireHeader.Size)
-
-            if pair.Server.Connection.Receive(&header, body, pair.Server.Now) <> 1 then
-                invalidOp "a datagram was not opened"
-
-            if index % Segments = Segments - 1 then
-                pair.Server.Context.Inside.Flush()
-
+    let slot = newSlot ()
     let mutable expresslane = Unchecked.defaultof<Pair>
     let mutable dtls = Unchecked.defaultof<Pair>
     let mutable expresslaneDatagrams: byte[][] = [||]
@@ -239,15 +247,91 @@ type DatagramBenchmarks() =
 
     [<IterationSetup>]
     member _.Refill() =
-        expresslaneDatagrams <- seal expresslane
-        dtlsDatagrams <- seal dtls
+        expresslaneDatagrams <- sealedBy expresslane Datagrams
+        dtlsDatagrams <- sealedBy dtls Datagrams
 
     [<Benchmark(Description = "datagram to superpacket, Expresslane", OperationsPerInvoke = Datagrams)>]
     member _.OpenExpresslane() =
-        receive expresslane expresslaneDatagrams
+        receive slot expresslane expresslaneDatagrams
 
     [<Benchmark(Description = "datagram to superpacket, DTLS", OperationsPerInvoke = Datagrams)>]
-    member _.OpenDtls() = receive dtls dtlsDatagrams
+    member _.OpenDtls() = receive slot dtls dtlsDatagrams
+
+/// Clients whose work is shared out among workers.
+let private clients = 4
+
+/// Seconds that `jobs`, one for each client, take on so many threads.
+let private timeOn (workers: int) (jobs: (unit -> unit)[]) : float =
+    use start = new Barrier(workers + 1)
+
+    let threads =
+        [ for worker in 0 .. workers - 1 ->
+              Thread(fun () ->
+                  start.SignalAndWait()
+
+                  for index in worker..workers .. jobs.Length - 1 do
+                      jobs[index]()) ]
+
+    for thread in threads do
+        thread.Start()
+
+    start.SignalAndWait()
+    let clock = Stopwatch.StartNew()
+
+    for thread in threads do
+        thread.Join()
+
+    clock.Elapsed.TotalSeconds
+
+/// How much faster two workers are than one: the best of several runs of each, in turns. `prepare` makes one client's job,
+/// anew for each run.
+let private speedUp (prepare: unit -> (unit -> unit)) : float =
+    let times =
+        [ for _ in 1..7 do
+              for workers in [ 1; 2 ] do
+                  let jobs = Array.init clients (fun _ -> prepare ())
+                  workers, timeOn workers jobs ]
+
+    let best workers =
+        times |> List.filter (fun (count, _) -> count = workers) |> List.map snd |> List.min
+
+    best 1 / best 2
+
+let private scaling () : (string * float) list =
+    let pairs = Array.init clients (fun _ -> ends true)
+
+    try
+        for pair in pairs do
+            pair.Server.Wire.Discard <- true
+
+        let mutable next = -1
+
+        let inTurn () =
+            next <- (next + 1) % clients
+            pairs[next]
+
+        let send () =
+            let pair = inTurn ()
+
+            fun () ->
+                let source = RepeatedFrame(frame (), HeaderLength, Left = 2000)
+
+                use path =
+                    new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), 1350)
+
+                while source.Left > 0 do
+                    path.Drain 0L |> ignore
+
+        let receive () =
+            let pair = inTurn ()
+            let datagrams = sealedBy pair 20_000
+            let slot = newSlot ()
+            fun () -> receive slot pair datagrams
+
+        [ "TUN to UDP", speedUp send; "UDP to TUN", speedUp receive ]
+    finally
+        for pair in pairs do
+            (pair :> IDisposable).Dispose()
 
 let run (_argv: string[]) : int =
     let config =
@@ -301,8 +385,17 @@ let run (_argv: string[]) : int =
         printfn $"{verdict}  {label}: {value:F3}; at most {limit}"
         holds
 
+    let atLeast (limit: float) (label: string) (value: float) =
+        let holds = value >= limit
+        let verdict = if holds then "ok  " else "FAIL"
+        printfn $"{verdict}  {label}: {value:F3}; at least {limit}"
+        holds
+
     let verdicts =
-        [ atMost 1.35 "Expresslane pipeline / bare wc_AesGcmEncrypt" (median "Expresslane" / median "Seal")
+        [ for way, ratio in scaling () do
+              atLeast 1.8 $"two workers / one, {clients} clients, {way}" ratio
+
+          atMost 1.35 "Expresslane pipeline / bare wc_AesGcmEncrypt" (median "Expresslane" / median "Seal")
           atMost 1.5 "checksum of 1360 bytes / memcpy of them" (median "Sum" / median "Copy")
           atMost 60. "coalescing one flow, checksums verified, ns per packet" (median "CoalesceTcp")
 

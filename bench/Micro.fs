@@ -130,6 +130,13 @@ type SegmentBenchmarks() =
         fourFlows <- [| for i in 0 .. Segments - 1 -> trains[i % 4][i / 4] |]
         udpTrain <- Superpackets.segments (Superpackets.udp 0x0A7D0010u payload (Mss + 24))
 
+        // A figure for packets that did not merge would be one for something else.
+        for packets, runs in [ tcpTrain, 1; fourFlows, 4; udpTrain, 1 ] do
+            let found = coalesce packets
+
+            if found <> runs then
+                invalidOp $"{found} runs, not {runs}"
+
     [<GlobalCleanup>]
     member _.Cleanup() =
         cipher.Dispose()

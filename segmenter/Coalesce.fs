@@ -276,7 +276,8 @@ module Coalesce =
             && packet.Slice(8, 32).SequenceEqual(masked.Slice(8, 32))
             && packet.Slice(at, 4).SequenceEqual(masked.Slice(Ipv6.HeaderLength, 4))
 
-    /// A number by which flows are found: equal for packets of one flow.
+    /// A number by which flows are found: equal for packets of one flow. Every byte of addresses and ports reaches its
+    /// high bits; the low ones know only some, as a multiplication carries upwards.
     let flowHash (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : uint32 =
         let ports = MemoryMarshal.Read<uint32>(packet.Slice candidate.L4Offset)
 

@@ -97,7 +97,7 @@ type Coalescer(maxPackets: int) =
     /// The slot of this flow, else the first free one near its place, else its place, whose flow has to give way.
     /// Slots are never freed within a batch, so a flow has one slot at most.
     let slotOf (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : int =
-        let home = int (Coalesce.flowHash (&candidate, packet))
+        let home = int (Coalesce.flowHash (&candidate, packet) >>> 24) // the 8 highest bits: 0 to slotCount - 1
         let mutable found = -1
         let mutable probe = 0
 
@@ -110,7 +110,7 @@ type Coalescer(maxPackets: int) =
 
             probe <- probe + 1
 
-        if found < 0 then home &&& (slotCount - 1) else found
+        if found < 0 then home else found
 
     let merge (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
         Coalesce.mask (

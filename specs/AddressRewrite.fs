@@ -96,7 +96,20 @@ type MouldArbitrary =
                   PayloadLength = payloadLength
                   Seed = seed }
         }
-        |> Arb.fromGen
+        |> fun gen -> Arb.fromGenShrink (gen, MouldArbitrary.Smaller)
+
+    static member private Smaller(mould: Mould) : Mould seq =
+        seq {
+            for length in [ mould.PayloadLength / 2; mould.PayloadLength - 1 ] do
+                if length > 0 && length < mould.PayloadLength then
+                    { mould with PayloadLength = length }
+
+            if mould.OptionWords > 0 then
+                { mould with OptionWords = 0 }
+
+            if mould.FragmentWord > 0 then
+                { mould with FragmentWord = 0 }
+        }
 
 /// An address with every bit as likely as another; FsCheck prefers small numbers.
 type Address = Address of uint32
@@ -138,6 +151,46 @@ let private properties =
               Rewrite.destination (placed.Span, after, partial)
               && placed.Bytes = cast mould partial peer after
               && placed.SurroundingsIntact
+
+      testPropertyWithConfig config "RFC 1624: addresses rewritten there and back leave every byte as it was"
+      <| fun (mould: Mould) (Address source) (Address destination) (Address other) (partial: bool) ->
+          let packet = cast mould partial source destination
+          let copy = Array.copy packet
+
+          Rewrite.source (Span copy, other, partial)
+          && Rewrite.destination (Span copy, source, partial)
+          && Rewrite.destination (Span copy, destination, partial)
+          && Rewrite.source (Span copy, source, partial)
+          && copy = packet
+
+      testPropertyWithConfig config "RFC 1624 §3: a wrong checksum stays wrong, and by as much: nothing is laundered"
+      <| fun (mould: Mould) (Address before) (Address after) (Address peer) (spoil: uint16) ->
+          let packet = cast mould false before peer
+          let l4 = 20 + mould.OptionWords * 4
+
+          let covered =
+              match checksumOffset mould with
+              | Some offset when mould.FragmentWord &&& 0x1FFF = 0 && offset + 2 <= mould.PayloadLength ->
+                  Some(l4 + offset)
+              | _ -> None
+
+          let add at =
+              (ByteSum.word ((word packet at + int spoil) % 0x10000)).CopyTo(packet, at)
+
+          add 10
+          Option.iter add covered
+          // A UDP checksum spoilt to zero is none at all, and stays none.
+          let covered =
+              covered |> Option.filter (fun at -> mould.Protocol = IpProtocol.Tcp || word packet at <> 0)
+
+          let residues () =
+              ByteSum.residue packet[.. l4 - 1],
+              covered
+              |> Option.map (fun _ ->
+                  ByteSum.residue (Array.append (ByteSum.pseudoHeaderV4 packet mould.PayloadLength) packet[l4..]))
+
+          let wrong = residues ()
+          Rewrite.source (Span packet, after, false) && residues () = wrong
 
       testPropertyWithConfig config "sourceOf and destinationOf read what was written"
       <| fun (mould: Mould) (Address source) (Address destination) ->

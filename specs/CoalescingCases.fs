@@ -281,14 +281,24 @@ let private flows =
         |> Array.truncate 120
         |> List.ofArray
 
-    [ case 28 "two ports in turn" "TCP/IPv4" [ evens; odds ] (inTurn [ train 4 tcp4; train 4 { tcp4 with Port = 9 } ])
-      case 28 "two ports in turn" "UDP/IPv6" [ evens; odds ] (inTurn [ train 4 udp6; train 4 { udp6 with Port = 9 } ])
+    [ case
+          28
+          "two ports in turn"
+          "TCP/IPv4"
+          [ evens; odds ]
+          (inTurn [ train 4 tcp4; train 4 { tcp4 with SourcePort = 9 } ])
+      case
+          28
+          "two ports in turn"
+          "UDP/IPv6"
+          [ evens; odds ]
+          (inTurn [ train 4 udp6; train 4 { udp6 with SourcePort = 9 } ])
       case
           28
           "two hosts in turn"
           "TCP/IPv4, UDP/IPv4"
           [ [ 0; 2 ]; [ 1; 3 ] ]
-          (inTurn [ train 2 tcp4; train 2 { udp4 with Host = 1 } ])
+          (inTurn [ train 2 tcp4; train 2 { udp4 with Source = hex "0a010002" } ])
       case
           28
           "four kinds in turn"
@@ -300,7 +310,12 @@ let private flows =
           "the same ports"
           "TCP/IPv4, UDP/IPv4"
           [ evens; odds ]
-          (inTurn [ train 4 tcp4; train 4 { udp4 with Port = tcp4.Port } ])
+          (inTurn
+              [ train 4 tcp4
+                train
+                    4
+                    { udp4 with
+                        SourcePort = tcp4.SourcePort } ])
       case
           28
           "another flow's PSH and gap"
@@ -318,7 +333,7 @@ let private flows =
           "120 flows between the same two hosts"
           "TCP/IPv4"
           [ for flow in 0..119 -> [ flow..120..359 ] ]
-          (inTurn [ for port in ports -> train 3 { tcp4 with Port = port } ]) ]
+          (inTurn [ for port in ports -> train 3 { tcp4 with SourcePort = port } ]) ]
 
 let all: Case list =
     List.concat [ identifications; network; transportHeaders; flagRules; stream; limits; datagrams; flows ]

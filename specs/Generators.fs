@@ -3,6 +3,7 @@ module Lightway.Specs.Generators
 
 open System
 open System.Buffers.Binary
+open FsCheck
 open FsCheck.FSharp
 
 /// Bytes that every one of five runs of `body` allocates on this thread, at least. Code that allocates does so each time;
@@ -71,3 +72,31 @@ type Seed = Seed of int
 type SeedArbitrary =
     static member Seed() =
         Arb.fromGen (Gen.choose (0, Int32.MaxValue - 1) |> Gen.map Seed)
+
+/// Numbers of every size for the laws that say "any": FsCheck's own keep below 100. A third are small, so that they meet
+/// each other; a third lie at the edge of a power of two; a third are anything.
+let private anyWord: Gen<uint64> =
+    let anything = Gen.choose64 (Int64.MinValue, Int64.MaxValue) |> Gen.map uint64
+
+    let edge =
+        Gen.map2 (fun bit offset -> (1UL <<< bit) + uint64 offset) (Gen.choose (0, 64)) (Gen.choose (-2, 1))
+
+    Gen.oneof [ Gen.choose64 (0L, 100L) |> Gen.map uint64; edge; anything ]
+
+/// Towards zero, by halves and then by ones.
+let private smaller (value: uint64) : uint64 seq =
+    if value = 0UL then
+        Seq.empty
+    else
+        Seq.distinct [ 0UL; value / 2UL; value - 1UL ]
+
+type WordArbitrary =
+    static member UInt16() =
+        let narrow = Gen.map uint16 anyWord
+        Arb.fromGenShrink (narrow, uint64 >> smaller >> Seq.map uint16)
+
+    static member UInt32() =
+        let narrow = Gen.map uint32 anyWord
+        Arb.fromGenShrink (narrow, uint64 >> smaller >> Seq.map uint32)
+
+    static member UInt64() = Arb.fromGenShrink (anyWord, smaller)

@@ -8,12 +8,12 @@ open Lightway.Specs.Oracles
 /// Everything that makes one packet; `bytesOf` gives its bytes.
 type Packet =
     {
-        IsV6: bool
         IsUdp: bool
-        /// Added to the source address.
-        Host: int
-        /// Added to the source port.
-        Port: int
+        /// 4 bytes for IPv4, 16 for IPv6; as long as the destination.
+        Source: byte[]
+        Destination: byte[]
+        SourcePort: int
+        DestinationPort: int
         /// TTL or hop limit.
         HopLimit: int
         /// Type of service or traffic class, all 8 bits.
@@ -49,16 +49,19 @@ type Packet =
         IsTrailingSummed: bool
     }
 
+    member this.IsV6 = this.Source.Length = 16
+
 /// IPv4's DF, as Linux sends it with TCP.
 [<Literal>]
 let DontFragment = 0x4000
 
 /// TCP over IPv4, ACK set, no payload.
 let tcp4: Packet =
-    { IsV6 = false
-      IsUdp = false
-      Host = 0
-      Port = 0
+    { IsUdp = false
+      Source = hex "0a010001"
+      Destination = hex "0a020002"
+      SourcePort = 10000
+      DestinationPort = 443
       HopLimit = 64
       TrafficClass = 0
       FlowLabel = 0
@@ -80,9 +83,21 @@ let tcp4: Packet =
       Trailing = 0
       IsTrailingSummed = false }
 
-let tcp6: Packet = { tcp4 with IsV6 = true; Port = 1 }
-let udp4: Packet = { tcp4 with IsUdp = true; Port = 2 }
-let udp6: Packet = { udp4 with IsV6 = true; Port = 3 }
+let tcp6: Packet =
+    { tcp4 with
+        Source = hex "fd01 0000 0000 0000 0000 0000 0000 0001"
+        Destination = hex "fd02 0000 0000 0000 0000 0000 0000 0002"
+        SourcePort = 10001 }
+
+let udp4: Packet =
+    { tcp4 with
+        IsUdp = true
+        SourcePort = 10002 }
+
+let udp6: Packet =
+    { tcp6 with
+        IsUdp = true
+        SourcePort = 10003 }
 
 /// The packet without what its protocols have no field for, so that equal packets have equal descriptions.
 let normal (packet: Packet) : Packet =
@@ -113,7 +128,7 @@ let normal (packet: Packet) : Packet =
 
 /// What packets of one flow have in common.
 let flowOf (packet: Packet) =
-    packet.IsV6, packet.IsUdp, packet.Host, packet.Port
+    packet.IsUdp, packet.Source, packet.Destination, packet.SourcePort, packet.DestinationPort
 
 let private protocol (packet: Packet) = if packet.IsUdp then 17uy else 6uy
 
@@ -121,7 +136,8 @@ let private word32 (value: uint32) =
     Array.append (ByteSum.word (int (value >>> 16))) (ByteSum.word (int value))
 
 let private transport (packet: Packet) =
-    let ports = Array.append (ByteSum.word (10000 + packet.Port)) (ByteSum.word 443)
+    let ports =
+        Array.append (ByteSum.word packet.SourcePort) (ByteSum.word packet.DestinationPort)
 
     if packet.IsUdp then
         Array.concat
@@ -147,9 +163,9 @@ let private ipv4 (packet: Packet) (transportLength: int) =
               ByteSum.word (length + transportLength)
               ByteSum.word packet.Identification
               ByteSum.word packet.Fragment
-              [| byte packet.HopLimit; protocol packet; 0uy; 0uy; 10uy; 1uy |]
-              ByteSum.word (1 + packet.Host)
-              hex "0a020002"
+              [| byte packet.HopLimit; protocol packet; 0uy; 0uy |]
+              packet.Source
+              packet.Destination
               Array.create (packet.Options * 4) 1uy ] // "no operation" options
 
     (ByteSum.word (int (ByteSum.checksum header) ^^^ packet.SpoilHeader)).CopyTo(header, 10)
@@ -166,9 +182,8 @@ let private ipv6 (packet: Packet) (transportLength: int) =
           ByteSum.word packet.FlowLabel
           ByteSum.word (extension.Length + transportLength)
           [| next; byte packet.HopLimit |]
-          hex "fd01 0000 0000 0000 0000 0000 0000"
-          ByteSum.word (1 + packet.Host)
-          hex "fd02 0000 0000 0000 0000 0000 0000 0002"
+          packet.Source
+          packet.Destination
           extension ]
 
 let bytesOf (packet: Packet) : byte[] =
@@ -199,8 +214,7 @@ let bytesOf (packet: Packet) : byte[] =
 let following (packet: Packet) (length: int) : Packet =
     let sequence = packet.Sequence + uint32 packet.Payload.Length
 
-    let seed =
-        int sequence ^^^ ((packet.Host + packet.Port) <<< 20) ^^^ packet.Identification
+    let seed = int sequence ^^^ (packet.SourcePort <<< 16) ^^^ packet.Identification
 
     { packet with
         Identification = (packet.Identification + 1) &&& 0xFFFF

@@ -58,6 +58,7 @@ let private allLaws (settings: Settings) =
           MssClamp.laws
           SegmenterEdges.laws
           Coalescing.laws
+          FlowTable.laws
           KernelOracle.laws settings.Seed settings.Superpackets
           CoalescingOracle.laws settings.Seed 400
           ThirdOpinion.laws settings.Seed
@@ -74,12 +75,14 @@ let private allLaws (settings: Settings) =
 [<Literal>]
 let private Gamma = 0x9E3779B97F4A7C15UL
 
-/// Gives every property the seed and, if asked for, the count; one that brought its own replay keeps it.
+/// Gives every property the seed, numbers of every size and, if asked for, the count; one that brought its own replay
+/// keeps it.
 let rec private configured (settings: Settings) (test: Test) : Test =
     let change (config: FsCheckConfig) =
         { config with
             replay = config.replay |> Option.orElse (Some(settings.Seed, Gamma, None))
-            maxTest = settings.Count |> Option.defaultValue config.maxTest }
+            maxTest = settings.Count |> Option.defaultValue config.maxTest
+            arbitrary = config.arbitrary @ [ typeof<Generators.WordArbitrary> ] }
 
     match test with
     | TestCase(AsyncFsCheck(config, stress, run), focus) ->

@@ -126,6 +126,23 @@ let private totality =
           | Error reason -> DropReason.counterName reason <> ""
           | Ok segments -> segments |> List.forall (fun s -> s.Length > 0 && s.Length <= packet.Length)
 
+      testCase "the inputs of these laws are planned, and refused for every reason that bytes can give"
+      <| fun () ->
+          let outcomes =
+              Seq.init 40_000 (fun seed ->
+                  let vnet, packet = mutated seed
+                  refusal vnet packet)
+              |> Seq.countBy id
+              |> Map.ofSeq
+
+          let possible = Enum.GetValues<DropReason>() |> Array.except [ DropReason.ShortRead ]
+
+          let missing =
+              possible |> Array.filter (fun reason -> not (outcomes.ContainsKey reason))
+
+          Expect.equal missing [||] $"reasons that no input had; {outcomes}"
+          Expect.isGreaterThan outcomes[DropReason.None] 2_000 "planned"
+
       testPropertyWithConfig
           { fuzz with maxTest = 20_000 }
           "a million inputs, each a changed byte or two away from the one before: a plan within its packet, or a named reason"

@@ -2,6 +2,7 @@
 module Lightway.Specs.Rfc1071
 
 open System
+open System.Runtime.InteropServices
 open Expecto
 open FsCheck.FSharp
 open Lightway.Segmenter
@@ -23,7 +24,21 @@ type BlockArbitrary =
                 { Offset = offset
                   Bytes = filled fill length }
         }
-        |> Arb.fromGen
+        |> fun gen -> Arb.fromGenShrink (gen, BlockArbitrary.Smaller)
+
+    /// Half the bytes, one fewer, and the start of the buffer.
+    static member private Smaller(block: Block) : Block seq =
+        seq {
+            if block.Bytes.Length > 0 then
+                { block with
+                    Bytes = block.Bytes[.. block.Bytes.Length / 2 - 1] }
+
+                { block with
+                    Bytes = block.Bytes[.. block.Bytes.Length - 2] }
+
+            if block.Offset > 0 then
+                { block with Offset = 0 }
+        }
 
 let private config =
     { FsCheckConfig.defaultConfig with
@@ -67,19 +82,28 @@ let private running (bytes: byte[]) : int[] =
 
     Array.scan step (0, 0) bytes |> Array.map fst
 
+/// A buffer that does not move, and the offset in it of the first address that 64 divides.
+let private aligned (length: int) : struct (byte[] * int) =
+    let buffer: byte[] = GC.AllocateArray(length + 64, pinned = true)
+    Array.fill buffer 0 buffer.Length 0xA5uy
+    let start = int64 (Marshal.UnsafeAddrOfPinnedArrayElement(buffer, 0))
+    struct (buffer, int ((64L - start % 64L) % 64L))
+
 let private everywhere =
     [ for name, sum in variants do
           testCase $"§1: {name} agrees with byte-by-byte summing at every length 0 to 3000 and every alignment 0 to 63"
           <| fun () ->
+              let struct (buffer, start) = aligned (3000 + 64)
+
               for fill in [ Random 7; Zeros; Ones ] do
                   let bytes = filled fill 3000
                   let expected = running bytes
 
                   for alignment in 0..63 do
-                      let placed = place alignment bytes
+                      bytes.CopyTo(buffer, start + alignment)
 
                       for length in 0..3000 do
-                          let found = sum.Invoke(placed.ReadOnly.Slice(0, length))
+                          let found = sum.Invoke(ReadOnlySpan(buffer, start + alignment, length))
 
                           if int found <> expected[length] then
                               failtest $"{fill}, {length} bytes at {alignment}: {found:x4}, not {expected[length]:x4}" ]
@@ -108,6 +132,53 @@ let private detection =
       testPropertyWithConfig config "§1: zeros sum to zero, and ones to the other zero, 0xFFFF"
       <| fun (length: uint16) ->
           sumOf (filled Zeros (int length)) = 0us && sumOf (filled Ones (2 * int length + 2)) = 0xFFFFus
+
+      testPropertyWithConfig config "§2(B): data moved by one byte has its sum's bytes swapped"
+      <| fun (block: Block) ->
+          let sum = sumOf block.Bytes
+          sumOf (Array.append [| 0uy |] block.Bytes) = (sum >>> 8 ||| (sum <<< 8))
+
+      testPropertyWithConfig
+          config
+          "§2(A): parts of any lengths may be summed apart, those at odd offsets with bytes swapped"
+      <| fun (first: Block) (second: Block) ->
+          let tail = sumOf second.Bytes
+
+          let tail =
+              if first.Bytes.Length % 2 = 0 then
+                  tail
+              else
+                  tail >>> 8 ||| (tail <<< 8)
+
+          Checksum.add (sumOf first.Bytes, tail) = sumOf (Array.append first.Bytes second.Bytes)
+
+      testPropertyWithConfig config "§1: wherever its field stands among the words, a stored checksum verifies"
+      <| fun (block: Block) (place: uint16) ->
+          let bytes = Array.append (evenPart block) [| 0uy; 0uy |]
+          let field = int place % (bytes.Length / 2) * 2
+          (ByteSum.word 0).CopyTo(bytes, field)
+          (ByteSum.word (int (Checksum.complement (sumOf bytes)))).CopyTo(bytes, field)
+          sumOf bytes = 0xFFFFus && ByteSum.verifies bytes
+
+      testCase "§1: of all 65536 values of every word of a packet, a receiver accepts the one sent and its other zero"
+      <| fun () ->
+          for fill in [ Random 11; Zeros; Ones ] do
+              let data = Array.append (filled fill 38) (hex "0001 ffff 0000")
+
+              let sent = Array.append data (ByteSum.word (int (Checksum.complement (sumOf data))))
+
+              for at in 0..2 .. sent.Length - 2 do
+                  let bytes = Array.copy sent
+                  let before = word sent at
+
+                  for value in 0..0xFFFF do
+                      bytes[at] <- byte (value >>> 8)
+                      bytes[at + 1] <- byte value
+                      let isAccepted = sumOf bytes = 0xFFFFus
+                      let isSent = value = before || (value ^^^ before = 0xFFFF && value % 0xFFFF = 0)
+
+                      if isAccepted <> isSent then
+                          failtest $"{fill}, word at {at}: {value:x4} in place of {before:x4}"
 
       testPropertyWithConfig config "§1: a receiver notices any other word, but for 0000 and ffff in each other's place"
       <| fun (block: Block) (place: uint16) (other: uint16) ->
@@ -151,6 +222,14 @@ let private arithmetic =
           let swapped = even |> Array.chunkBySize 2 |> Array.collect Array.rev
           let sum = sumOf even
           sumOf swapped = (sum >>> 8 ||| (sum <<< 8))
+
+      testCase "§3: the example in groups and with bytes swapped: f204 + ebed = ddf2, and f2dd"
+      <| fun () ->
+          Expect.equal (sumOf (hex "0001 f203")) 0xf204us "first group"
+          Expect.equal (sumOf (hex "f4f5 f6f7")) 0xebedus "second group"
+          Expect.equal (Checksum.add (0xf204us, 0xebedus)) 0xddf2us "both"
+          Expect.equal (sumOf (hex "0100 03f2 f5f4 f7f6")) 0xf2ddus "swapped"
+          Expect.equal (Checksum.complement 0xddf2us) 0x220dus "the field"
 
       testPropertyWithConfig config "§1: words with their checksum after them sum to the other zero, 0xFFFF"
       <| fun (block: Block) ->

@@ -67,6 +67,51 @@ let private made =
 let private datagram (checksum: int) =
     Array.concat [ hex "4500001c 00010000 4011 0000 00000001 0a000001 9fba5bf7 0008"; ByteSum.word checksum ]
 
+/// 20 bytes of IPv4 and 20 of TCP with `options`, source address 0.0.0.1.
+let private segment (checksum: int) (options: string) =
+    let bytes = hex options
+    let words = (20 + bytes.Length) / 4
+
+    Array.concat
+        [ hex "4500"
+          ByteSum.word (40 + bytes.Length)
+          hex "00010000 4006 0000 00000001 0a000001 9fba01bb 00000001 00000002"
+          [| byte (words <<< 4); 0x02uy |]
+          hex "2000"
+          ByteSum.word checksum
+          hex "0000"
+          bytes ]
+
+let private never =
+    [ testCase "a rewritten checksum of TCP that computes to zero stays 0000"
+      <| fun () ->
+          for checksum in [ 1; 0x1234; 0xFFFE ] do
+              let packet = segment checksum ""
+              Expect.isTrue (Rewrite.source (Span packet, uint32 (checksum + 1), false)) "rewritten"
+              Expect.equal (word packet 36) 0 $"{checksum:x4}"
+
+      testCase "a checksum of TCP that is zero is a checksum: it follows the address as any other"
+      <| fun () ->
+          let packet = segment 0 ""
+          Expect.isTrue (Rewrite.source (Span packet, 0x0000_0004u, false)) "rewritten"
+          Expect.equal (word packet 36) 0xFFFC "~(ffff - 1 + 4)"
+
+      testCase "a checksum of TCP that computes to zero with the MSS lowered stays 0000"
+      <| fun () ->
+          // Equation 3 as above: it folds to zero if the checksum is the new MSS less the old one, in one's complement.
+          let packet = segment 100 "020405b4"
+          (ByteSum.word (1360 - 0x05B4 + 0xFFFF)).CopyTo(packet, 36)
+          Expect.equal (Rewrite.clampMss (Span packet, 1360)) 0x05B4 "lowered"
+          Expect.equal (word packet 36) 0 "field"
+
+      testProperty "a partial sum of UDP follows the address, zero or not"
+      <| fun (sum: uint16) (address: uint32) ->
+          let packet = datagram (int sum)
+          let high, low = int (address >>> 16), int (address &&& 0xFFFFu)
+
+          Rewrite.source (Span packet, address, true)
+          && word packet 26 % 0xFFFF = (int sum + high + low + 0xFFFF - 1) % 0xFFFF ]
+
 let private changed =
     [ testProperty "udpField changes zero only"
       <| fun (checksum: uint16) ->
@@ -91,4 +136,4 @@ let private changed =
           Expect.isTrue (Rewrite.source (Span packet, 0x8001u, true)) "rewritten"
           Expect.equal (word packet 26) 0x8000 "0 - 0001 + 8001" ]
 
-let laws = testList "RFC 768" (made @ changed)
+let laws = testList "RFC 768" (made @ changed @ never)

@@ -53,6 +53,41 @@ let private properties =
 
       testPropertyWithConfig
           config
+          "RFC 6864 §4.2: segments have identifications of their own, one after the other, DF or not"
+      <| fun (shape: Shape) ->
+          let identifications =
+              cut (
+                  build
+                      { shape with
+                          IsV6 = false
+                          Extensions = [] }
+              )
+              |> List.map (fun segment -> word segment 4)
+
+          List.distinct identifications = identifications
+          && identifications
+             |> List.indexed
+             |> List.forall (fun (index, it) -> it = (shape.Identification + index) % 0x10000)
+
+      testPropertyWithConfig
+          config
+          "RFC 9293 §3.4: each segment's sequence number is where the one before ended, modulo 2^32"
+      <| fun (shape: Shape) ->
+          let superpacket = build { shape with IsUdp = false }
+          let header = superpacket.Known.HeaderLength
+          let at = superpacket.Known.L4Offset + 4
+
+          let ranges =
+              cut superpacket
+              |> List.map (fun segment ->
+                  let start = int64 (word segment at) * 65536L + int64 (word segment (at + 2))
+                  start, (start + int64 (segment.Length - header)) % 0x1_0000_0000L)
+
+          fst ranges.Head = int64 shape.Sequence
+          && ranges |> List.pairwise |> List.forall (fun ((_, ends), (starts, _)) -> ends = starts)
+
+      testPropertyWithConfig
+          config
           "where the superpacket lies in memory does not matter, nor is anything around it written"
       <| fun (shape: Shape) (offset: byte) ->
           let superpacket = build shape

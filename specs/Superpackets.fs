@@ -217,9 +217,44 @@ let shapes (maxGsoSize: int) (maxSegments: int) =
               Fill = fill }
     }
 
+/// A shape with less of something: no options, no flags, a segment fewer, half the size. Sizes stay above 0.
+let private smaller (shape: Shape) : Shape seq =
+    let halved = max 1 (shape.GsoSize / 2)
+
+    seq {
+        if shape.PayloadLength > shape.GsoSize then
+            { shape with
+                PayloadLength = shape.PayloadLength - shape.GsoSize }
+
+        if shape.GsoSize > 1 then
+            { shape with
+                GsoSize = halved
+                PayloadLength = max 1 (shape.PayloadLength * halved / shape.GsoSize) }
+
+        for simpler in
+            [ { shape with
+                  PayloadLength = shape.PayloadLength - 1 }
+              { shape with IpOptions = 0 }
+              { shape with
+                  Extensions = List.truncate (shape.Extensions.Length - 1) shape.Extensions }
+              { shape with TcpOptions = 0 }
+              { shape with Flags = plainShape.Flags }
+              { shape with
+                  Identification = plainShape.Identification }
+              { shape with
+                  Sequence = plainShape.Sequence }
+              { shape with
+                  HdrLen = plainShape.HdrLen }
+              { shape with EcnBit = false }
+              { shape with Fill = Zeros } ] do
+            if simpler <> shape && simpler.PayloadLength > 0 then
+                simpler
+    }
+
 /// Shapes as most laws want them: sizes up to 1500, up to 40 segments.
 type ShapeArbitrary =
-    static member Shape() = Arb.fromGen (shapes 1500 40)
+    static member Shape() =
+        Arb.fromGenShrink (shapes 1500 40, smaller)
 
 /// Random headers, or a superpacket with some of its bytes or metadata changed and perhaps cut: most are refused, the
 /// rest must stay within their packet.
@@ -228,6 +263,16 @@ let mutated (seed: int) : VirtioNetHeader * byte[] =
 
     let shape =
         Gen.sampleWithSeed (FsCheck.Rnd(uint64 seed)) 50 1 (shapes 120 6) |> Array.head
+
+    // Now and then headers at the limit of 512 bytes: 40, two extension headers, and TCP.
+    let shape =
+        if random.Next 16 > 0 then
+            shape
+        else
+            { shape with
+                IsV6 = true
+                IpOptions = 0
+                Extensions = List.replicate 2 (IpProtocol.DestinationOptions, byte (random.Next(25, 30))) }
 
     let superpacket = build shape
     let packet = superpacket.Packet
@@ -240,7 +285,9 @@ let mutated (seed: int) : VirtioNetHeader * byte[] =
 
     let mutable vnet = superpacket.Vnet
 
-    match random.Next 6 with
+    let near (value: uint16) = value + uint16 (random.Next(-2, 3))
+
+    match random.Next 12 with
     | 0 ->
         vnet <-
             { vnet with
@@ -248,12 +295,32 @@ let mutated (seed: int) : VirtioNetHeader * byte[] =
     | 1 ->
         vnet <-
             { vnet with
-                GsoSize = uint16 (random.Next 65536) }
+                GsoType = byte (random.Next 6) }
     | 2 ->
+        vnet <-
+            { vnet with
+                GsoSize = uint16 (random.Next 65536) }
+    | 3 ->
+        vnet <-
+            { vnet with
+                GsoSize = uint16 (random.Next 4) }
+    | 4 ->
         vnet <-
             { vnet with
                 CsumStart = uint16 (random.Next 65536)
                 CsumOffset = uint16 (random.Next 65536) }
+    | 5 ->
+        vnet <-
+            { vnet with
+                CsumStart = near vnet.CsumStart }
+    | 6 ->
+        vnet <-
+            { vnet with
+                CsumOffset = near vnet.CsumOffset }
+    | 7 ->
+        vnet <-
+            { vnet with
+                Flags = byte (random.Next 8) }
     | _ -> ()
 
     let kept =

@@ -4,6 +4,7 @@ module Lightway.Specs.Traffic
 open FsCheck.FSharp
 open Lightway.Specs.Generators
 open Lightway.Specs.Packets
+open Lightway.Specs.Oracles
 
 let private pick (random: System.Random) (items: 'T list) : 'T = items[random.Next items.Length]
 let private oneIn (random: System.Random) (count: int) : bool = random.Next count = 0
@@ -118,14 +119,15 @@ type private Flow =
     }
 
 let private newFlow (random: System.Random) (number: int) : Flow =
+    let template = pick random [ tcp4; tcp6; udp4; udp6 ]
+
     { Length = pick random [ ShortestDatagram; 100; 100; random.Next(ShortestDatagram, 300); 536; 1200; 1448; 9000 ]
       Identify = pick random [ (fun id -> id + 1); (fun id -> id + 1); id; (fun _ -> random.Next 65536) ]
       Last =
-        { tcp4 with
-            IsV6 = oneIn random 2
-            IsUdp = oneIn random 2
-            Host = pick random [ 0; number ]
-            Port = pick random [ 0; number ]
+        { template with
+            Source =
+                Array.append template.Source[.. template.Source.Length - 3] (ByteSum.word (pick random [ 0; number ]))
+            SourcePort = pick random [ 10000; 10000 + number ]
             Identification = pick random [ 0; 0xFFF0; random.Next 65536 ]
             Fragment = pick random [ 0; DontFragment; DontFragment ]
             Sequence = pick random [ 0u; 0xFFFFF000u; uint32 (random.Next()) ] + uint32 number

@@ -103,7 +103,8 @@ let private bytesUpTo limit =
         return filled (Random seed) length
     }
 
-let private any<'a> : Gen<'a> = ArbMap.defaults |> ArbMap.generate<'a>
+let private any<'a> : Gen<'a> =
+    ArbMap.defaults |> ArbMap.mergeWith<WordArbitrary> |> ArbMap.generate<'a>
 
 let private authRequest =
     Gen.oneof
@@ -169,7 +170,23 @@ type FrameArbitrary =
               Gen.map Success authSuccess
               Gen.map Config expresslaneConfig
               Gen.map Request authRequest ]
-        |> Arb.fromGen
+        |> fun gen -> Arb.fromGenShrink (gen, FrameArbitrary.Smaller)
+
+    /// The same with half the payload, and with a byte less.
+    static member private Smaller(message: Message) : Message seq =
+        let fewer (bytes: byte[]) =
+            if bytes.Length = 0 then
+                []
+            else
+                [ bytes[.. bytes.Length / 2 - 1]; bytes[.. bytes.Length - 2] ]
+
+        match message with
+        | Echo(isPing, id, payload) -> fewer payload |> Seq.map (fun fewer -> Echo(isPing, id, fewer))
+        | Packet(encoded, packet) -> fewer packet |> Seq.map (fun fewer -> Packet(encoded, fewer))
+        | Piece(encoded, id, offset, more, payload) ->
+            fewer payload |> Seq.map (fun fewer -> Piece(encoded, id, offset, more, fewer))
+        | Server config -> fewer config |> Seq.map Server
+        | _ -> Seq.empty
 
 let private seeded =
     { FsCheckConfig.defaultConfig with
@@ -309,6 +326,44 @@ let private wireHeader =
           let _, header = header (hex "48650103 80ffbeef 0000000000000001")
           Expect.isTrue (header.Aggressive && header.Expresslane && header.Session = 1UL) "flags"
 
+      testPropertyWithConfig
+          seeded
+          "§1: any bytes give a header or a reason; a header written again is the bytes, less what is ignored"
+      <| fun (Seed seed) ->
+          let random = System.Random seed
+          let datagram = filled (Random seed) (random.Next 40)
+          let likely = hex "4865010100000000"
+
+          for i in 0 .. min 8 datagram.Length - 1 do // noise alone never has the magic
+              if random.Next 8 > 0 then
+                  datagram[i] <- likely[i]
+
+          match header datagram with
+          | WireError.None, parsed ->
+              let again =
+                  written (
+                      Writer(fun dst ->
+                          WireHeader.write (parsed.Version, parsed.Expresslane, parsed.Session, dst)
+                          WireHeader.Size)
+                  )
+
+              let kept = datagram[.. WireHeader.Size - 1]
+              kept[4] <- 0uy // never written
+              kept[5] <- (if kept[5] = 0uy then 0uy else 1uy)
+              kept[6] <- 0uy
+              kept[7] <- 0uy
+              again = kept
+          | error, _ ->
+              let expected =
+                  if datagram.Length < WireHeader.Size then
+                      WireError.Insufficient
+                  elif datagram[..1] <> likely[..1] then
+                      WireError.InvalidMagic
+                  else
+                      WireError.InvalidVersion
+
+              error = expected
+
       testProperty "§12: 15 bytes of anything, and fewer, are insufficient"
       <| fun (bytes: byte[]) -> fst (header (Array.truncate 15 bytes)) = WireError.Insufficient
 
@@ -345,6 +400,26 @@ let private frames =
           let bytes = write message
           let status, frame = parse (Array.append bytes tail)
           status = FrameStatus.Ok && frame.Length = bytes.Length && read bytes frame = message
+
+      testCase "§4: the law above has samples of every kind of frame, and of every method of authentication"
+      <| fun () ->
+          let samples =
+              Gen.sampleWithSeed (Rnd 1UL) 100 2_000 (FrameArbitrary.Message().Generator) |> Array.map write
+
+          let kinds =
+              samples
+              |> Array.map (fun bytes -> LanguagePrimitives.EnumOfValue<byte, FrameKind> bytes[0])
+              |> Set.ofArray
+
+          Expect.equal kinds (Set.ofArray (Enum.GetValues<FrameKind>())) "kinds"
+
+          let methods =
+              samples
+              |> Array.filter (fun bytes -> bytes[0] = byte FrameKind.AuthRequest)
+              |> Array.map (fun bytes -> LanguagePrimitives.EnumOfValue<byte, AuthMethod> bytes[1])
+              |> Set.ofArray
+
+          Expect.equal methods (Set.ofArray (Enum.GetValues<AuthMethod>())) "methods"
 
       testPropertyWithConfig { messages with maxTest = 300 } "§4: every proper prefix of a frame is insufficient"
       <| fun (message: Message) ->

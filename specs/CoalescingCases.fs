@@ -1,39 +1,174 @@
-/// Batches in which one thing decides whether packets may travel together, by rule.
+/// Batches in which one thing decides whether packets may travel together, by rule (docs/offload.md, "Rules of the
+/// coalescer"), and what the coalescer makes of them.
 module Lightway.Specs.CoalescingCases
 
 open Lightway.Specs.Generators
-open Lightway.Specs.Flows
+open Lightway.Specs.Packets
+open Lightway.Specs.Oracles
 
 type Case =
     {
-        /// Number of the rule, 1 to 28.
+        /// Number of the rule, 1 to 29.
         Rule: int
         Name: string
         /// Protocol and IP version.
         Kind: string
         Packets: Packet list
+        /// Which packets travel together, in the order in which they are written.
+        Groups: int list list
     }
 
-let private tcp4 = plain
-let private tcp6 = { plain with IsV6 = true; Flow = 1 }
-let private udp4 = { plain with IsUdp = true; Flow = 2 }
-let private udp6 = { udp4 with IsV6 = true; Flow = 3 }
+    member this.Title = $"C-{this.Rule} {this.Name}, {this.Kind}"
 
-/// TCP flags (RFC 9293 §3.1, RFC 3168 §6.1, RFC 9768 §3.1).
-let private fin, syn, rst, psh, ack, urg, ece, cwr, ae =
-    0x001, 0x002, 0x004, 0x008, 0x010, 0x020, 0x040, 0x080, 0x100
+let private tcp = [ "TCP/IPv4", tcp4; "TCP/IPv6", tcp6 ]
+let private udp = [ "UDP/IPv4", udp4; "UDP/IPv6", udp6 ]
+let private v4 = [ "TCP/IPv4", tcp4; "UDP/IPv4", udp4 ]
+let private v6 = [ "TCP/IPv6", tcp6; "UDP/IPv6", udp6 ]
 
-/// 12 bytes: two NOPs and the timestamps option (RFC 7323 §3.2).
-let private timestamps (value: byte) =
-    hex "0101 080a 00000000 00000007" |> Array.mapi (fun at octet -> if at = 7 then value else octet)
+let private case (rule: int) (name: string) (kind: string) (groups: int list list) (packets: Packet list) : Case =
+    { Rule = rule
+      Name = name
+      Kind = kind
+      Packets = List.map normal packets
+      Groups = groups }
+
+/// The same for each kind of flow. `sizes`: how many packets travel together, then how many of those after them.
+let private each (rule: int) (name: string) kinds (sizes: int list) (make: Packet -> Packet list) : Case list =
+    let groups =
+        List.zip (List.scan (+) 0 sizes |> List.truncate sizes.Length) sizes
+        |> List.map (fun (first, size) -> [ first .. first + size - 1 ])
+
+    [ for kind, template in kinds -> case rule name kind groups (make template) ]
+
+/// Payloads of these lengths, in order.
+let private lengths (rule: int) (name: string) kinds (sizes: int list) (payloads: int list) : Case list =
+    each rule name kinds sizes (fun template -> inOrder template payloads)
 
 /// Changes the packets at some places.
 let private at (places: int list) (change: Packet -> Packet) (packets: Packet list) : Packet list =
     packets
     |> List.mapi (fun place packet -> if List.contains place places then change packet else packet)
 
-let private flags value packet = { packet with Flags = value }
-let private spoilt how packet = { packet with Spoilt = how }
+/// What is special about the second of four packets keeps it apart.
+let private second (rule: int) (name: string) kinds (change: Packet -> Packet) : Case list =
+    each rule $"{name} in one" kinds [ 1; 1; 2 ] (train 4 >> at [ 1 ] change)
+
+/// What four packets have in common.
+let private shared (rule: int) (name: string) kinds (sizes: int list) (change: Packet -> Packet) : Case list =
+    each rule $"{name} in all" kinds sizes (train 4 >> List.map change)
+
+let private together = [ 4 ]
+let private apart = [ 1; 1; 1; 1 ]
+
+/// Packets of flows taken in turn.
+let private inTurn (flows: Packet list list) : Packet list = flows |> List.transpose |> List.concat
+
+/// TCP flags (RFC 9293 §3.1, RFC 3168 §6.1, RFC 9768 §3.1).
+let private fin, syn, rst, psh, ack, urg, ece, cwr, ae =
+    0x001, 0x002, 0x004, 0x008, 0x010, 0x020, 0x040, 0x080, 0x100
+
+let private flags value (p: Packet) = { p with Flags = value }
+let private fragment value (p: Packet) = { p with Fragment = value }
+let private options (p: Packet) = { p with Options = 1 }
+let private noChecksum (p: Packet) = { p with NoChecksum = true }
+let private wrongChecksum (p: Packet) = { p with Spoil = 0x0100 }
+
+let private trailing (count: int) (isSummed: bool) (p: Packet) =
+    { p with
+        Trailing = count
+        IsTrailingSummed = isSummed }
+
+/// Two NOPs and the timestamps option (RFC 7323 §3.2).
+let private timestamps (value: byte) (p: Packet) =
+    { p with
+        TcpOptions = Array.concat [ hex "0101080a 000000"; [| value |]; hex "00000007" ] }
+
+let private identifications =
+    let numbered (fragment: int) (ids: int list) (template: Packet) =
+        train ids.Length { template with Fragment = fragment }
+        |> List.map2 (fun id packet -> { packet with Identification = id }) ids
+
+    [ yield! each 2 "ids count up, DF" v4 [ 3 ] (numbered DontFragment [ 7; 8; 9 ])
+      yield! each 2 "ids count up, no DF" v4 [ 3 ] (numbered 0 [ 7; 8; 9 ])
+      yield! each 2 "ids count up past ffff, no DF" v4 [ 4 ] (numbered 0 [ 0xFFFE; 0xFFFF; 0; 1 ])
+      yield! each 2 "one id, DF" v4 [ 3 ] (numbered DontFragment [ 7; 7; 7 ])
+      yield! each 2 "one id twice, DF" v4 [ 3 ] (numbered DontFragment [ 7; 7; 9 ])
+      yield! each 2 "random ids, DF" v4 [ 3 ] (numbered DontFragment [ 7; 99; 23 ])
+      yield! each 2 "ids leave one out, no DF" v4 [ 1; 2 ] (numbered 0 [ 7; 9; 10 ])
+      yield! each 2 "one id, no DF" [ v4[0] ] [ 1; 1; 1 ] (numbered 0 [ 7; 7; 7 ])
+      yield! each 27 "one id, no DF" [ v4[1] ] [ 1; 1; 1 ] (numbered 0 [ 7; 7; 7 ]) ]
+
+let private network =
+    [ yield! each 3 "DF in one" v4 [ 1; 1; 1 ] (fragment 0 >> train 3 >> at [ 1 ] (fragment DontFragment))
+      yield! each 3 "no DF in one" v4 [ 1; 1; 1 ] (train 3 >> at [ 1 ] (fragment 0))
+      yield! second 3 "other TTL" (v4 @ v6) (fun p -> { p with HopLimit = 63 })
+      for bit in 0..7 do
+          yield! second 3 $"traffic class bit {bit}" tcp (fun p -> { p with TrafficClass = 1 <<< bit })
+      yield! second 3 "traffic class" udp (fun p -> { p with TrafficClass = 0x02 })
+      for bit in [ 16; 19 ] do
+          yield! second 3 $"flow label bit {bit}" v6 (fun p -> { p with FlowLabel = 1 <<< bit })
+      yield! shared 4 "options" v4 apart options
+      yield! second 4 "options" v4 options
+      yield! each 4 "options in the middle" v4 [ 2; 1; 2 ] (train 5 >> at [ 2 ] options)
+      yield! second 4 "MF" v4 (fragment 0x2000)
+      yield! second 4 "fragment offset" v4 (fragment 0x0010)
+      yield! shared 4 "the reserved flag" v4 apart (fragment 0xC000)
+      for name, kind in [ "hop-by-hop", 0uy; "destination", 60uy ] do
+          let extended (p: Packet) = { p with Extension = Some kind }
+          yield! shared 4 $"{name} options" v6 apart extended
+          yield! second 4 $"{name} options" v6 extended ]
+
+let private transportHeaders =
+    [ for name, template, change in
+          [ "other acknowledgement", id, (fun (p: Packet) -> { p with Acknowledgement = 0x01020305u })
+            "other window", id, (fun p -> { p with Window = 0xFEDD })
+            "other timestamps", timestamps 1uy, timestamps 2uy
+            "other data offset", id, (fun p -> { p with TcpOptions = hex "01010101" }) ] do
+          yield! each 5 $"{name} in one" tcp [ 1; 1; 2 ] (template >> train 4 >> at [ 1 ] change)
+          yield! each 5 $"{name} from then on" tcp [ 2; 2 ] (template >> train 4 >> at [ 2; 3 ] change)
+      yield! shared 5 "timestamps" tcp together (timestamps 1uy)
+      for bits in [ 0x200; 0x400; 0x800; 0xE00 ] do
+          yield! shared 6 $"reserved bits {bits:x}" [ tcp[0] ] together (flags (ack ||| bits))
+          yield! second 6 $"reserved bits {bits:x}" [ tcp[0] ] (flags (ack ||| bits))
+      yield! shared 6 "AE" tcp together (flags (ack ||| ae))
+      yield! second 6 "AE" tcp (flags (ack ||| ae))
+      yield! second 7 "urgent pointer, no URG" tcp (fun p -> { p with Urgent = 5 })
+      yield!
+          each 7 "urgent pointer in one, no URG; one id, no DF" [ tcp[0] ] apart (fun template ->
+              train 4 template
+              |> List.map (fun p ->
+                  { p with
+                      Fragment = 0
+                      Identification = 7 })
+              |> at [ 1 ] (fun p -> { p with Urgent = 5 })) ]
+
+let private flagRules =
+    [ yield! each 8 "PSH on the second" tcp [ 2; 2 ] (train 4 >> at [ 1 ] (flags (ack ||| psh)))
+      yield! each 8 "PSH on the last" tcp [ 4 ] (train 4 >> at [ 3 ] (flags (ack ||| psh)))
+      yield! each 9 "PSH on the first" tcp [ 1; 3 ] (train 4 >> at [ 0 ] (flags (ack ||| psh)))
+      yield! shared 9 "PSH" tcp apart (flags (ack ||| psh))
+      yield! each 10 "FIN and data last" tcp [ 4 ] (train 4 >> at [ 3 ] (flags (ack ||| fin)))
+      yield! each 10 "FIN, PSH and data last" tcp [ 4 ] (train 4 >> at [ 3 ] (flags (ack ||| fin ||| psh)))
+      yield! each 10 "FIN and data in the middle" tcp [ 2; 2 ] (train 4 >> at [ 1 ] (flags (ack ||| fin)))
+      yield!
+          each 10 "FIN without data" tcp [ 2; 1 ] (fun template ->
+              inOrder template [ 100; 100; 0 ] |> at [ 2 ] (flags (ack ||| fin)))
+      for name, bits in [ "SYN", syn ||| ack; "RST", rst ||| ack; "URG", urg ||| ack ] do
+          yield! second 11 name tcp (flags bits)
+          yield! shared 11 name [ tcp[0] ] apart (flags bits)
+      yield! second 11 "no ACK" [ tcp[0] ] (flags 0)
+      yield! shared 11 "no ACK" [ tcp[0] ] apart (flags 0)
+      yield! shared 12 "ECE" tcp together (flags (ack ||| ece))
+      yield! second 12 "ECE" tcp (flags (ack ||| ece))
+      yield! each 13 "CWR on the first" tcp [ 1; 3 ] (train 4 >> at [ 0 ] (flags (ack ||| cwr)))
+      yield! second 13 "CWR" tcp (flags (ack ||| cwr)) // RFC 3168 §6.1.2
+      yield! shared 13 "CWR" tcp apart (flags (ack ||| cwr))
+      yield! lengths 14 "pure ACK among data" tcp [ 2; 1; 2 ] [ 100; 100; 0; 100; 100 ]
+      yield!
+          each 14 "pure ACK of something newer among data" tcp [ 2; 1; 2 ] (fun template ->
+              inOrder template [ 100; 100; 0; 100; 100 ]
+              |> at [ 2; 3; 4 ] (fun p -> { p with Acknowledgement = 0x01020399u }))
+      yield! lengths 14 "pure ACKs" tcp [ 1; 1; 1 ] [ 0; 0; 0 ] ]
 
 /// A packet and those after it, moved by so many bytes of the stream.
 let private shifted (place: int) (bytes: int) =
@@ -44,245 +179,161 @@ let private shifted (place: int) (bytes: int) =
         else
             packet)
 
-/// Four packets of 100 bytes.
-let private four template = inOrder template [ 100; 100; 100; 100 ]
-
-/// Packets of flows taken in turn.
-let private interleaved (flows: Packet list list) : Packet list = flows |> List.transpose |> List.concat
-
-let private case (rule: int) (name: string) (kind: string) (packets: Packet list) : Case =
-    { Rule = rule
-      Name = name
-      Kind = kind
-      Packets = packets }
-
-/// The same for each kind of flow.
-let private each (rule: int) (name: string) (templates: (string * Packet) list) (make: Packet -> Packet list) =
-    [ for kind, template in templates -> case rule name kind (make template) ]
-
-let private tcp = [ "TCP/IPv4", tcp4; "TCP/IPv6", tcp6 ]
-let private udp = [ "UDP/IPv4", udp4; "UDP/IPv6", udp6 ]
-let private v4 = [ "TCP/IPv4", tcp4; "UDP/IPv4", udp4 ]
-let private v6 = [ "TCP/IPv6", tcp6; "UDP/IPv6", udp6 ]
-
-let private identifications =
-    let numbered (fragment: int) (ids: int list) (template: Packet) =
-        inOrder { template with Fragment = fragment } (List.replicate ids.Length 100)
-        |> List.map2 (fun id packet -> { packet with Identification = id }) ids
-
-    [ yield! each 2 "ids count up, DF" v4 (numbered DontFragment [ 7; 8; 9 ])
-      yield! each 2 "ids count up, no DF" v4 (numbered 0 [ 7; 8; 9 ])
-      yield! each 2 "ids count up past ffff, no DF" v4 (numbered 0 [ 0xFFFE; 0xFFFF; 0; 1 ])
-      yield! each 2 "one id, DF" v4 (numbered DontFragment [ 7; 7; 7 ])
-      yield! each 2 "random ids, DF" v4 (numbered DontFragment [ 7; 99; 23 ])
-      yield! each 2 "ids leave one out, no DF" v4 (numbered 0 [ 7; 9; 10 ])
-      case 2 "one id, no DF" "TCP/IPv4" (numbered 0 [ 7; 7; 7 ] tcp4)
-      case 27 "one id, no DF" "UDP/IPv4" (numbered 0 [ 7; 7; 7 ] udp4) ]
-
-let private network =
-    [ yield!
-          each 3 "DF differs" v4 (fun template ->
-              inOrder { template with Fragment = 0 } [ 100; 100; 100 ]
-              |> at [ 1 ] (fun packet -> { packet with Fragment = DontFragment }))
-      yield! each 3 "TTL differs" (v4 @ v6) (four >> at [ 1 ] (fun packet -> { packet with HopLimit = 63 }))
-      for bit in 0..7 do
-          yield!
-              each 3 $"traffic class bit {bit} differs" [ tcp[0]; tcp[1] ] (fun template ->
-                  four template |> at [ 1 ] (fun packet -> { packet with TrafficClass = 1 <<< bit }))
-      yield! each 3 "traffic class differs" udp (four >> at [ 1 ] (fun packet -> { packet with TrafficClass = 0x02 }))
-      yield! each 3 "flow label differs" v6 (four >> at [ 1 ] (fun packet -> { packet with FlowLabel = 0x10000 }))
-      yield!
-          each
-              4
-              "options in all"
-              v4
-              (four
-               >> at [ 0; 1; 2; 3 ] (fun packet ->
-                   { packet with
-                       IpOptions = hex "01010101" }))
-      yield!
-          each
-              4
-              "options in one"
-              v4
-              (four
-               >> at [ 1 ] (fun packet ->
-                   { packet with
-                       IpOptions = hex "01010101" }))
-      yield! each 4 "MF in one" v4 (four >> at [ 1 ] (fun packet -> { packet with Fragment = 0x2000 }))
-      yield! each 4 "fragment offset in one" v4 (four >> at [ 1 ] (fun packet -> { packet with Fragment = 0x0010 }))
-      yield!
-          each
-              4
-              "the reserved flag in all"
-              v4
-              (four >> at [ 0; 1; 2; 3 ] (fun packet -> { packet with Fragment = 0xC000 }))
-      for name, kind in [ "hop-by-hop", 0uy; "destination", 60uy ] do
-          let extended packet =
-              { packet with
-                  Extension = Some(kind, hex "00 010400000000") } // PadN, RFC 8200 §4.2
-
-          yield! each 4 $"{name} options in all" v6 (four >> at [ 0; 1; 2; 3 ] extended)
-          yield! each 4 $"{name} options in one" v6 (four >> at [ 1 ] extended) ]
-
-let private transportHeaders =
-    [ yield!
-          each
-              5
-              "acknowledgement differs"
-              tcp
-              (four
-               >> at [ 2; 3 ] (fun packet ->
-                   { packet with
-                       Acknowledgement = 0x01020305u }))
-      yield! each 5 "window differs" tcp (four >> at [ 2; 3 ] (fun packet -> { packet with Window = 0xFEDD }))
-      yield!
-          each 5 "timestamps agree" tcp (fun template ->
-              four
-                  { template with
-                      TcpOptions = timestamps 1uy })
-      yield!
-          each 5 "timestamps differ" tcp (fun template ->
-              four
-                  { template with
-                      TcpOptions = timestamps 1uy }
-              |> at [ 2; 3 ] (fun packet ->
-                  { packet with
-                      TcpOptions = timestamps 2uy }))
-      yield!
-          each
-              5
-              "data offset differs"
-              tcp
-              (four
-               >> at [ 2; 3 ] (fun packet ->
-                   { packet with
-                       TcpOptions = hex "01010101" }))
-      for bit in [ 0x200; 0x400; 0x800 ] do
-          case 6 $"reserved bit {bit:x} in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags (ack ||| bit)))
-          case 6 $"reserved bit {bit:x} in one" "TCP/IPv4" (four tcp4 |> at [ 1 ] (flags (ack ||| bit)))
-      yield! each 6 "AE in all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| ae)))
-      yield! each 6 "AE in one" tcp (four >> at [ 1 ] (flags (ack ||| ae)))
-      yield! each 7 "urgent pointer differs, no URG" tcp (four >> at [ 1 ] (fun packet -> { packet with Urgent = 5 }))
-      case
-          7
-          "urgent pointer differs, no URG; one id, no DF"
-          "TCP/IPv4"
-          (four { tcp4 with Fragment = 0 }
-           |> List.map (fun packet -> { packet with Identification = 7 })
-           |> at [ 1 ] (fun packet -> { packet with Urgent = 5 })) ]
-
-let private flagRules =
-    [ yield! each 8 "PSH on the second" tcp (four >> at [ 1 ] (flags (ack ||| psh)))
-      yield! each 8 "PSH on the last" tcp (four >> at [ 3 ] (flags (ack ||| psh)))
-      yield! each 9 "PSH on the first" tcp (four >> at [ 0 ] (flags (ack ||| psh)))
-      yield! each 9 "PSH on all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| psh)))
-      yield! each 10 "FIN and data last" tcp (four >> at [ 3 ] (flags (ack ||| fin)))
-      yield! each 10 "FIN, PSH and data last" tcp (four >> at [ 3 ] (flags (ack ||| fin ||| psh)))
-      yield! each 10 "FIN and data in the middle" tcp (four >> at [ 1 ] (flags (ack ||| fin)))
-      yield!
-          each 10 "FIN without data" tcp (fun template ->
-              inOrder template [ 100; 100; 0 ] |> at [ 2 ] (flags (ack ||| fin)))
-      for name, bits in [ "SYN", syn ||| ack; "RST", rst ||| ack; "URG", urg ||| ack ] do
-          yield! each 11 $"{name} in one" tcp (four >> at [ 1 ] (flags bits))
-          case 11 $"{name} in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags bits))
-      case 11 "no ACK in one" "TCP/IPv4" (four tcp4 |> at [ 1 ] (flags 0))
-      case 11 "no ACK in all" "TCP/IPv4" (four tcp4 |> at [ 0; 1; 2; 3 ] (flags 0))
-      yield! each 12 "ECE in all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| ece)))
-      yield! each 12 "ECE in one" tcp (four >> at [ 1 ] (flags (ack ||| ece)))
-      yield! each 13 "CWR on the first" tcp (four >> at [ 0 ] (flags (ack ||| cwr)))
-      yield! each 13 "CWR on the second" tcp (four >> at [ 1 ] (flags (ack ||| cwr)))
-      yield! each 13 "CWR on all" tcp (four >> at [ 0; 1; 2; 3 ] (flags (ack ||| cwr)))
-      yield! each 14 "pure ACK among data" tcp (fun template -> inOrder template [ 100; 100; 0; 100; 100 ])
-      yield!
-          each 14 "pure ACK of something newer among data" tcp (fun template ->
-              inOrder template [ 100; 100; 0; 100; 100 ]
-              |> at [ 2; 3; 4 ] (fun packet ->
-                  { packet with
-                      Acknowledgement = 0x01020399u }))
-      yield! each 14 "pure ACKs" tcp (fun template -> inOrder template [ 0; 0; 0 ]) ]
-
 let private stream =
-    [ yield! each 15 "short segment in the middle" tcp (fun template -> inOrder template [ 100; 100; 60; 100; 100 ])
-      yield! each 15 "short segment last" tcp (fun template -> inOrder template [ 100; 100; 60 ])
-      yield! each 15 "short segments" tcp (fun template -> inOrder template [ 100; 60; 60; 60 ])
-      yield! each 16 "larger segment" tcp (fun template -> inOrder template [ 100; 100; 160; 160 ])
-      yield! each 17 "gap" tcp (four >> shifted 2 100)
-      yield! each 17 "gap of one byte" tcp (four >> shifted 2 1)
-      yield! each 17 "overlap" tcp (four >> shifted 2 -50)
-      yield! each 17 "behind" tcp (four >> shifted 2 -1000)
-      yield! each 17 "repeated" tcp (four >> fun packets -> packets[..1] @ packets[1..])
-      yield! each 17 "the other way round" tcp (four >> List.rev)
-      yield! each 18 "sequence numbers wrap" tcp (fun template -> four { template with Sequence = 0xFFFFFF38u })
+    [ yield! lengths 15 "short segment in the middle" tcp [ 3; 2 ] [ 100; 100; 60; 100; 100 ]
+      yield! lengths 15 "short segment last" tcp [ 3 ] [ 100; 100; 60 ]
+      yield! lengths 15 "short segments" tcp [ 2; 2 ] [ 100; 60; 60; 60 ]
+      yield! lengths 15 "segment one byte shorter" tcp [ 2; 1 ] [ 100; 99; 100 ]
+      yield! lengths 16 "larger segments" tcp [ 2; 2 ] [ 100; 100; 160; 160 ]
+      yield! lengths 16 "segment one byte larger" tcp [ 2; 1 ] [ 100; 100; 101 ]
+      for name, bytes in
+          [ "gap", 100; "gap of one byte", 1; "overlap", -50; "overlap of one byte", -1; "behind", -1000 ] do
+          yield! each 17 $"{name} after the first" tcp [ 1; 3 ] (train 4 >> shifted 1 bytes)
+          yield! each 17 name tcp [ 2; 2 ] (train 4 >> shifted 2 bytes)
+      yield! each 17 "one repeated" tcp [ 2; 3 ] (train 4 >> fun packets -> packets[..1] @ packets[1..])
+      yield! each 17 "all repeated" tcp [ 2; 2 ] (fun template -> train 2 template @ train 2 template)
+      yield! each 17 "the other way round" tcp apart (train 4 >> List.rev)
       yield!
-          each 19 "bytes after the IP length" (v4 @ v6) (four >> at [ 1 ] (fun packet -> { packet with Trailing = 6 }))
+          each
+              17
+              "the first, then the other way round"
+              tcp
+              [ 1; 1; 1 ]
+              (train 3 >> List.permute (fun at -> (3 - at) % 3))
+      for bytes in [ 150u; 200u ] do
+          yield!
+              each 18 $"sequence numbers wrap after {bytes} bytes" tcp [ 4 ] (fun p ->
+                  train 4 { p with Sequence = 0u - bytes })
+      yield! second 19 "bytes after the IP length" (v4 @ v6) (trailing 6 false)
+      yield! second 19 "a byte after the IP length that the checksum covers" (v4 @ v6) (trailing 1 true)
+      yield!
+          each 19 "a byte after the IP length of the last" (v4 @ v6) [ 3; 1 ] (train 4 >> at [ 3 ] (trailing 1 false))
       yield!
           each
               19
-              "a byte after the IP length of the last"
-              (v4 @ v6)
-              (four >> at [ 3 ] (fun packet -> { packet with Trailing = 1 }))
-      yield! each 19 "UDP length too short" udp (four >> at [ 1 ] (spoilt ShortLength))
-      for place in 0..3 do
-          yield! each 20 $"wrong checksum in packet {place}" (v4 @ v6) (four >> at [ place ] (spoilt TransportChecksum))
-      yield! each 20 "wrong IP header checksum" v4 (four >> at [ 1 ] (spoilt NetworkChecksum)) ]
+              "a byte after each IP length that would fill the gap in the sequence numbers"
+              tcp
+              apart
+              (fun template ->
+                  train 4 template |> List.map (fun p -> trailing 1 true { p with Payload = p.Payload[..98] }))
+      yield! second 19 "UDP length too short" udp (fun p -> { p with SpoilLength = -1 })
+      yield! second 19 "UDP length too long" udp (fun p -> { p with SpoilLength = 1 })
+      for place, sizes in List.indexed [ [ 1; 3 ]; [ 1; 1; 2 ]; [ 2; 1; 1 ]; [ 3; 1 ] ] do
+          yield! each 20 $"wrong checksum in packet {place}" (v4 @ v6) sizes (train 4 >> at [ place ] wrongChecksum)
+      yield! second 20 "wrong IP header checksum" v4 (fun p -> { p with SpoilHeader = 0x0101 })
+      yield! each 29 "wrong checksum in the middle" tcp [ 2; 1; 2 ] (train 5 >> at [ 2 ] wrongChecksum) ]
 
 let private limits =
-    [ yield! each 1 "in order" (v4 @ v6) (fun template -> inOrder template (List.replicate 5 1400))
-      yield! each 21 "as many as fit" tcp (fun template -> inOrder template (List.replicate 50 1400))
-      yield! each 21 "as many as fit" udp (fun template -> inOrder template (List.replicate 50 1400))
-      case 21 "65535 bytes" "TCP/IPv4" (inOrder tcp4 (List.replicate 5 13099))
-      case 21 "65536 bytes" "TCP/IPv4" (inOrder tcp4 (List.replicate 8 8187))
-      case 21 "65535 bytes" "TCP/IPv6" (inOrder tcp6 (List.replicate 5 13095))
-      case 21 "65536 bytes" "TCP/IPv6" (inOrder tcp6 (List.replicate 4 16369))
-      case 21 "65535 bytes" "UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 5 ]))
-      case 21 "65536 bytes" "UDP/IPv4" (inOrder udp4 (List.replicate 9 7278 @ [ 6 ]))
-      yield! each 22 "70 segments of one byte" tcp (fun template -> inOrder template (List.replicate 70 1))
-      yield! each 22 "64 datagrams" udp (fun template -> inOrder template (List.replicate 64 40))
-      yield! each 22 "65 datagrams" udp (fun template -> inOrder template (List.replicate 65 40))
-      yield! each 22 "130 datagrams" udp (fun template -> inOrder template (List.replicate 130 8)) ]
+    [ yield! lengths 1 "in order" (v4 @ v6) [ 5 ] (List.replicate 5 1400)
+      yield! lengths 21 "as many as fit" (v4 @ v6) [ 46; 4 ] (List.replicate 50 1400)
+      yield! lengths 21 "65535 bytes" [ tcp[0] ] [ 5 ] (List.replicate 5 13099)
+      yield! lengths 21 "65536 bytes" [ tcp[0] ] [ 7; 1 ] (List.replicate 8 8187)
+      yield!
+          each 21 "65539 bytes with options" [ tcp[0] ] [ 4; 1 ] (fun template ->
+              inOrder
+                  { template with
+                      TcpOptions = hex "01010101" }
+                  (List.replicate 5 13099))
+      yield! lengths 21 "65535 bytes" [ tcp[1] ] [ 5 ] (List.replicate 5 13095)
+      yield! lengths 21 "65536 bytes" [ tcp[1] ] [ 3; 1 ] (List.replicate 4 16369)
+      yield! lengths 21 "65535 bytes" [ udp[0] ] [ 10 ] (List.replicate 9 7278 @ [ 5 ])
+      yield! lengths 21 "65536 bytes" [ udp[0] ] [ 9; 1 ] (List.replicate 9 7278 @ [ 6 ])
+      for length in [ 1; 100 ] do
+          yield! lengths 22 $"70 segments of {length}" tcp [ 70 ] (List.replicate 70 length)
+      for sizes, length in [ [ 64 ], 40; [ 64; 1 ], 40; [ 64; 6 ], 100; [ 64; 64; 2 ], 8 ] do
+          yield! lengths 22 $"{List.sum sizes} datagrams" udp sizes (List.replicate (List.sum sizes) length) ]
+
+/// A datagram whose checksum would be zero, if it were not left out.
+let private zeroSum (template: Packet) =
+    let packet =
+        { template with
+            Payload = [| 0uy; 0uy; 1uy |] }
+
+    let checksum = word (bytesOf packet) 26
+
+    noChecksum
+        { packet with
+            Payload = Array.append (ByteSum.word checksum) [| 1uy |] }
 
 let private datagrams =
-    [ yield! each 23 "equal" udp four
-      yield! each 23 "short one last" udp (fun template -> inOrder template [ 100; 100; 60 ])
-      yield! each 23 "short one in the middle" udp (fun template -> inOrder template [ 100; 100; 60; 100; 100 ])
-      yield! each 23 "larger one" udp (fun template -> inOrder template [ 100; 160; 160; 100 ])
-      case 24 "no checksum in all" "UDP/IPv4" (four udp4 |> at [ 0; 1; 2; 3 ] (spoilt NoChecksum))
-      yield! each 24 "no checksum in one" udp (four >> at [ 1 ] (spoilt NoChecksum))
-      yield! each 25 "no payload in one" udp (fun template -> inOrder template [ 100; 100; 0; 100; 100 ])
-      yield! each 25 "no payload in all" udp (fun template -> inOrder template [ 0; 0; 0 ])
-      yield!
-          each
-              26
-              "one with options among others"
-              [ udp[0] ]
-              (four
-               >> at [ 2 ] (fun packet ->
-                   { packet with
-                       IpOptions = hex "01010101" }))
-      yield!
-          each 26 "one with a wrong checksum among others" udp (fun template ->
-              inOrder template (List.replicate 7 100) |> at [ 3 ] (spoilt TransportChecksum)) ]
+    [ yield! lengths 23 "equal" udp [ 4 ] [ 100; 100; 100; 100 ]
+      yield! lengths 23 "short one last" udp [ 3 ] [ 100; 100; 60 ]
+      yield! lengths 23 "short one in the middle" udp [ 3; 2 ] [ 100; 100; 60; 100; 100 ]
+      yield! lengths 23 "one of one byte in the middle" udp [ 2; 1 ] [ 100; 1; 100 ]
+      yield! lengths 23 "larger ones" udp [ 1; 3 ] [ 100; 160; 160; 100 ]
+      yield! lengths 23 "one a byte larger" udp [ 1; 2 ] [ 100; 101; 100 ]
+      yield! shared 24 "no checksum" [ udp[0] ] apart noChecksum
+      yield! second 24 "no checksum" udp noChecksum
+      yield! each 24 "no checksum, where zero would be right" [ udp[0] ] [ 1; 1; 1 ] (zeroSum >> List.replicate 3)
+      yield! lengths 25 "no payload in one" udp [ 2; 1; 2 ] [ 100; 100; 0; 100; 100 ]
+      yield! lengths 25 "no payload in all" udp [ 1; 1; 1 ] [ 0; 0; 0 ]
+      yield! each 26 "one with options among others" [ udp[0] ] [ 2; 1; 1 ] (train 4 >> at [ 2 ] options)
+      yield! each 26 "one without checksum among others" udp [ 2; 1; 2 ] (train 5 >> at [ 2 ] noChecksum)
+      yield! each 26 "one with a wrong checksum among others" udp [ 3; 1; 3 ] (train 7 >> at [ 3 ] wrongChecksum) ]
 
 let private flows =
-    [ case 28 "two flows in turn" "TCP/IPv4" (interleaved [ four tcp4; four { tcp4 with Flow = 9 } ])
-      case 28 "two flows in turn" "UDP/IPv6" (interleaved [ four udp6; four { udp6 with Flow = 9 } ])
-      case 28 "four kinds in turn" "all" (interleaved [ four tcp4; four tcp6; four udp4; four udp6 ])
+    let evens, odds = [ 0; 2; 4; 6 ], [ 1; 3; 5; 7 ]
+
+    /// Ports without a pattern: consecutive ones would spread over the slots too evenly to meet.
+    let ports =
+        System.Random(1).GetItems([| 0..40000 |], 400)
+        |> Array.distinct
+        |> Array.truncate 120
+        |> List.ofArray
+
+    [ case
+          28
+          "two ports in turn"
+          "TCP/IPv4"
+          [ evens; odds ]
+          (inTurn [ train 4 tcp4; train 4 { tcp4 with SourcePort = 9 } ])
       case
           28
-          "TCP and UDP with the same ports"
-          "TCP, UDP/IPv4"
-          (interleaved [ four tcp4; four { udp4 with Flow = tcp4.Flow } ])
+          "two ports in turn"
+          "UDP/IPv6"
+          [ evens; odds ]
+          (inTurn [ train 4 udp6; train 4 { udp6 with SourcePort = 9 } ])
+      case
+          28
+          "two hosts in turn"
+          "TCP/IPv4, UDP/IPv4"
+          [ [ 0; 2 ]; [ 1; 3 ] ]
+          (inTurn [ train 2 tcp4; train 2 { udp4 with Source = hex "0a010002" } ])
+      case
+          28
+          "four kinds in turn"
+          "all"
+          [ for flow in 0..3 -> [ flow..4..15 ] ]
+          (inTurn [ for template in [ tcp4; tcp6; udp4; udp6 ] -> train 4 template ])
+      case
+          28
+          "the same ports"
+          "TCP/IPv4, UDP/IPv4"
+          [ evens; odds ]
+          (inTurn
+              [ train 4 tcp4
+                train
+                    4
+                    { udp4 with
+                        SourcePort = tcp4.SourcePort } ])
       case
           28
           "another flow's PSH and gap"
           "TCP"
-          (interleaved [ four tcp4; four tcp6 |> at [ 1 ] (flags (ack ||| psh)) |> shifted 3 7 ])
+          [ evens; [ 1; 3 ]; [ 5 ]; [ 7 ] ]
+          (inTurn [ train 4 tcp4; train 4 tcp6 |> at [ 1 ] (flags (ack ||| psh)) |> shifted 3 7 ])
       case
           28
           "another flow's fragment"
-          "TCP, UDP/IPv4"
-          (interleaved [ four tcp4; four udp4 |> at [ 1 ] (fun packet -> { packet with Fragment = 0x2000 }) ]) ]
+          "TCP/IPv4, UDP/IPv4"
+          [ [ 0; 2 ]; [ 1 ]; [ 3 ]; [ 4; 6 ]; [ 5; 7 ] ]
+          (inTurn [ train 4 tcp4; train 4 udp4 |> at [ 1 ] (fragment 0x2000) ])
+      case
+          28
+          "120 flows between the same two hosts"
+          "TCP/IPv4"
+          [ for flow in 0..119 -> [ flow..120..359 ] ]
+          (inTurn [ for port in ports -> train 3 { tcp4 with SourcePort = port } ]) ]
 
 let all: Case list =
     List.concat [ identifications; network; transportHeaders; flagRules; stream; limits; datagrams; flows ]

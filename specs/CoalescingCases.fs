@@ -60,9 +60,6 @@ let private shared (rule: int) (name: string) kinds (sizes: int list) (change: P
 let private together = [ 4 ]
 let private apart = [ 1; 1; 1; 1 ]
 
-/// Packets of flows taken in turn.
-let private inTurn (flows: Packet list list) : Packet list = flows |> List.transpose |> List.concat
-
 /// TCP flags (RFC 9293 §3.1, RFC 3168 §6.1, RFC 9768 §3.1).
 let private fin, syn, rst, psh, ack, urg, ece, cwr, ae =
     0x001, 0x002, 0x004, 0x008, 0x010, 0x020, 0x040, 0x080, 0x100
@@ -196,26 +193,21 @@ let private stream =
       yield!
           each
               17
-              "the first, then the other way round"
+              "the last two the other way round"
               tcp
               [ 1; 1; 1 ]
-              (train 3 >> List.permute (fun at -> (3 - at) % 3))
+              (train 3 >> List.permute (fun place -> (3 - place) % 3))
       for bytes in [ 150u; 200u ] do
           yield!
               each 18 $"sequence numbers wrap after {bytes} bytes" tcp [ 4 ] (fun p ->
                   train 4 { p with Sequence = 0u - bytes })
       yield! second 19 "bytes after the IP length" (v4 @ v6) (trailing 6 false)
-      yield! second 19 "a byte after the IP length that the checksum covers" (v4 @ v6) (trailing 1 true)
+      yield! second 19 "a byte after the IP length, summed," (v4 @ v6) (trailing 1 true)
       yield!
           each 19 "a byte after the IP length of the last" (v4 @ v6) [ 3; 1 ] (train 4 >> at [ 3 ] (trailing 1 false))
       yield!
-          each
-              19
-              "a byte after each IP length that would fill the gap in the sequence numbers"
-              tcp
-              apart
-              (fun template ->
-                  train 4 template |> List.map (fun p -> trailing 1 true { p with Payload = p.Payload[..98] }))
+          each 19 "a byte after each, summed, fills the gap" tcp apart (fun template ->
+              train 4 template |> List.map (fun p -> trailing 1 true { p with Payload = p.Payload[..98] }))
       yield! second 19 "UDP length too short" udp (fun p -> { p with SpoilLength = -1 })
       yield! second 19 "UDP length too long" udp (fun p -> { p with SpoilLength = 1 })
       for place, sizes in List.indexed [ [ 1; 3 ]; [ 1; 1; 2 ]; [ 2; 1; 1 ]; [ 3; 1 ] ] do
@@ -273,67 +265,42 @@ let private datagrams =
 
 let private flows =
     let evens, odds = [ 0; 2; 4; 6 ], [ 1; 3; 5; 7 ]
+    let pushed, fragmented = at [ 1 ] (flags (ack ||| psh)), at [ 1 ] (fragment 0x2000)
+    let from port (template: Packet) = { template with SourcePort = port }
 
-    /// Ports without a pattern: consecutive ones would spread over the slots too evenly to meet.
+    // Without a pattern: consecutive ones would spread over the slots too evenly to meet.
     let ports =
-        System.Random(1).GetItems([| 0..40000 |], 400)
-        |> Array.distinct
-        |> Array.truncate 120
-        |> List.ofArray
+        System.Random(1).GetItems([| 0..40000 |], 400) |> Array.distinct |> Array.truncate 120
 
-    [ case
-          28
-          "two ports in turn"
-          "TCP/IPv4"
-          [ evens; odds ]
-          (inTurn [ train 4 tcp4; train 4 { tcp4 with SourcePort = 9 } ])
-      case
-          28
-          "two ports in turn"
-          "UDP/IPv6"
-          [ evens; odds ]
-          (inTurn [ train 4 udp6; train 4 { udp6 with SourcePort = 9 } ])
-      case
-          28
-          "two hosts in turn"
-          "TCP/IPv4, UDP/IPv4"
-          [ [ 0; 2 ]; [ 1; 3 ] ]
-          (inTurn [ train 2 tcp4; train 2 { udp4 with Source = hex "0a010002" } ])
-      case
-          28
-          "four kinds in turn"
-          "all"
-          [ for flow in 0..3 -> [ flow..4..15 ] ]
-          (inTurn [ for template in [ tcp4; tcp6; udp4; udp6 ] -> train 4 template ])
-      case
-          28
-          "the same ports"
-          "TCP/IPv4, UDP/IPv4"
-          [ evens; odds ]
-          (inTurn
-              [ train 4 tcp4
-                train
-                    4
-                    { udp4 with
-                        SourcePort = tcp4.SourcePort } ])
-      case
-          28
-          "another flow's PSH and gap"
-          "TCP"
-          [ evens; [ 1; 3 ]; [ 5 ]; [ 7 ] ]
-          (inTurn [ train 4 tcp4; train 4 tcp6 |> at [ 1 ] (flags (ack ||| psh)) |> shifted 3 7 ])
-      case
-          28
-          "another flow's fragment"
-          "TCP/IPv4, UDP/IPv4"
-          [ [ 0; 2 ]; [ 1 ]; [ 3 ]; [ 4; 6 ]; [ 5; 7 ] ]
-          (inTurn [ train 4 tcp4; train 4 udp4 |> at [ 1 ] (fragment 0x2000) ])
-      case
-          28
-          "120 flows between the same two hosts"
-          "TCP/IPv4"
-          [ for flow in 0..119 -> [ flow..120..359 ] ]
-          (inTurn [ for port in ports -> train 3 { tcp4 with SourcePort = port } ]) ]
+    [ for name, kind, groups, flows in
+          [ "two ports in turn", "TCP/IPv4", [ evens; odds ], [ train 4 tcp4; train 4 (from 9 tcp4) ]
+            "two ports in turn", "UDP/IPv6", [ evens; odds ], [ train 4 udp6; train 4 (from 9 udp6) ]
+            "two hosts in turn",
+            "TCP/IPv4",
+            [ evens; odds ],
+            [ train 4 tcp4; train 4 { tcp4 with Source = hex "0a010002" } ]
+            "two protocols in turn", "IPv4", [ [ 0; 2 ]; [ 1; 3 ] ], [ train 2 tcp4; train 2 udp4 ]
+            "two protocols in turn, same ports",
+            "IPv4",
+            [ evens; odds ],
+            [ train 4 tcp4; train 4 (from tcp4.SourcePort udp4) ]
+            "four kinds in turn",
+            "all",
+            [ for flow in 0..3 -> [ flow..4..15 ] ],
+            List.map (train 4) [ tcp4; tcp6; udp4; udp6 ]
+            "another flow's PSH and gap",
+            "TCP",
+            [ evens; [ 1; 3 ]; [ 5 ]; [ 7 ] ],
+            [ train 4 tcp4; train 4 tcp6 |> pushed |> shifted 3 7 ]
+            "another flow's fragment",
+            "IPv4",
+            [ [ 0; 2 ]; [ 1 ]; [ 3 ]; [ 4; 6 ]; [ 5; 7 ] ],
+            [ train 4 tcp4; train 4 udp4 |> fragmented ]
+            "120 flows of two hosts",
+            "TCP/IPv4",
+            [ for flow in 0..119 -> [ flow..120..359 ] ],
+            [ for port in ports -> train 3 (from port tcp4) ] ] do
+          case 28 name kind groups (flows |> List.transpose |> List.concat) ]
 
 let all: Case list =
     List.concat [ identifications; network; transportHeaders; flagRules; stream; limits; datagrams; flows ]

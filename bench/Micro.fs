@@ -334,11 +334,15 @@ let private scaling () : (string * float) list =
             (pair :> IDisposable).Dispose()
 
 let run (_argv: string[]) : int =
-    let config =
+    // Iterations of the way in are short, as each needs datagrams of its own: more of them until all code is compiled well.
+    let config (warmUps: int) =
         ManualConfig
             .CreateEmpty()
             .AddJob(
-                Job.Default.WithToolchain(InProcessNoEmitToolchain.Instance).WithWarmupCount(5).WithIterationCount(15)
+                Job.Default
+                    .WithToolchain(InProcessNoEmitToolchain.Instance)
+                    .WithWarmupCount(warmUps)
+                    .WithIterationCount(15)
             )
             .AddColumnProvider(DefaultColumnProviders.Instance)
             .AddLogger(ConsoleLogger.Default)
@@ -348,8 +352,8 @@ let run (_argv: string[]) : int =
 
     let reports =
         Seq.append
-            (BenchmarkRunner.Run<SegmentBenchmarks> config).Reports
-            (BenchmarkRunner.Run<DatagramBenchmarks> config).Reports
+            (BenchmarkRunner.Run<SegmentBenchmarks>(config 5)).Reports
+            (BenchmarkRunner.Run<DatagramBenchmarks>(config 100)).Reports
         |> List.ofSeq
 
     let report (name: string) =

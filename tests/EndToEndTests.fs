@@ -8,10 +8,7 @@ open System.Net.Sockets
 open System.Threading
 open Expecto
 open Lightway.Lab
-
-let private needsRoot () =
-    if not Environment.IsPrivilegedProcess then
-        skiptest "network namespaces and TUN devices need root"
+open Lightway.Tests.Checks
 
 let private settings expresslane offload =
     { Expresslane = expresslane
@@ -42,25 +39,6 @@ let private withSite settings (body: Site -> unit) =
     needsRoot ()
     use site = new Site(settings)
     body site
-
-/// InCsumErrors and the like of a namespace (/proc/net/snmp, /proc/net/netstat): packets that arrived broken.
-let private checksumErrors (netns: string) =
-    let lines = Shell.inside netns "cat" [ "/proc/net/snmp"; "/proc/net/netstat" ]
-
-    [ for names, values in
-          lines.Split('\n', StringSplitOptions.RemoveEmptyEntries)
-          |> Array.chunkBySize 2
-          |> Array.map (fun p -> p[0], p[1]) do
-          for name, value in Array.zip (names.Split ' ') (values.Split ' ') do
-              if name = "InCsumErrors" then
-                  int64 value ]
-    |> List.sum
-
-let private expectIntact (transfer: StreamResult) length =
-    Expect.equal transfer.Bytes length "bytes that arrived"
-    Expect.equal transfer.ReceivedHash transfer.SentHash "SHA-256"
-
-let private megabytes n = n * 1_000_000L
 
 /// What every mode must carry. The tests of one mode share a site, in this order; the last one closes it.
 let private mode expresslane offload =

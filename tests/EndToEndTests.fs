@@ -231,12 +231,13 @@ let private incidents =
                           let client = site.Topology.Client
 
                           let download =
-                              Netns.start client (fun () -> Transfer.download site.Remote site.Client (megabytes 100L))
+                              Netns.start client (fun () ->
+                                  Transfer.pacedDownload site.Remote site.Client (megabytes 40L) 20_000_000u)
 
                           Thread.Sleep 300
                           Shell.ip $"-n {client} addr del {Topology.ClientOutside}/24 dev outside" |> ignore
                           Shell.ip $"-n {client} addr add 192.0.2.77/24 dev outside" |> ignore
-                          expectIntact (download.GetAwaiter().GetResult()) (megabytes 100L)
+                          expectIntact (download.GetAwaiter().GetResult()) (megabytes 40L)
                           let counters = site.Vpn.Read().Counters
                           Expect.isGreaterThan counters["udp_conn_recovered_via_session"] 0L "the server followed"
 

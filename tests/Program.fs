@@ -31,7 +31,8 @@ let main argv =
               ConnectionTests.tests
               WorkerTests.tests
               ServerTests.tests
-              EndToEndTests.tests ]
+              EndToEndTests.tests
+              OffloadTests.tests ]
 
     let code =
         runTestsWithCLIArgs [ Append_Summary_Handler(SummaryHandler count); Sequenced ] rest tests

@@ -91,8 +91,19 @@ module Transfer =
             ReceiveTimeout = timeoutMs
         )
 
+    /// SO_MAX_PACING_RATE (asm-generic/socket.h), bytes per second: TCP spaces its segments itself (tcp(7)).
+    let private pace (socket: Socket) (bytesPerSecond: uint32) =
+        socket.SetRawSocketOption(1, 47, ReadOnlySpan(BitConverter.GetBytes bytesPerSecond))
+
     /// One TCP connection from `dialer` to `listener`; one end sends `length` bytes, the other reads to the end.
-    let private stream (listener: Listener) (dialer: string) (isListenerSending: bool) (length: int64) : StreamResult =
+    /// `prepare` sees the listener's socket before anything is sent.
+    let private stream
+        (listener: Listener)
+        (dialer: string)
+        isListenerSending
+        (length: int64)
+        (prepare: Socket -> unit)
+        =
         block.Force() |> ignore // before the clock starts
 
         use listening =
@@ -118,6 +129,7 @@ module Transfer =
                 use socket = listening.Accept()
                 socket.SendTimeout <- timeoutMs
                 socket.ReceiveTimeout <- timeoutMs
+                prepare socket
                 transfer socket isListenerSending)
 
         let dialing =
@@ -150,11 +162,15 @@ module Transfer =
 
     /// The listener sends `length` bytes, the dialer receives them. Raises SocketException when nothing moves for 20 s.
     let download (listener: Listener) (dialer: string) (length: int64) : StreamResult =
-        stream listener dialer true length
+        stream listener dialer true length ignore
+
+    /// A download that is no faster than this, so that it takes at least as long as the caller needs it to.
+    let pacedDownload (listener: Listener) (dialer: string) (length: int64) (bytesPerSecond: uint32) : StreamResult =
+        stream listener dialer true length (fun socket -> pace socket bytesPerSecond)
 
     /// The dialer sends `length` bytes, the listener receives them. Raises SocketException when nothing moves for 20 s.
     let upload (listener: Listener) (dialer: string) (length: int64) : StreamResult =
-        stream listener dialer false length
+        stream listener dialer false length ignore
 
     /// Datagram `number` of `length` bytes (at least 8): its number, its length, then bytes that follow from both.
     let private writeDatagram (number: int) (datagram: Span<byte>) =
@@ -222,22 +238,32 @@ module Transfer =
     let private silenceMs = 1000
 
     /// Sends all, never more than `window` ahead of what `arrived` says; what got lost holds things up, not for ever.
-    let private sendAll (socket: Socket) (destination: EndPoint) (lengths: int[]) (arrived: unit -> int) =
+    /// `burst` datagrams, all of one length, leave in one send (UDP_SEGMENT, linux/udp.h); 1: each alone.
+    let private sendAll (socket: Socket) (destination: EndPoint) (lengths: int[]) burst (arrived: unit -> int) =
         let buffer: byte[] = Array.zeroCreate 65536
+        let mutable sent = 0
         let mutable lost = 0
 
-        lengths
-        |> Array.iteri (fun number length ->
+        if burst > 1 then
+            socket.SetRawSocketOption(17, 103, ReadOnlySpan(BitConverter.GetBytes lengths[0]))
+
+        for lengths in Array.chunkBySize burst lengths do
             let patience = Stopwatch.StartNew()
 
-            while number - arrived () - lost >= window do
+            while sent + lengths.Length - arrived () - lost > window do
                 Thread.Sleep 1
 
                 if patience.ElapsedMilliseconds > int64 silenceMs / 2L then
-                    lost <- number - arrived ()
+                    lost <- sent - arrived ()
 
-            writeDatagram number (buffer.AsSpan(0, length))
-            socket.SendTo(buffer, 0, length, SocketFlags.None, destination) |> ignore)
+            let mutable at = 0
+
+            for length in lengths do
+                writeDatagram sent (buffer.AsSpan(at, length))
+                at <- at + length
+                sent <- sent + 1
+
+            socket.SendTo(buffer, 0, at, SocketFlags.None, destination) |> ignore
 
     /// Sends datagrams of these lengths (8 to 65507 bytes) from `sender` to `receiver`.
     let udpOneWay (receiver: Listener) (sender: string) (lengths: int[]) : DatagramResult =
@@ -252,7 +278,7 @@ module Transfer =
 
         Netns.run sender (fun () ->
             use socket = udpSocket IPAddress.Any
-            sendAll socket receiving.LocalEndPoint lengths (fun () -> Volatile.Read &arrived.contents))
+            sendAll socket receiving.LocalEndPoint lengths 1 (fun () -> Volatile.Read &arrived.contents))
 
         let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
 
@@ -280,7 +306,7 @@ module Transfer =
                 collect socket lengths.Length silenceMs (fun _ _ _ -> Interlocked.Increment returned |> ignore))
 
         Netns.run sender (fun () ->
-            sendAll socket echoing.LocalEndPoint lengths (fun () -> Volatile.Read &returned.contents))
+            sendAll socket echoing.LocalEndPoint lengths 1 (fun () -> Volatile.Read &returned.contents))
 
         let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
         let struct (_, corruptThere) = answering.GetAwaiter().GetResult()
@@ -288,6 +314,53 @@ module Transfer =
         { Sent = lengths.Length
           Arrived = arrived
           Corrupt = corrupt + corruptThere }
+
+    /// Where a datagram of `client` seems to come from at `socket`: its address inside is not known there.
+    let private peerOf (socket: Socket) (client: Socket) : EndPoint =
+        let hello: byte[] = Array.zeroCreate 1
+        let clock = Stopwatch.StartNew()
+        client.SendTo(hello, socket.LocalEndPoint) |> ignore
+
+        while not (socket.Poll(TimeSpan.FromMilliseconds 200.0, SelectMode.SelectRead)) do
+            if clock.ElapsedMilliseconds > int64 timeoutMs then
+                raise (LabException "no datagram of the client has arrived at the remote")
+
+            client.SendTo(hello, socket.LocalEndPoint) |> ignore
+
+        let mutable peer: EndPoint = IPEndPoint(IPAddress.Any, 0)
+        socket.ReceiveFrom(hello, &peer) |> ignore
+        peer
+
+    /// Datagrams of 1200 bytes, 32 in one send by UDP_SEGMENT, as QUIC servers do: from the remote to the client
+    /// (download) or back.
+    let udpBursts (remote: Listener) (client: string) (isDownload: bool) (bursts: int) : DatagramResult =
+        let burst = 32
+        let lengths = Array.replicate (bursts * burst) 1200
+
+        use there =
+            Netns.run remote.Netns (fun () -> udpSocket (IPAddress.Parse remote.Address))
+
+        use here = Netns.run client (fun () -> udpSocket IPAddress.Any)
+        let arrived = ref 0
+
+        let sender, receiver, destination =
+            if isDownload then
+                there, here, peerOf there here
+            else
+                here, there, there.LocalEndPoint
+
+        let collecting =
+            Netns.start client (fun () ->
+                collect receiver lengths.Length silenceMs (fun _ _ _ -> Interlocked.Increment arrived |> ignore))
+
+        Netns.run client (fun () ->
+            sendAll sender destination lengths burst (fun () -> Volatile.Read &arrived.contents))
+
+        let struct (arrived, corrupt) = collecting.GetAwaiter().GetResult()
+
+        { Sent = lengths.Length
+          Arrived = arrived
+          Corrupt = corrupt }
 
     /// Sends `count` ICMP echo requests of `length` payload bytes, 50 ms apart; the number of answers.
     let ping (netns: string) (address: string) (count: int) (length: int) : int =

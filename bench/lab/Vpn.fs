@@ -138,9 +138,16 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
         keepKnown clientKeys (path "client.yaml")
         edit (path "client.yaml") settings.ClientKeys
 
-    let launch netns name program =
+    /// Runs setpriv(1) with its arguments where any user may open /dev/net/tun (c 10 200; Documentation/networking/tuntap.rst),
+    /// which not every machine allows. `ip netns exec` gives each program mounts of its own: no other process sees these.
+    let openTunNode =
+        "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec setpriv \"$@\""
+
+    let launch netns name (command: string list) =
+        let arguments = List.tail command @ [ "--config-file"; path $"{name}.yaml" ]
+
         let child =
-            Child.Start netns name program [ "--config-file"; path $"{name}.yaml" ] (path $"{name}.{started.Count}.log")
+            Child.Start netns name (List.head command) arguments (path $"{name}.{started.Count}.log")
 
         started.Add child
         child
@@ -158,7 +165,7 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
             if clientKeys.Contains "metrics_file" then
                 edit (path $"{name}.yaml") [ "metrics_file", metricsOf name ]
 
-        clients[number] <- launch topology.Clients[number] name programs.Client
+        clients[number] <- launch topology.Clients[number] name [ programs.Client ]
 
     /// Our server says so; another one is taken at its socket (/proc/net/udp: the local address, its port in hexadecimal).
     let isServing (child: Child) =
@@ -214,9 +221,25 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     /// Gives keys of client.yaml new values, for the next start.
     member _.SetClient(keys: (string * string) list) = edit (path "client.yaml") keys
 
+    /// The user id that the server runs as, without any capability; None: as this process. For the next start.
+    member val ServerUser: int option = None with get, set
+
+    /// Gives keys of server.yaml new values, for the next start.
+    member _.SetServer(keys: (string * string) list) = edit (path "server.yaml") keys
+
     /// Starts the server and waits for nothing.
-    member _.LaunchServer() =
-        server <- launch topology.Server "server" programs.Server
+    member this.LaunchServer() =
+        let command =
+            match this.ServerUser with
+            | None -> [ programs.Server ]
+            | Some user ->
+                Shell.run "chmod" [ "a+x"; topology.Folder ] |> ignore
+                Shell.run "chown" [ "-R"; string user; folder ] |> ignore
+                let identity = [ "--reuid"; string user; "--regid"; string user; "--clear-groups" ]
+                let privileges = [ "--inh-caps=-all"; "--bounding-set=-all" ]
+                [ "sh"; "-c"; openTunNode; "sh" ] @ identity @ privileges @ [ programs.Server ]
+
+        server <- launch topology.Server "server" command
 
     /// Starts the first client and waits for nothing.
     member _.LaunchClient() = launchClient 0

@@ -42,7 +42,13 @@ static int Serve(ServerOptions options, ILogger log)
     var queues = OpenQueues(options, offload, log);
     var count = queues.Length;
     Interface.SetUp(queues[0].Name);
-    var sockets = UdpSocket.BindGroup(options.BindAddress, count, options.UdpBufferSize, offload.UdpGro);
+    var sockets = UdpSocket.BindGroup(
+        options.BindAddress,
+        count,
+        options.UdpBufferSize,
+        offload.UdpGro,
+        error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
+    );
     using var workers = new WorkerGroup(
         [.. queues.Zip(sockets).Select((pair, i) => new Worker(pair.First, pair.Second, offload, new(i, count), log))],
         log

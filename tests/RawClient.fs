@@ -20,7 +20,10 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
     let sender =
         { new IDatagramSender with
             member _.Send(path, data, segmentSize) =
-                (socket :> IDatagramSender).Send(&path, data, segmentSize) }
+                (socket :> IDatagramSender).Send(&path, data, segmentSize)
+
+            member _.Send(runs, bytes) =
+                (socket :> IDatagramSender).Send(runs, bytes) }
 
     let context =
         new WorkerContext(sender, ScriptedTun(false), Offload.None, null, NullLogger.Instance)

@@ -6,6 +6,7 @@ open System.Net.Sockets
 open Expecto
 open Lightway.Lab
 open Lightway.Protocol
+open Lightway.Tests.Checks
 open Lightway.Tunnel
 open Lightway.Tunnel.Udp
 
@@ -38,7 +39,7 @@ let private waiting (sockets: UdpSocket[]) =
 
 let private withGroup count (body: UdpSocket[] -> Socket -> unit) =
     let sockets =
-        UdpSocket.BindGroup(IPEndPoint(IPAddress.Loopback, 0), count, 0, false)
+        UdpSocket.BindGroup(IPEndPoint(IPAddress.Loopback, 0), count, 0, false, raise)
 
     use sender =
         new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
@@ -102,6 +103,48 @@ let private steering =
                   sender.Send(Array.zeroCreate<byte> length) |> ignore
 
               Expect.equal (List.sum (waiting sockets)) 16 "each arrives somewhere")
+      }
+
+      test "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is told" {
+          needsRoot ()
+          let netns = $"lw-hash-{Environment.ProcessId}"
+          Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
+
+          try
+              Netns.run netns (fun () ->
+                  Shell.run "ip" [ "-n"; netns; "link"; "set"; "lo"; "up" ] |> ignore
+                  // The kernel's bound on the size of such a program; per namespace since Linux 6.9.
+                  Shell.inside netns "sysctl" [ "-qw"; "net.core.optmem_max=64" ] |> ignore
+                  let told = ResizeArray<string>()
+
+                  let sockets =
+                      UdpSocket.BindGroup(
+                          IPEndPoint(IPAddress.Loopback, 0),
+                          2,
+                          0,
+                          false,
+                          (fun e -> told.Add e.Message)
+                      )
+
+                  try
+                      Expect.equal told.Count 1 "told"
+                      Expect.stringContains told[0] "SO_ATTACH_REUSEPORT_CBPF" "what failed"
+                      let source = SessionIdSource(1, 2)
+
+                      for _ in 1..60 do
+                          use sender =
+                              new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+                          sender.SendTo(datagram (source.Draw()), sockets[0].LocalEndPoint) |> ignore
+
+                      let counts = waiting sockets
+                      Expect.equal (List.sum counts) 60 "none lost"
+                      Expect.all counts (fun count -> count > 5) "both have some"
+                  finally
+                      for socket in sockets do
+                          (socket :> IDisposable).Dispose())
+          finally
+              Shell.run "ip" [ "netns"; "delete"; netns ] |> ignore
       } ]
 
 let private forwarding =

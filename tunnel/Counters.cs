@@ -29,10 +29,10 @@ public enum Counter
     // Outside: the socket.
     UdpSends, // system calls
     UdpBatchSends, // of them, those of the inside to outside path
-    UdpGsoSends, // of them, those that carried more than one datagram
+    UdpGsoSends, // runs of more than one datagram; a system call takes several
     UdpGsoSegments, // datagrams in those
     UdpGsoFallbacks, // segmentation turned off for an address family
-    UdpGsoTooBig, // batches whose segments exceed the path: sent one by one
+    UdpGsoTooBig, // runs whose segments exceed the path: sent one by one
     UdpSendBlocked,
     UdpDatagramsSent,
     UdpBytesSent,

@@ -70,6 +70,9 @@ internal static unsafe partial class Linux
     [LibraryImport("libc", SetLastError = true)]
     public static partial int recvmmsg(int fd, mmsghdr* messages, uint count, int flags, void* timeout);
 
+    [LibraryImport("libc", SetLastError = true)]
+    public static partial int sendmmsg(int fd, mmsghdr* messages, uint count, int flags);
+
     /// <summary>sched_setaffinity(2); thread 0 is the calling one.</summary>
     [LibraryImport("libc", SetLastError = true)]
     public static partial int sched_setaffinity(int thread, nint maskSize, ulong* mask);

@@ -22,35 +22,57 @@ type Wire() =
 
     /// Datagrams sent and not yet taken, oldest first.
     member val Datagrams = Queue<byte[]>()
-    /// errno of the next sends; 0 lets one through.
+    /// errno of the next sends, of each run for itself; 0 lets one through.
     member val Errors = Queue<int>()
     /// Accept and forget everything, without allocating.
     member val Discard = false with get, set
-    /// Sends that were accepted or refused.
+    /// System calls, accepted or refused.
     member _.Calls = calls
     /// The segment size of each accepted send; 0 for a single datagram.
     member _.SegmentSizes = segmentSizes
 
+    member private this.NextError() =
+        if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
+
+    member private this.Accept(data: ReadOnlySpan<byte>, segmentSize: int) =
+        if not this.Discard then
+            segmentSizes.Add segmentSize
+            let step = if segmentSize = 0 then data.Length else segmentSize
+            let mutable at = 0
+
+            while at < data.Length do
+                let length = min step (data.Length - at)
+                this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
+                at <- at + length
+
     interface IDatagramSender with
         member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int) : int =
             calls <- calls + 1
-            let errno = if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
 
-            if errno <> 0 then
-                -errno
-            elif this.Discard then
+            match this.NextError() with
+            | 0 ->
+                this.Accept(data, segmentSize)
                 data.Length
-            else
-                segmentSizes.Add segmentSize
-                let step = if segmentSize = 0 then data.Length else segmentSize
-                let mutable at = 0
+            | errno -> -errno
 
-                while at < data.Length do
-                    let length = min step (data.Length - at)
-                    this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
-                    at <- at + length
+        // As sendmmsg(2): an error of any but the first run is found again by the next call.
+        member this.Send(runs: ReadOnlySpan<DatagramRun>, bytes: ReadOnlySpan<byte>) : int =
+            calls <- calls + 1
 
-                data.Length
+            match this.NextError() with
+            | 0 ->
+                let mutable sent = 0
+
+                while sent < runs.Length && (sent = 0 || this.Errors.Count = 0 || this.Errors.Peek() = 0) do
+                    if sent > 0 then
+                        this.NextError() |> ignore
+
+                    let run = runs[sent]
+                    this.Accept(bytes.Slice(run.Start, run.Length), run.SegmentSize)
+                    sent <- sent + 1
+
+                sent
+            | errno -> -errno
 
 /// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
 [<Sealed>]

@@ -9,6 +9,23 @@ public interface IDatagramSender
     /// <param name="segmentSize">Bytes per datagram if <paramref name="data"/> holds several, else 0.</param>
     /// <returns>Bytes accepted (all of them), or -errno.</returns>
     int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize);
+
+    /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as the sender can: sendmmsg(2).</summary>
+    /// <param name="runs">Oldest first; at most <see cref="SegmentBatch.MaxRuns"/>.</param>
+    /// <param name="bytes">What <see cref="DatagramRun.Start"/> counts from.</param>
+    /// <returns>Runs accepted, from the first on; or -errno if the first one was not.</returns>
+    int Send(ReadOnlySpan<DatagramRun> runs, ReadOnlySpan<byte> bytes);
+}
+
+/// <summary>Datagrams of one peer back to back: all but the last have the length of the first.</summary>
+/// <param name="Path">Where they go.</param>
+/// <param name="Start">Where their bytes start.</param>
+/// <param name="Length">Bytes of all of them.</param>
+/// <param name="Stride">Bytes of every datagram but the last.</param>
+public record struct DatagramRun(OutsideAddress Path, int Start, int Length, int Stride)
+{
+    /// <summary>What UDP_SEGMENT is to say, 0 for a single datagram.</summary>
+    public readonly int SegmentSize => Length > Stride ? Stride : 0;
 }
 
 /// <summary>Where a connection's datagrams go, and the address of ours they come from.</summary>

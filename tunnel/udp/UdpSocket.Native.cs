@@ -11,22 +11,27 @@ namespace Lightway.Tunnel.Udp;
 /// </summary>
 public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 {
-    private const int MessageSize = 64; // struct msghdr, 56 bytes, rounded up
-    private const int VectorAt = MessageSize;
-    private const int NameAt = VectorAt + 16;
+    private const int Messages = SegmentBatch.MaxRuns; // a call
+    private const int MessageSize = 64; // struct mmsghdr
+    private const int PartsAt = Messages * MessageSize; // iovec, name and control of each message
+    private const int NameAt = 16;
     private const int ControlAt = NameAt + SocketAddressBytes.Capacity;
     private const int ControlSize = 64; // pktinfo (32 or 40 bytes) and UDP_SEGMENT (24 bytes)
-    private readonly Slab _wiring = new(ControlAt + ControlSize);
+    private const int PartsSize = ControlAt + ControlSize;
+    private readonly Slab _wiring = new(PartsAt + (Messages * PartsSize));
 
     private UdpSocket(int fd, bool wildcard)
     {
         (Fd, IsWildcard) = (fd, wildcard);
-        var message = (msghdr*)_wiring.Pointer;
-        var vector = (iovec*)(_wiring.Pointer + VectorAt);
-        message->msg_name = _wiring.Pointer + NameAt;
-        message->msg_iov = vector;
-        message->msg_iovlen = 1;
-        message->msg_control = _wiring.Pointer + ControlAt;
+        for (var i = 0; i < Messages; i++)
+        {
+            var parts = PartsOf(i);
+            var header = Header(i);
+            header->msg_name = parts + NameAt;
+            header->msg_iov = (iovec*)parts;
+            header->msg_iovlen = 1;
+            header->msg_control = parts + ControlAt;
+        }
     }
 
     public int Fd { get; }
@@ -119,10 +124,17 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 
     /// <summary>
     /// Binds sockets that share one address. Datagrams with a session id go to the socket whose number is the remainder of
-    /// the id; see <see cref="SessionIdSource"/>.
+    /// the id; see <see cref="SessionIdSource"/>. Where the kernel takes no such program, its hash of the addresses chooses,
+    /// <paramref name="unsteered"/> is called, and a client that moves may have to start again.
     /// </summary>
     /// <exception cref="IOException">The address can't be bound.</exception>
-    public static UdpSocket[] BindGroup(IPEndPoint local, int count, int buffer, bool coalesce)
+    public static UdpSocket[] BindGroup(
+        IPEndPoint local,
+        int count,
+        int buffer,
+        bool coalesce,
+        Action<IOException> unsteered
+    )
     {
         var sockets = new List<UdpSocket>();
         try
@@ -134,7 +146,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             }
             if (count > 1 && !ReusePort.SteerBySession(sockets[0].Fd, count))
             {
-                throw Linux.Failure("setsockopt SO_ATTACH_REUSEPORT_CBPF");
+                unsteered(Linux.Failure("setsockopt SO_ATTACH_REUSEPORT_CBPF"));
             }
             return [.. sockets];
         }
@@ -147,25 +159,35 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 
     public int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize)
     {
-        var start = _wiring.Pointer;
-        path.Peer.CopyTo(new Span<byte>(start + NameAt, SocketAddressBytes.Capacity));
-        var control = WriteLocalAddress(path.Local, start + ControlAt);
-        if (segmentSize > 0)
-        {
-            control += WriteControl(start + ControlAt + control, Linux.SOL_UDP, Linux.UDP_SEGMENT, sizeof(ushort));
-            *(ushort*)(start + ControlAt + control - 8) = (ushort)segmentSize; // data of the last 24-byte cmsg
-        }
-        var message = (msghdr*)start;
-        message->msg_namelen = path.Peer.Length;
-        message->msg_controllen = control; // unused control space must not be passed
         fixed (byte* bytes = data)
         {
-            var vector = (iovec*)(start + VectorAt);
-            vector->iov_base = bytes;
-            vector->iov_len = data.Length;
+            Fill(0, path, bytes, data.Length, segmentSize);
             while (true)
             {
-                var sent = (int)sendmsg(Fd, message, Linux.MSG_DONTWAIT);
+                var sent = (int)sendmsg(Fd, Header(0), Linux.MSG_DONTWAIT);
+                if (sent >= 0)
+                {
+                    return sent;
+                }
+                if (Linux.Errno != Linux.EINTR)
+                {
+                    return -Linux.Errno;
+                }
+            }
+        }
+    }
+
+    public int Send(ReadOnlySpan<DatagramRun> runs, ReadOnlySpan<byte> bytes)
+    {
+        fixed (byte* start = bytes)
+        {
+            for (var i = 0; i < runs.Length; i++)
+            {
+                Fill(i, runs[i].Path, start + runs[i].Start, runs[i].Length, runs[i].SegmentSize);
+            }
+            while (true)
+            {
+                var sent = Linux.sendmmsg(Fd, (mmsghdr*)_wiring.Pointer, (uint)runs.Length, Linux.MSG_DONTWAIT);
                 if (sent >= 0)
                 {
                     return sent;
@@ -189,6 +211,28 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     {
         close(Fd);
         _wiring.Dispose();
+    }
+
+    private msghdr* Header(int i) => (msghdr*)(_wiring.Pointer + (i * MessageSize)); // first in struct mmsghdr
+
+    private byte* PartsOf(int i) => _wiring.Pointer + PartsAt + (i * PartsSize);
+
+    private void Fill(int i, in OutsideAddress path, byte* data, int length, int segmentSize)
+    {
+        var parts = PartsOf(i);
+        var vector = (iovec*)parts;
+        vector->iov_base = data;
+        vector->iov_len = length;
+        path.Peer.CopyTo(new Span<byte>(parts + NameAt, SocketAddressBytes.Capacity));
+        var control = WriteLocalAddress(path.Local, parts + ControlAt);
+        if (segmentSize > 0)
+        {
+            control += WriteControl(parts + ControlAt + control, Linux.SOL_UDP, Linux.UDP_SEGMENT, sizeof(ushort));
+            *(ushort*)(parts + ControlAt + control - 8) = (ushort)segmentSize; // data of the last 24-byte cmsg
+        }
+        var header = Header(i);
+        header->msg_namelen = path.Peer.Length;
+        header->msg_controllen = control; // unused control space must not be passed
     }
 
     private static int WriteLocalAddress(in LocalAddress local, byte* control)

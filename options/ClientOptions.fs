@@ -108,6 +108,7 @@ module private ClientReading =
                 "keylog"
                 "tls_debug" ] do
               yield key, notServed
+          yield "enable_pqc", "has no effect here; keyshare chooses among post-quantum groups"
           for key in [ "wintun_file"; "device_guid"; "wintun_ring_capacity"; "enable_dpapi" ] do
               yield key, "is for Windows; it has no effect here"
           yield "enable_connected_udp", "is for Apple systems; it has no effect here" ]
@@ -128,7 +129,7 @@ module private ClientReading =
     let names =
         { EnvironmentPrefix = "LW_CLIENT_"
           Keys = (Flags.keys parser).Remove "version"
-          FileOnly = Set.singleton "servers"
+          FileOnly = set [ "servers"; "enable_pqc" ]
           NotServed = notServedKeys }
 
     /// Lays the first entry of `servers`, if there is one, over the other layers. An entry that has credentials of

@@ -90,7 +90,8 @@ module private ServerReading =
                 "enable_tun_iouring"
                 "iouring_entry_count"
                 "iouring_sqpoll_idle_time"
-                "tls_debug" ] -> key, notServed ]
+                "tls_debug"
+                "bind_attempts" ] -> key, notServed ]
 
     let parser =
         ArgumentParser.Create<ServerArgument>(
@@ -102,7 +103,7 @@ module private ServerReading =
     let names =
         { EnvironmentPrefix = "LW_SERVER_"
           Keys = (Flags.keys parser).Remove "version"
-          FileOnly = Set.empty
+          FileOnly = Set.singleton "bind_attempts"
           NotServed = notServedKeys }
 
     let private ipMap (reader: Reader) : (string | null) * IpMapEntry list =

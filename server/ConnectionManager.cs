@@ -31,7 +31,7 @@ internal sealed record Census(int Online, int Connections, int Rotations);
 
 /// <summary>
 /// The connections of one worker: which datagram and which packet belongs to whom, who is let in, who is let go. All
-/// members run on the worker's thread but <see cref="Authenticator.Authorize"/>, which runs on the thread pool.
+/// members run on the worker's thread; handshakes and password hashes run aside.
 /// </summary>
 public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner, IDisposable
 {
@@ -382,13 +382,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             return;
         }
         _beingChecked.Add(connection);
-        ThreadPool.UnsafeQueueUserWorkItem(
-            _ =>
-            {
-                var allowed = _authenticator.Authorize(request.User, request.Password);
-                _worker.Post(() => Checked(connection, request.User, allowed));
-            },
-            null
+        _authenticator.AuthorizeAside(
+            request.User,
+            request.Password,
+            allowed => _worker.Post(() => Checked(connection, request.User, allowed))
         );
     }
 

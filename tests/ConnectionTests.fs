@@ -40,10 +40,88 @@ let private exchange (pair: Pair) =
     Expect.equal (Seq.last pair.Server.Delivered) up "up"
     Expect.equal (Seq.last pair.Client.Delivered) down "down"
 
+/// A handshake whose first step the pool has been asked for, and has not made.
+let private begun () =
+    let steps = Steps()
+    let pair = new Pair(true, 64, steps)
+    pair.StartClient()
+
+    while steps.Count = 0 do
+        pair.ToServer(pair.Client.Wire.Datagrams.Dequeue()) |> ignore
+
+        if pair.Server.Wire.Datagrams.Count > 0 then
+            pair.Client.Wire.Datagrams.Clear() // the other copies of the first ClientHello
+            pair.ToClient(pair.Server.Wire.Datagrams.Dequeue()) |> ignore
+
+    steps, pair
+
+let private aside =
+    testList
+        "handshake aside"
+        [ for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
+              test $"{mode}: steps made on other threads lead to the same connection" {
+                  use pair = new Pair(expresslane, 64, Steps())
+                  pair.Connect()
+                  exchange pair
+              }
+
+          test "what arrives during a step waits for it, and no timer touches the session" {
+              let steps, pair = begun ()
+              use pair = pair
+              let server = pair.Server.Connection
+              Expect.isGreaterThan pair.Client.Wire.Datagrams.Count 0 "copies and fragments are on their way"
+              pair.Server.Wire.Datagrams.Clear()
+
+              while pair.Client.Wire.Datagrams.Count > 0 do
+                  Expect.equal (pair.ToServer(pair.Client.Wire.Datagrams.Dequeue())) 0 "no frame"
+
+              Expect.equal server.DueAt Int64.MaxValue "no timer"
+              pair.AdvanceServer 5_000L
+              Expect.equal pair.Server.Wire.Datagrams.Count 0 "nothing is sent meanwhile"
+              Expect.equal steps.Count 1 "one step at a time"
+              pair.Pump()
+              Expect.equal pair.Client.Connection.State ConnectionState.Online "online without a retransmission"
+              exchange pair
+          }
+
+          test "what arrives beyond all copies of a ClientHello is dropped and counted" {
+              let steps, pair = begun ()
+              use pair = pair
+              let header = Array.concat [ [| 0x48uy; 0x65uy; 1uy; 3uy |]; Array.zeroCreate 12 ]
+              pair.Client.Wire.Datagrams.Clear()
+
+              for i in 1..100 do
+                  pair.ToServer(Array.append header [| byte i |]) |> ignore
+
+              Expect.equal pair.Server.Context.Counters[Counter.HandshakeIgnored] 88L "twelve wait"
+              Expect.equal steps.Count 1 "for one step"
+
+              for _ in 1..40 do
+                  pair.Pump()
+                  pair.AdvanceForReal 20L
+
+              Expect.equal pair.Client.Connection.State ConnectionState.Online "and the handshake goes on"
+          }
+
+          test "a connection that ends during a step leaves nothing behind" {
+              let steps, pair = begun ()
+              use pair = pair
+              let server = pair.Server.Connection
+              server.Disconnect()
+              server.Dispose()
+              pair.Server.Wire.Datagrams.Clear()
+              steps.RunNext pair.Server.Now
+              Expect.equal steps.Count 0 "no further step"
+              Expect.equal pair.Server.Wire.Datagrams.Count 0 "nothing is sent"
+              Expect.equal server.State ConnectionState.Disconnected "over"
+          } ]
+
 let tests =
     testList
         "Connection"
-        [ for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
+        [ aside
+
+          for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
               test $"{mode}: packets cross both ways byte for byte" {
                   use pair = connected expresslane
                   Expect.equal pair.Client.Granted.Value.LocalIp 0x0A7D0005u "the address of the grant"
@@ -107,9 +185,15 @@ let tests =
               }
 
           for seed in 1..4 do
+              let place, steps =
+                  if seed % 2 = 0 then
+                      "aside", Some(Steps())
+                  else
+                      "inline", None
+
               test
-                  $"the handshake, the login and the key exchange survive the loss of a quarter of all datagrams (seed {seed})" {
-                  use pair = new Pair(true, 64)
+                  $"the handshake ({place}), the login and the key exchange survive the loss of a quarter of all datagrams (seed {seed})" {
+                  use pair = new Pair(true, 64, ?steps = steps)
                   let random = Random seed
                   let lose _ = random.Next 4 = 0
                   pair.StartClient()

@@ -624,6 +624,13 @@ let private clients =
               expectAll (Seq.exactlyOne outcome.Warnings) [ "enable_inside_pkt_encoding"; "not served yet" ]
           }
 
+          test "keys of newer reference files only warn" {
+              let outcome = client [] [] (leastClient + "enable_pqc: true")
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "enable_pqc"; "keyshare" ]
+              let outcome = server [] [] (least + "bind_attempts: 3")
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "bind_attempts"; "not served yet" ]
+          }
+
           test "keys for other platforms only warn" {
               let outcome =
                   client [] [] (leastClient + "enable_dpapi: true\nenable_connected_udp: false\n")

@@ -6,46 +6,6 @@ using Lightway.Tunnel.Udp;
 
 namespace Lightway.Tunnel;
 
-/// <summary>What all connections of a program have in common.</summary>
-public sealed record ConnectionSettings
-{
-    public required Role Role { get; init; }
-
-    /// <summary>Bytes of the largest outside IP packet; inside packets may have this less a Data header.</summary>
-    public int OutsideMtu { get; init; } = 1500;
-
-    public bool EnableExpresslane { get; init; }
-
-    public long ExpresslaneRotationMs { get; init; } = 15 * 60_000;
-
-    /// <summary>Server: period of DTLS key updates, 0 for none.</summary>
-    public long KeyUpdateMs { get; init; } = 15 * 60_000;
-
-    /// <summary>Client: silence after which a ping goes out.</summary>
-    public long KeepaliveIntervalMs { get; init; } = 10_000;
-
-    /// <summary>Client: silence after the first unanswered ping that ends the connection.</summary>
-    public long KeepaliveTimeoutMs { get; init; } = 60_000;
-
-    public bool KeepaliveContinuous { get; init; } = true;
-
-    /// <summary>Client: what it says to be let in.</summary>
-    public AuthRequest? Credentials { get; init; }
-}
-
-/// <summary>What became of a packet for the peer.</summary>
-public enum SendResult
-{
-    /// <summary>Counted and gone.</summary>
-    Dropped = 0,
-
-    /// <summary>Part of the worker's batch.</summary>
-    Accepted,
-
-    /// <summary>The socket is full: offer the same packet again when it is writable.</summary>
-    Blocked,
-}
-
 /// <summary>
 /// One Lightway association over UDP, of either role: its DTLS session, its Expresslane, its session ids. It owns no
 /// socket and no clock: datagrams, packets and the time (milliseconds) come in, what to send leaves through the worker's
@@ -55,16 +15,9 @@ public sealed class Connection : IRecordSink, IDisposable
 {
     private const int ClientHandshakeCopies = 3; // the reference's "aggressive" mode: every datagram thrice until Online
     private const int RecordOverhead = 22; // DTLS 1.3 unified header 5, content type 1, tag 16
-    private const long AuthRetryMs = 100;
-    private const long AuthRetryLimitMs = 2_000;
-    private const long AuthTimeoutMs = 30_000;
     private const int FragmentIds = 4096;
     private const int FragmentBytes = 1 << 20;
     private const long FragmentTimeoutMs = 10_000;
-    private const long KeyUpdatePollMs = 100;
-    private const long KeyUpdateLimitMs = 30_000; // unanswered for longer: the peer is asleep or gone, ask again later
-    private const long RepeatMs = 500; // between repetitions of what wolfSSL sent after the handshake
-    private const int Repetitions = 20;
     private const ushort KeepaliveId = 0;
     private const ulong OrderMask = (1UL << 38) - 1;
 
@@ -73,26 +26,21 @@ public sealed class Connection : IRecordSink, IDisposable
     private readonly IConnectionOwner _owner;
     private readonly DtlsSession _session;
     private readonly ExpresslaneChannel _expresslane;
+    private readonly RetransmissionTimer _retransmission;
+    private readonly KeyUpdater _keyUpdater;
+    private readonly LoginTimer _login = new();
+    private AsideHandshake? _aside; // a server's handshake, if there is somewhere to run it
     private readonly ushort _version;
     private readonly ulong _orderTag; // see InsideBatch.Order
     private FragmentTable? _fragments;
     private SessionIds _ids;
     private KeepaliveState _keepalive;
-    private KeyUpdateState _keyUpdate;
     private TunnelError _failure; // why it ended, if it did
     private bool _failed;
     private int _depth; // entry points on the stack
     private bool _intoBatch; // records being made belong to the batch
     private long _now;
-    private long _dtlsTimerAt = long.MaxValue;
-    private long _keyUpdatePollAt = long.MaxValue;
-    private long _keyUpdateGiveUpAt;
-    private int _repetitionsLeft;
     private bool _receiving; // records being made are wolfSSL's own: acknowledgements, its answer to a key update
-    private bool _roundTripKnown;
-    private long _authRetryAt = long.MaxValue;
-    private long _authRetryMs = AuthRetryMs;
-    private long _authGiveUpAt = long.MaxValue;
 
     /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
     /// <param name="sessionId">Server: the id drawn for it. Client: <see cref="SessionId.Empty"/>.</param>
@@ -133,7 +81,12 @@ public sealed class Connection : IRecordSink, IDisposable
             settings.KeepaliveContinuous,
             now
         );
-        _keyUpdate = KeyUpdate.create(settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
+        _retransmission = new RetransmissionTimer(session);
+        _keyUpdater = new KeyUpdater(session, worker.Counters, settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
+        if (settings.Role == Role.Server && worker.Control is { } control)
+        {
+            _aside = new AsideHandshake(session, control, OnHandshakeStep);
+        }
     }
 
     /// <summary>The worker that it belongs to, for life.</summary>
@@ -183,14 +136,15 @@ public sealed class Connection : IRecordSink, IDisposable
     {
         get
         {
-            var due = Math.Min(Math.Min(_dtlsTimerAt, _keyUpdatePollAt), Math.Min(_authRetryAt, _expresslane.TimerAt));
+            var dtls = _aside is { IsBusy: true } ? long.MaxValue : _retransmission.DueAt;
+            var due = Math.Min(Math.Min(dtls, _login.RetryAt), _expresslane.TimerAt);
             if (State != ConnectionState.Online)
             {
                 return due;
             }
             return Math.Min(
                 due,
-                Math.Min(_keyUpdate.NextAt, _settings.Role == Role.Client ? _keepalive.NextAt : long.MaxValue)
+                Math.Min(_keyUpdater.DueAt, _settings.Role == Role.Client ? _keepalive.NextAt : long.MaxValue)
             );
         }
     }
@@ -199,7 +153,14 @@ public sealed class Connection : IRecordSink, IDisposable
     public void Start(long now)
     {
         Enter(now);
-        AfterDtls(_session.Handshake(), 0);
+        if (_aside is { } aside)
+        {
+            aside.Start();
+        }
+        else
+        {
+            AfterDtls(_session.Handshake(), 0);
+        }
         Finish();
     }
 
@@ -220,12 +181,11 @@ public sealed class Connection : IRecordSink, IDisposable
             return 0;
         }
         Enter(now);
-        var frames = header.Expresslane ? ReceiveExpresslane(header.Session, body) : ReceiveDtls(body);
-        if (frames > 0)
-        {
-            LastOutsideAt = now;
-            Authentic(header.Session, frames);
-        }
+        var frames =
+            header.Expresslane ? ReceiveExpresslane(header.Session, body)
+            : State == ConnectionState.Connecting && _aside is { } aside ? LeaveTo(aside, header.Session, body)
+            : ReceiveDtls(body);
+        Authentic(header.Session, frames);
         Finish();
         return frames;
     }
@@ -234,15 +194,11 @@ public sealed class Connection : IRecordSink, IDisposable
     public void OnTimer(long now)
     {
         Enter(now);
-        if (now >= _dtlsTimerAt)
+        if (now >= _retransmission.DueAt && _aside is not { IsBusy: true })
         {
             OnDtlsTimer();
         }
-        if (now >= _keyUpdatePollAt)
-        {
-            PollKeyUpdate();
-        }
-        if (now >= _authRetryAt)
+        if (now >= _login.RetryAt)
         {
             RetryAuth();
         }
@@ -252,7 +208,11 @@ public sealed class Connection : IRecordSink, IDisposable
         }
         if (State == ConnectionState.Online)
         {
-            RunKeyUpdate();
+            if (_keyUpdater.Run(now))
+            {
+                _retransmission.Repeat(now);
+                RotateSession(_worker.Ids.Draw());
+            }
             if (_settings.Role == Role.Client)
             {
                 Step(Keepalive.tick(_keepalive, now));
@@ -304,7 +264,7 @@ public sealed class Connection : IRecordSink, IDisposable
         SendFrame(frame[..FrameModule.writeAuthSuccess(success, frame)]);
         if (State == ConnectionState.LinkUp)
         {
-            _keyUpdate = KeyUpdate.granted(_keyUpdate, now);
+            _keyUpdater.Granted(now);
             BecomeOnline();
         }
         Finish();
@@ -356,7 +316,7 @@ public sealed class Connection : IRecordSink, IDisposable
         var length = WireHeaderModule.Size + record.Length;
         if (_receiving && _session.IsEstablished)
         {
-            Repeat();
+            _retransmission.Repeat(_now);
         }
         if (!_intoBatch)
         {
@@ -377,9 +337,16 @@ public sealed class Connection : IRecordSink, IDisposable
     public void Dispose()
     {
         _fragments = null;
-        _session.Sink = null;
-        _session.Dispose();
         _expresslane.Dispose();
+        if (_aside is { IsBusy: true } aside)
+        {
+            aside.DisposeSession(); // once the pool has let go of it
+        }
+        else
+        {
+            _session.Sink = null;
+            _session.Dispose();
+        }
     }
 
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
@@ -461,12 +428,49 @@ public sealed class Connection : IRecordSink, IDisposable
                 _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
                 return 0;
             }
-            LearnRoundTrip();
+            _retransmission.LearnRoundTrip(_now - CreatedAt);
         }
         _receiving = true;
         var status = _session.Receive(body, _worker.Inside.Tail[..InsideBatch.TailRoom], out var length);
         _receiving = false;
         return AfterDtls(status, length);
+    }
+
+    private int LeaveTo(AsideHandshake aside, ulong session, ReadOnlySpan<byte> body)
+    {
+        if (!aside.TryAdd(session, body))
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored);
+        }
+        return 0;
+    }
+
+    /// <summary>The pool has made a step of the handshake, and let go of the session until it is asked for another.</summary>
+    private void OnHandshakeStep(AsideHandshake aside, long now)
+    {
+        Enter(now);
+        _session.Sink = this;
+        foreach (var (record, isRepeated) in aside.Records)
+        {
+            _receiving = isRepeated;
+            ((IRecordSink)this).SendRecord(record);
+        }
+        _receiving = false;
+        aside.Plaintext.CopyTo(_worker.Inside.Tail);
+        Authentic(aside.SessionId, AfterDtls(aside.Status, aside.Plaintext.Length));
+        if (State == ConnectionState.Connecting && !_failed)
+        {
+            aside.Continue();
+        }
+        else
+        {
+            _aside = null;
+            while (!_failed && aside.TryTake(out var session, out var body))
+            {
+                Authentic(session, ReceiveDtls(body));
+            }
+        }
+        Finish();
     }
 
     /// <summary>Frames in the plaintext that a DTLS step left behind, and what its status means.</summary>
@@ -491,7 +495,7 @@ public sealed class Connection : IRecordSink, IDisposable
                 Fail(reason);
             }
         }
-        RearmDtlsTimer();
+        _retransmission.Rearm(_now);
         return frames;
     }
 
@@ -693,7 +697,7 @@ public sealed class Connection : IRecordSink, IDisposable
         if (_settings is { Role: Role.Client, Credentials: { } credentials })
         {
             State = ConnectionState.Authenticating;
-            _authGiveUpAt = _now + AuthTimeoutMs;
+            _login.Start(_now);
             SendAuth(credentials);
         }
     }
@@ -702,13 +706,12 @@ public sealed class Connection : IRecordSink, IDisposable
     {
         var frame = _worker.Frame.Span;
         SendFrame(frame[..AuthRequestModule.write(credentials, frame)]);
-        _authRetryAt = _now + _authRetryMs;
-        _authRetryMs = Math.Min(_authRetryMs * 2, AuthRetryLimitMs);
+        _login.Sent(_now);
     }
 
     private void RetryAuth()
     {
-        if (_now >= _authGiveUpAt)
+        if (_login.IsTooLate(_now))
         {
             Fail(TunnelError.TimedOut);
         }
@@ -726,7 +729,7 @@ public sealed class Connection : IRecordSink, IDisposable
             Fail(TunnelError.InvalidInsideIpConfig);
             return;
         }
-        _authRetryAt = long.MaxValue;
+        _login.Stop();
         _owner.Authenticated(this, success);
         _keepalive = Keepalive.online(_keepalive, _now);
         BecomeOnline();
@@ -741,9 +744,14 @@ public sealed class Connection : IRecordSink, IDisposable
         _expresslane.Online(_version, _now);
     }
 
-    /// <summary>A datagram under this session id has proved to be the peer's.</summary>
+    /// <summary>A datagram under this session id has proved to be the peer's, if it held frames.</summary>
     private void Authentic(ulong headerSession, int frames)
     {
+        if (frames == 0)
+        {
+            return;
+        }
+        LastOutsideAt = _now;
         if (_settings.Role == Role.Client)
         {
             _ids = new SessionIds(SessionRotation.adopt(_ids.Current, headerSession, frames), _ids.Pending);
@@ -776,111 +784,17 @@ public sealed class Connection : IRecordSink, IDisposable
         }
     }
 
-    private void RunKeyUpdate()
-    {
-        (_keyUpdate, var due) = KeyUpdate.tick(_keyUpdate, _now);
-        if (!due)
-        {
-            return;
-        }
-        if (!_session.StartKeyUpdate())
-        {
-            _worker.Counters.Add(Counter.ConnTlsError);
-            _keyUpdate = KeyUpdate.completed(_keyUpdate, _now); // again after an interval
-        }
-        else
-        {
-            _worker.Counters.Add(Counter.KeyUpdateStart);
-            _keyUpdatePollAt = _now + KeyUpdatePollMs;
-            _keyUpdateGiveUpAt = _now + KeyUpdateLimitMs;
-            Repeat();
-            RotateSession(_worker.Ids.Draw());
-        }
-    }
-
-    private void PollKeyUpdate()
-    {
-        if (_session.IsKeyUpdatePending && _now < _keyUpdateGiveUpAt)
-        {
-            _keyUpdatePollAt = _now + KeyUpdatePollMs;
-            return;
-        }
-        _worker.Counters.Add(_session.IsKeyUpdatePending ? Counter.KeyUpdateAbandoned : Counter.KeyUpdateComplete);
-        _keyUpdatePollAt = long.MaxValue;
-        _keyUpdate = KeyUpdate.completed(_keyUpdate, _now);
-    }
-
     private void OnDtlsTimer()
     {
-        _dtlsTimerAt = long.MaxValue;
-        if (_session.IsEstablished)
+        var established = _session.IsEstablished;
+        if (_retransmission.Fire(_now) != DtlsStatus.Failed)
         {
-            RepeatNow();
+            return;
         }
-        else if (_session.OnTimeout() == DtlsStatus.Failed)
+        _worker.Counters.Add(established ? Counter.ConnTlsError : Counter.ConnTimedOut);
+        if (!established)
         {
-            _worker.Counters.Add(Counter.ConnTimedOut);
             Fail(TunnelError.TimedOut);
-        }
-        else
-        {
-            RearmDtlsTimer();
-        }
-    }
-
-    /// <summary>In the handshake: what arrives meanwhile may bring the timer forward, never put it off.</summary>
-    private void RearmDtlsTimer()
-    {
-        if (!_session.IsEstablished)
-        {
-            var due = _now + _session.TimeoutMs;
-            _dtlsTimerAt = _dtlsTimerAt > _now ? Math.Min(_dtlsTimerAt, due) : due;
-        }
-        else if (_repetitionsLeft == 0)
-        {
-            _dtlsTimerAt = long.MaxValue;
-        }
-    }
-
-    /// <summary>
-    /// wolfSSL has sent something after the handshake that may get lost: it is repeated for some seconds. Each call of its
-    /// timer doubles its interval, and the seventh fails; so the interval is put back before each one, and a peer that
-    /// sleeps through a key update keeps its connection.
-    /// </summary>
-    private void Repeat()
-    {
-        _repetitionsLeft = Repetitions;
-        if (_dtlsTimerAt == long.MaxValue)
-        {
-            _dtlsTimerAt = _now + RepeatMs;
-        }
-    }
-
-    private void RepeatNow()
-    {
-        if (_repetitionsLeft > 0)
-        {
-            _repetitionsLeft--;
-            _session.ResetTimeout(1);
-            if (_session.OnTimeout() == DtlsStatus.Failed)
-            {
-                _worker.Counters.Add(Counter.ConnTlsError);
-            }
-            _dtlsTimerAt = _now + RepeatMs;
-        }
-    }
-
-    /// <summary>
-    /// Client, first answer: how long the path takes. With wolfSSL's 100 ms on a path of a second, a dozen copies of a
-    /// flight would be under way before the first answer, and it recognizes acknowledgements of the last three only.
-    /// </summary>
-    private void LearnRoundTrip()
-    {
-        if (!_roundTripKnown)
-        {
-            _roundTripKnown = true;
-            _dtlsTimerAt = long.MaxValue;
-            _session.ResetTimeout((int)Math.Clamp(((_now - CreatedAt) * 5 / 4 / DtlsSession.TimerUnitMs) + 1, 1, 32));
         }
     }
 

@@ -45,6 +45,9 @@ public sealed class WorkerContext : IDisposable
 
     public SessionIdSource Ids { get; }
 
+    /// <summary>Where handshakes run; null: on the worker's own thread.</summary>
+    public ControlPool? Control { get; init; }
+
     public RandomPool Random { get; } = new();
 
     public ILogger Log { get; }

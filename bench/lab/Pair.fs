@@ -74,15 +74,37 @@ type Wire() =
                 sent
             | errno -> -errno
 
+/// A control pool whose steps the test runs, each on a thread of its own.
+[<Sealed>]
+type Steps() =
+    let waiting = Queue<struct (Action * Action<int64>)>()
+    /// Steps asked for and not run yet.
+    member _.Count = waiting.Count
+    member _.Pool = ControlPool(fun work fin -> waiting.Enqueue(struct (work, fin)))
+
+    /// Runs the oldest step, and what the worker does after it.
+    member _.RunNext(now: int64) =
+        let struct (work, fin) = waiting.Dequeue()
+        let thread = Thread(work.Invoke)
+        thread.Start()
+        thread.Join()
+        fin.Invoke now
+
 /// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
 [<Sealed>]
-type End(role: Role, maxSegments: int) =
+type End(role: Role, maxSegments: int, ?pool: ControlPool) =
     let wire = Wire()
     let inside = ScriptedTun true
 
     let context =
-        new WorkerContext(wire, inside, Offload(MaxSegments = maxSegments), null, NullLogger.Instance)
-
+        new WorkerContext(
+            wire,
+            inside,
+            Offload(MaxSegments = maxSegments),
+            null,
+            NullLogger.Instance,
+            Control = Option.toObj pool
+        )
 
     member _.Role = role
     member _.Wire = wire
@@ -148,7 +170,7 @@ type End(role: Role, maxSegments: int) =
 
 /// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
 [<Sealed>]
-type Pair(expresslane: bool, maxSegments: int) =
+type Pair(expresslane: bool, maxSegments: int, ?steps: Steps) =
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
 
@@ -162,7 +184,9 @@ type Pair(expresslane: bool, maxSegments: int) =
 
         Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(ecdsa.ExportPkcs8PrivateKeyPem())
 
-    let server = new End(Role.Server, maxSegments)
+    let server =
+        new End(Role.Server, maxSegments, ?pool = Option.map (_.Pool: Steps -> ControlPool) steps)
+
     let client = new End(Role.Client, maxSegments)
     let serverTls = DtlsContext.ForServer(certificate, key, true)
 
@@ -264,7 +288,7 @@ type Pair(expresslane: bool, maxSegments: int) =
 
         client.Connection.Start client.Now
 
-    /// Carries what is on the wires until both are empty; `lose` decides what gets lost.
+    /// Carries what is on the wires, and runs steps of handshakes, until there are none; `lose` decides what gets lost.
     member this.Pump(lose: byte[] -> bool) =
         let carry (wire: Wire) (take: byte[] -> int) =
             for _ in 1 .. wire.Datagrams.Count do
@@ -273,8 +297,15 @@ type Pair(expresslane: bool, maxSegments: int) =
                 if not (lose datagram) then
                     take datagram |> ignore
 
-        while client.Wire.Datagrams.Count > 0 || server.Wire.Datagrams.Count > 0 do
+        let waiting () =
+            steps |> Option.exists (fun steps -> steps.Count > 0)
+
+        while client.Wire.Datagrams.Count > 0 || server.Wire.Datagrams.Count > 0 || waiting () do
             carry client.Wire this.ToServer
+
+            if waiting () then
+                steps.Value.RunNext server.Now
+
             carry server.Wire this.ToClient
 
     member this.Pump() = this.Pump(fun _ -> false)

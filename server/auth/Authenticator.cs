@@ -14,6 +14,14 @@ public sealed class Authenticator
     // For files without any hash that can be checked: the password of no user (its hash part is missing).
     private const string FallbackSetting = "$6$nobodynobodynobo$";
 
+    // Threads that hash: never all of the pool's, which makes handshakes, too.
+    private readonly TaskFactory _hashers = new(
+        new ConcurrentExclusiveSchedulerPair(
+            TaskScheduler.Default,
+            Math.Max(1, Environment.ProcessorCount / 2)
+        ).ConcurrentScheduler
+    );
+
     private readonly Htpasswd _users;
 
     // What unknown users are hashed against, so that the time of an answer does not tell who exists.
@@ -65,6 +73,10 @@ public sealed class Authenticator
             ? new Authenticator(users)
             : throw new ConfigurationException(problem);
     }
+
+    /// <summary>Calls <paramref name="done"/> with the answer of <see cref="Authorize"/>, from another thread.</summary>
+    public void AuthorizeAside(string user, string password, Action<bool> done) =>
+        _hashers.StartNew(() => done(Authorize(user, password)));
 
     /// <summary>
     /// True only when the file has the user and the password's hash is the one in the file. A user who does not exist,

@@ -41,7 +41,7 @@ public sealed partial class Worker : IDisposable
     {
         (_tun, _socket) = (tun, socket);
         Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, ids, log);
+        Context = new WorkerContext(socket, tun, Offload, ids, log) { Control = RunAside };
         Context.Mailbox.Posted = _epoll.Wake;
         Context.Batch.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
         Context.Inside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
@@ -100,6 +100,17 @@ public sealed partial class Worker : IDisposable
             _epoll.Wake();
         }
     }
+
+    /// <summary>Runs <paramref name="work"/> on the thread pool, then <paramref name="done"/> on the worker's thread.</summary>
+    private void RunAside(Action work, Action<long> done) =>
+        ThreadPool.UnsafeQueueUserWorkItem(
+            _ =>
+            {
+                work();
+                Post(() => done(Now));
+            },
+            null
+        );
 
     /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
     public void Stop()

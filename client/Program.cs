@@ -39,6 +39,7 @@ static int Connect(ClientOptions options, ILogger log)
             TunGroUdp = !options.DisableTunGroUdp,
             UdpGro = !options.DisableUdpGro,
             MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
+            MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
         }
         : Offload.None;
     var tun = TunQueue.Open(options.TunName, offload);

@@ -47,6 +47,7 @@ type internal ClientArgument =
         bool: string option
     | Enable_Tun_Offload of bool: string option
     | Gso_Max_Segments of count: string
+    | Gso_Max_Burst of duration: string
     | Disable_Tun_Tso of bool: string option
     | Disable_Tun_Gro_Tcp of bool: string option
     | Disable_Tun_Gro_Udp of bool: string option
@@ -110,6 +111,8 @@ type internal ClientArgument =
             | Enable_Tun_Offload _ ->
                 "where the kernel can, read superpackets from the TUN and send their segments by UDP GSO; receive by UDP GRO and write superpackets to the TUN. Default: true."
             | Gso_Max_Segments _ -> "segments in one UDP GSO send, 1 to 64. Default: 64."
+            | Gso_Max_Burst _ ->
+                "time that a UDP GSO send may take the peer, by its rate of late, up to 1s; 0s for any. Default: 1ms."
             | Disable_Tun_Tso _ ->
                 "with enable_tun_offload: let the kernel cut superpackets before the TUN. Default: false."
             | Disable_Tun_Gro_Tcp _ ->

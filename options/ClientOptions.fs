@@ -74,6 +74,7 @@ type ClientOptions =
         EnableTunOffload: bool
         /// Segments in one UDP GSO send, 1 to 64.
         GsoMaxSegments: int
+        GsoMaxBurst: TimeSpan
         DisableTunTso: bool
         DisableTunGroTcp: bool
         DisableTunGroUdp: bool
@@ -255,6 +256,7 @@ module private ClientReading =
               EnableInsidePktEncoding = reader.Bool("enable_inside_pkt_encoding", false)
               EnableTunOffload = reader.Bool("enable_tun_offload", true)
               GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
+              GsoMaxBurst = reader.Read("gso_max_burst", Value.burst, TimeSpan.FromMilliseconds 1L)
               DisableTunTso = reader.Bool("disable_tun_tso", false)
               DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
               DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)

@@ -50,6 +50,7 @@ type ServerOptions =
         EnableTunOffload: bool
         /// Segments in one UDP GSO send, 1 to 64.
         GsoMaxSegments: int
+        GsoMaxBurst: TimeSpan
         DisableTunTso: bool
         DisableTunGroTcp: bool
         DisableTunGroUdp: bool
@@ -210,6 +211,7 @@ module private ServerReading =
               EnableBatchSend = reader.Bool("enable_batch_send", false)
               EnableTunOffload = reader.Bool("enable_tun_offload", false)
               GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
+              GsoMaxBurst = reader.Read("gso_max_burst", Value.burst, TimeSpan.FromMilliseconds 1L)
               DisableTunTso = reader.Bool("disable_tun_tso", false)
               DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
               DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)

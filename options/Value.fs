@@ -253,6 +253,13 @@ module internal Value =
             elif String.IsNullOrWhiteSpace text then allowed
             else add 0m text
 
+    /// A duration of up to a second.
+    let burst: Parser<TimeSpan> =
+        fun text ->
+            match duration text with
+            | Ok value when value <= TimeSpan.FromSeconds 1L -> Ok value
+            | _ -> Error "a duration of up to 1s, such as 1ms or 500us, or 0s"
+
     /// A duration of at least one millisecond, the resolution of the timers.
     let positiveDuration: Parser<TimeSpan> =
         fun text ->

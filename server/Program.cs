@@ -37,6 +37,7 @@ static int Serve(ServerOptions options, ILogger log)
             TunGroUdp = !options.DisableTunGroUdp,
             UdpGro = !options.DisableUdpGro,
             MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
+            MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
         }
         : Offload.None;
     var queues = OpenQueues(options, offload, log);

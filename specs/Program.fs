@@ -69,6 +69,7 @@ let private allLaws (settings: Settings) =
           ExpresslaneExchange.laws
           SessionIds.laws
           KeepaliveMachine.laws
+          BurstCap.laws
           LifecycleTable.laws ]
 
 /// FsCheck's second number: any odd one gives a sequence of its own for each seed.

@@ -70,6 +70,27 @@ let tests =
                       Expect.equal pair.Server.Context.Counters[Counter.SegmentsBuilt] (int64 segments) "counted"
                   }
 
+              test $"{mode}: a run takes the peer no longer than it may, and all runs leave in one call" {
+                  use pair = new Pair(expresslane, 64, maxBurst = 1000)
+                  pair.Connect()
+                  let sent = pair.Server.Wire.Calls, pair.Server.Wire.SegmentSizes.Count
+                  let data = payload 60_000
+                  drain pair (Superpackets.tcp assigned data mss) 1
+                  let runs = pair.Server.Wire.SegmentSizes |> Seq.skip (snd sent) |> List.ofSeq
+                  Expect.equal (pair.Server.Wire.Calls - fst sent) 1 "one system call"
+                  // A new peer is taken for one of 100 Mbit/s: 12500 bytes a ms hold eight datagrams, and there are 47.
+                  Expect.hasLength runs 6 "runs"
+                  pair.Pump()
+                  Expect.equal (payloads pair.Client.Delivered) data "every byte, in order"
+                  pair.Server.Now <- pair.Server.Now + 1_000L
+                  drain pair (Superpackets.tcp assigned data mss) 100 // 6 MB in one go: at the next window, a fast peer
+                  pair.Pump()
+                  pair.Server.Now <- pair.Server.Now + 20L
+                  let count = pair.Server.Wire.SegmentSizes.Count
+                  drain pair (Superpackets.tcp assigned data mss) 1
+                  Expect.equal (pair.Server.Wire.SegmentSizes.Count - count) 1 "one run for a fast peer"
+              }
+
               test $"{mode}: more segments than a send holds, and a tiny MSS, lose nothing" {
                   use pair = connected expresslane 64
                   let data = payload 30_000

@@ -131,6 +131,11 @@ let private serverKeys: (string * string * (ServerOptions -> ServerOptions)) lis
       "tls_debug", "true", (fun o -> { o with TlsDebug = true })
       "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
       "gso_max_segments", "16", (fun o -> { o with GsoMaxSegments = 16 })
+      "gso_max_burst",
+      "250us",
+      (fun o ->
+          { o with
+              GsoMaxBurst = TimeSpan.FromMicroseconds 250L })
       "disable_tun_tso", "true", (fun o -> { o with DisableTunTso = true })
       "disable_tun_gro_tcp", "true", (fun o -> { o with DisableTunGroTcp = true })
       "disable_tun_gro_udp", "true", (fun o -> { o with DisableTunGroUdp = true })
@@ -171,6 +176,7 @@ let private serverDefaults: ServerOptions =
       EnableBatchSend = false
       EnableTunOffload = false
       GsoMaxSegments = 64
+      GsoMaxBurst = TimeSpan.FromMilliseconds 1L
       DisableTunTso = false
       DisableTunGroTcp = false
       DisableTunGroUdp = false
@@ -357,6 +363,7 @@ let private refusals =
                 [ "--udp-buffer-size=3GiB" ], [ "udp_buffer_size"; "2 GiB" ]
                 [ "--gso-max-segments=65" ], [ "gso_max_segments"; "1 to 64" ]
                 [ "--gso-max-segments=0" ], [ "gso_max_segments"; "1 to 64" ]
+                [ "--gso-max-burst=2s" ], [ "gso_max_burst"; "\"2s\""; "up to 1s" ]
                 [ "--workers=65" ], [ "workers"; "\"65\""; "0 to 64"; "flag --workers" ]
                 [ "--workers=-1" ], [ "workers"; "\"-1\""; "0 to 64" ]
                 [ "--workers=auto" ], [ "workers"; "\"auto\""; "0 to 64" ]
@@ -484,6 +491,7 @@ let private values =
 let private clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
     [ "enable_tun_offload", "false", (fun o -> { o with EnableTunOffload = false })
       "gso_max_segments", "16", (fun o -> { o with GsoMaxSegments = 16 })
+      "gso_max_burst", "0s", (fun o -> { o with GsoMaxBurst = TimeSpan.Zero })
       "disable_tun_tso", "true", (fun o -> { o with DisableTunTso = true })
       "disable_tun_gro_tcp", "true", (fun o -> { o with DisableTunGroTcp = true })
       "disable_tun_gro_udp", "true", (fun o -> { o with DisableTunGroUdp = true })
@@ -498,6 +506,7 @@ let private clientOffload =
               let options = run (client [] [] leastClient)
               Expect.isTrue options.EnableTunOffload ""
               Expect.equal options.GsoMaxSegments 64 ""
+              Expect.equal options.GsoMaxBurst (TimeSpan.FromMilliseconds 1L) ""
 
               for switch in
                   [ options.DisableTunTso
@@ -546,6 +555,7 @@ let private clientOffload =
                 "gso_max_segments", "0", "1 to 64"
                 "gso_max_segments", "65", "1 to 64"
                 "gso_max_segments", "many", "1 to 64"
+                "gso_max_burst", "1", "up to 1s"
                 "disable_tun_tso", "2", "true or false"
                 "disable_tun_gro_tcp", "2", "true or false"
                 "disable_tun_gro_udp", "2", "true or false"

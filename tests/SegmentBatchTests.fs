@@ -22,7 +22,7 @@ let private batchOf (wire: Wire) (maxSegments: int) =
 let private append (batch: SegmentBatch) (path: OutsideAddress) (fill: byte) (length: int) =
     let mutable slot = Span<byte>.Empty
 
-    if batch.TryReserve(&path, length, &slot) then
+    if batch.TryReserve(&path, length, Int32.MaxValue, &slot) then
         slot.Fill fill
         batch.Commit length
         true

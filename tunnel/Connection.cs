@@ -37,6 +37,9 @@ public sealed class Connection : IRecordSink, IDisposable
     private KeepaliveState _keepalive;
     private TunnelError _failure; // why it ended, if it did
     private bool _failed;
+    private BurstRate _burstRate;
+    private long _sentInside; // bytes sent since it was told
+    private int _longestRun = int.MaxValue; // bytes
     private int _depth; // entry points on the stack
     private bool _intoBatch; // records being made belong to the batch
     private long _now;
@@ -81,6 +84,7 @@ public sealed class Connection : IRecordSink, IDisposable
             settings.KeepaliveContinuous,
             now
         );
+        _burstRate = BurstRateModule.create(now);
         _retransmission = new RetransmissionTimer(session);
         _keyUpdater = new KeyUpdater(session, worker.Counters, settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
         if (settings.Role == Role.Server && worker.Control is { } control)
@@ -229,6 +233,12 @@ public sealed class Connection : IRecordSink, IDisposable
         {
             _expresslane.InsideTraffic(now);
         }
+        if (_worker.MaxBurstMicroseconds > 0)
+        {
+            _burstRate = BurstRateModule.sent(_burstRate, now, _sentInside);
+            _sentInside = 0;
+            _longestRun = (int)Math.Min(BurstRateModule.limit(_burstRate, _worker.MaxBurstMicroseconds), int.MaxValue);
+        }
     }
 
     /// <summary>Seals one inside packet into the worker's batch.</summary>
@@ -324,7 +334,7 @@ public sealed class Connection : IRecordSink, IDisposable
             return;
         }
         // TrySend has made room for a record of the expected length; one of another length may find the socket full.
-        if (!_worker.Batch.TryReserve(Path, length, out var slot))
+        if (!_worker.Batch.TryReserve(Path, length, _longestRun, out var slot))
         {
             _worker.Counters.Add(Counter.UdpSendFailed);
             return;
@@ -352,7 +362,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
     {
         var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
-        if (!_worker.Batch.TryReserve(Path, length, out var slot))
+        if (!_worker.Batch.TryReserve(Path, length, _longestRun, out var slot))
         {
             return SendResult.Blocked;
         }
@@ -366,12 +376,13 @@ public sealed class Connection : IRecordSink, IDisposable
         _worker.Batch.Commit(length);
         _worker.Counters.Add(Counter.ExpresslanePacketsSent);
         _worker.Counters.Add(Counter.TunToClient, packet.Length);
+        _sentInside += length;
         return SendResult.Accepted;
     }
 
     private SendResult TrySendDtls(Span<byte> frame)
     {
-        if (!_worker.Batch.TryReserve(Path, WireHeaderModule.Size + RecordOverhead + frame.Length, out _))
+        if (!_worker.Batch.TryReserve(Path, WireHeaderModule.Size + RecordOverhead + frame.Length, _longestRun, out _))
         {
             return SendResult.Blocked;
         }
@@ -386,6 +397,7 @@ public sealed class Connection : IRecordSink, IDisposable
         }
         _worker.Counters.Add(Counter.DtlsPacketsSent);
         _worker.Counters.Add(Counter.TunToClient, frame.Length - FrameModule.DataHeaderSize);
+        _sentInside += frame.Length;
         return SendResult.Accepted;
     }
 

@@ -30,6 +30,9 @@ public sealed record Offload
     /// <summary>Datagrams in one send (UDP_SEGMENT); 1: each leaves by itself.</summary>
     public int MaxSegments { get; init; } = SegmentBatch.MaxSegments;
 
+    /// <summary>Microseconds that a run of datagrams may take its peer, as measured; 0: no bound.</summary>
+    public int MaxBurstMicroseconds { get; init; }
+
     /// <summary>Frames of the TUN need a virtio_net_hdr.</summary>
     public bool NeedsVnetHeader => TunTso || TunGroTcp || TunGroUdp;
 }

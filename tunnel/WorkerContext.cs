@@ -24,6 +24,7 @@ public sealed class WorkerContext : IDisposable
     )
     {
         (Outside, Ids, Log) = (outside, ids ?? new SessionIdSource(0, 1), log);
+        MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         Mailbox = new Mailbox(inside.HasVnetHeader);
         Batch = new SegmentBatch(outside, Counters, offload.MaxSegments);
         Inside = new InsideBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
@@ -33,6 +34,9 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>Sends control datagrams, each alone.</summary>
     public IDatagramSender Outside { get; }
+
+    /// <summary>See <see cref="Offload.MaxBurstMicroseconds"/>.</summary>
+    public int MaxBurstMicroseconds { get; }
 
     /// <summary>Sends what comes from inside.</summary>
     public SegmentBatch Batch { get; }

@@ -92,7 +92,7 @@ type Steps() =
 
 /// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
 [<Sealed>]
-type End(role: Role, maxSegments: int, ?pool: ControlPool) =
+type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
     let wire = Wire()
     let inside = ScriptedTun true
 
@@ -100,7 +100,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool) =
         new WorkerContext(
             wire,
             inside,
-            Offload(MaxSegments = maxSegments),
+            Offload(MaxSegments = maxSegments, MaxBurstMicroseconds = defaultArg maxBurst 0),
             null,
             NullLogger.Instance,
             Control = Option.toObj pool
@@ -170,7 +170,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool) =
 
 /// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
 [<Sealed>]
-type Pair(expresslane: bool, maxSegments: int, ?steps: Steps) =
+type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
 
@@ -185,7 +185,7 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps) =
         Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(ecdsa.ExportPkcs8PrivateKeyPem())
 
     let server =
-        new End(Role.Server, maxSegments, ?pool = Option.map (_.Pool: Steps -> ControlPool) steps)
+        new End(Role.Server, maxSegments, ?pool = Option.map (_.Pool: Steps -> ControlPool) steps, ?maxBurst = maxBurst)
 
     let client = new End(Role.Client, maxSegments)
     let serverTls = DtlsContext.ForServer(certificate, key, true)

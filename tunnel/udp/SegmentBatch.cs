@@ -76,8 +76,9 @@ public sealed class SegmentBatch : IDisposable
     /// Makes room for a datagram of <paramref name="length"/> bytes, flushing if there is none. The slot becomes part of
     /// the batch with <see cref="Commit"/>; until then it may be reserved again.
     /// </summary>
+    /// <param name="longest">Bytes of the longest run it may be part of.</param>
     /// <returns>False if the socket is full: nothing was reserved, try again after a successful flush.</returns>
-    public bool TryReserve(in OutsideAddress path, int length, out Span<byte> slot)
+    public bool TryReserve(in OutsideAddress path, int length, int longest, out Span<byte> slot)
     {
         slot = default;
         if (IsBlocked && !Flush())
@@ -85,7 +86,7 @@ public sealed class SegmentBatch : IDisposable
             return false;
         }
         var run = NewestOf(path.Peer);
-        if (run < 0 || !Fits(run, path.Peer.IsIPv6, length))
+        if (run < 0 || !Fits(run, path.Peer.IsIPv6, length, longest))
         {
             if ((_used == _runs.Length || _length >= FullAt) && !Flush())
             {
@@ -157,11 +158,11 @@ public sealed class SegmentBatch : IDisposable
         return -1;
     }
 
-    private bool Fits(int run, bool v6, int length) =>
+    private bool Fits(int run, bool v6, int length, int longest) =>
         _states[run] is { IsClosed: false, Sent: 0 }
         && length <= _runs[run].Stride
         && _states[run].Count < _maxSegments
-        && _runs[run].Length + length <= (v6 ? MaxPayloadIPv6 : MaxPayloadIPv4)
+        && _runs[run].Length + length <= Math.Min(longest, v6 ? MaxPayloadIPv6 : MaxPayloadIPv4)
         && (v6 ? _offIPv6 : _offIPv4) == 0;
 
     /// <summary>One send: as many runs as may leave whole, or a datagram of one that may not. False: the socket is full.</summary>

@@ -1,0 +1,72 @@
+/// How long a run of datagrams may be (docs/offload.md, "How long a run may be").
+module Lightway.Specs.BurstCap
+
+open System
+open Expecto
+open Lightway.Protocol
+
+/// A peer that has been sent this much at these times (ms), oldest first.
+let private after (sends: seq<int64 * int64>) =
+    (BurstRate.create 0L, sends) ||> Seq.fold (fun rate (at, bytes) -> BurstRate.sent (rate, at, bytes))
+
+/// Sends in time order, of up to 64 KiB each.
+let private history (gaps: (byte * uint16) list) =
+    let times = gaps |> List.scan (fun at (gap, _) -> at + int64 gap) 0L |> List.tail
+    List.zip times [ for _, bytes in gaps -> int64 bytes ]
+
+/// A peer that is sent this much every ms, for so many ms.
+let private steady (perMs: int64) (milliseconds: int64) =
+    after [ for at in 1L .. milliseconds -> at, perMs ]
+
+let laws =
+    testList
+        "burst cap"
+        [ testCase "a new peer is taken for one of 100 Mbit/s"
+          <| fun () -> Expect.equal (BurstRate.create 7L).BytesPerMs 12_500L ""
+
+          testProperty "the rate is never below the floor"
+          <| fun (gaps: (byte * uint16) list) -> (after (history gaps)).BytesPerMs >= BurstRate.Floor
+
+          testProperty "the rate never exceeds what a window and the send that ends it held, over 20 ms"
+          <| fun (gaps: (byte * uint16) list) ->
+              let sends = history gaps
+
+              let best =
+                  [ for from, _ in (0L, 0L) :: sends ->
+                        sends |> List.sumBy (fun (at, bytes) -> if at >= from && at - from <= 275L then bytes else 0L) ]
+                  |> List.max
+
+              (after sends).BytesPerMs <= max BurstRate.Floor (best / BurstRate.WindowMs)
+
+          testProperty "a steady rate above the floor is met within a tenth after two windows"
+          <| fun (extra: uint16) (milliseconds: byte) ->
+              let perMs = BurstRate.Floor + 10L * int64 extra
+
+              let found = (steady perMs (2L * BurstRate.WindowMs + int64 milliseconds)).BytesPerMs
+
+              abs (found - perMs) * 10L <= perMs
+
+          testProperty "two seconds of silence bring back the floor"
+          <| fun (gaps: (byte * uint16) list) ->
+              let sends = history gaps
+              let last = if sends.IsEmpty then 0L else fst (List.last sends)
+              let rate = BurstRate.sent (after sends, last + 2_000L, 1L)
+              rate.BytesPerMs = BurstRate.Floor
+
+          testCase "a peer that gets slower is followed by an eighth a window, not at once"
+          <| fun () ->
+              let fast = steady 100_000L 200L
+
+              let next = BurstRate.sent (fast, 220L, 1_000L)
+              Expect.equal (fast.BytesPerMs, next.BytesPerMs) (100_000L, 87_500L) "seven eighths"
+
+          testCase "what is sent within a window counts when the window ends"
+          <| fun () ->
+              let rate = after [ 1L, 500_000L; 19L, 500_000L ]
+              Expect.equal rate.BytesPerMs BurstRate.Floor "not yet"
+              Expect.equal (BurstRate.sent (rate, 20L, 0L)).BytesPerMs 50_000L "1 MB in 20 ms"
+
+          testProperty "the limit is what the rate carries in the time"
+          <| fun (extra: uint16) (microseconds: uint16) ->
+              let rate = steady (BurstRate.Floor + int64 extra) 100L
+              BurstRate.limit (rate, int64 microseconds) = rate.BytesPerMs * int64 microseconds / 1_000L ]

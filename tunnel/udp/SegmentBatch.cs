@@ -3,34 +3,35 @@ namespace Lightway.Tunnel.Udp;
 /// <summary>
 /// Datagrams of one peer, sealed back to back, that leave in one system call (UDP_SEGMENT, Linux 4.18). All but the last
 /// have the length of the first, the stride; a shorter one closes the batch. Bounds: <c>maxSegments</c>, and the largest
-/// UDP payload (65507 bytes over IPv4, 65527 over IPv6; RFC 768, RFC 8200).
+/// UDP payload over IPv4 (65507 bytes; RFC 768), for IPv6 too: its addresses include mapped IPv4 ones.
 /// </summary>
 /// <remarks>
 /// Nothing accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/> is set,
 /// and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
-/// segment (EIO: no checksum offload on the way out; EINVAL, EOPNOTSUPP) segmentation goes off for that address family for
-/// a minute and the same bytes leave one datagram at a time; EMSGSIZE does so for this batch only. A single datagram that is refused
-/// is counted and skipped. One thread.
+/// segment, the same bytes leave one datagram at a time. If it then takes one of them, and what it said before was EIO
+/// (no checksum offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a
+/// minute; if it takes none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is
+/// counted and skipped. One thread.
 /// </remarks>
 public sealed class SegmentBatch : IDisposable
 {
     /// <summary>UDP_MAX_SEGMENTS of kernels before 6.9 (128 since; linux/udp.h).</summary>
     public const int MaxSegments = 64;
 
-    private const int MaxPayloadIPv4 = 65507;
-    private const int MaxPayloadIPv6 = 65527;
+    private const int MaxPayload = 65507;
     private const int RearmTicks = 60; // the route may lead over another device by then
     private const int Attempts = 3; // for errors that report an earlier datagram's fate, or a moment's lack of memory
 
     private readonly IDatagramSender _sender;
     private readonly Counters _counters;
     private readonly int _maxSegments;
-    private readonly Slab _slots = new(MaxPayloadIPv6 + 1);
+    private readonly Slab _slots = new(MaxPayload + 1);
     private OutsideAddress _path;
     private int _offIPv4; // segmentation is off for so many ticks
     private int _offIPv6;
     private bool _closed; // a shorter datagram was appended: nothing may follow
     private bool _single; // this batch leaves one datagram at a time
+    private int _refusal; // errno of the refused segmentation that made it so; 0: none, or its cause is known
     private int _length; // bytes appended
     private int _sent; // bytes of them that the kernel has accepted
 
@@ -84,8 +85,6 @@ public sealed class SegmentBatch : IDisposable
         _closed = length < Stride;
         _length += length;
         Count++;
-        _counters.Add(Counter.UdpDatagramsSent);
-        _counters.Add(Counter.UdpBytesSent, length);
     }
 
     /// <summary>Hands all that waits to the kernel.</summary>
@@ -102,7 +101,7 @@ public sealed class SegmentBatch : IDisposable
                 return false;
             }
         }
-        (Count, Stride, _length, _sent, _closed, _single) = (0, 0, 0, 0, false, false);
+        (Count, Stride, _length, _sent, _closed, _single, _refusal) = (0, 0, 0, 0, false, false, 0);
         return true;
     }
 
@@ -119,7 +118,7 @@ public sealed class SegmentBatch : IDisposable
         !_closed
         && length <= Stride
         && Count < _maxSegments
-        && _length + length <= (path.Peer.IsIPv6 ? MaxPayloadIPv6 : MaxPayloadIPv4)
+        && _length + length <= MaxPayload
         && (path.Peer.IsIPv6 ? _offIPv6 : _offIPv4) == 0
         && _sent == 0
         && path.Peer == _path.Peer;
@@ -137,10 +136,18 @@ public sealed class SegmentBatch : IDisposable
             _counters.Add(Counter.UdpBatchSends);
             if (result >= 0)
             {
+                var datagrams = (data.Length + Stride - 1) / Stride;
+                _counters.Add(Counter.UdpDatagramsSent, datagrams);
+                _counters.Add(Counter.UdpBytesSent, data.Length);
                 if (segmented)
                 {
                     _counters.Add(Counter.UdpGsoSends);
-                    _counters.Add(Counter.UdpGsoSegments, (data.Length + Stride - 1) / Stride);
+                    _counters.Add(Counter.UdpGsoSegments, datagrams);
+                }
+                else if (_refusal != 0)
+                {
+                    TurnOff(_refusal);
+                    _refusal = 0;
                 }
                 _sent += data.Length;
                 return true;
@@ -152,7 +159,7 @@ public sealed class SegmentBatch : IDisposable
                 case Linux.ECONNREFUSED or Linux.ENOBUFS or Linux.EPERM when attempt < Attempts:
                     break;
                 case Linux.EIO or Linux.EINVAL or Linux.EOPNOTSUPP when segmented:
-                    TurnOff(-result);
+                    (_single, _refusal) = (true, -result);
                     return true; // progress: the same bytes leave one by one
                 case Linux.EMSGSIZE when segmented:
                     _counters.Add(Counter.UdpGsoTooBig);

@@ -94,6 +94,27 @@ let tests =
                       Expect.equal single.Length 2 $"two workers: %A{threads}")
               }
 
+              test "the report counts the sessions of all workers as they are, not as they were at the report before" {
+                  let quick = [ "workers", "2"; "statistics_reporting_interval", "6s" ]
+
+                  withSettings { settings with ServerKeys = quick } (fun topology vpn ->
+                      let clients =
+                          [ for port in 40000..40007 -> new RawClient(topology.Client, port, vpn) ]
+
+                      for client in clients do
+                          Expect.isTrue (client.Connect()) "online"
+
+                      let reports () =
+                          vpn.Server.Log.Split('\n') |> Array.filter (fun line -> line.Contains "pending rotations")
+
+                      Expect.isEmpty (reports ()) "all are there before the first report"
+                      vpn.Server.Await (TimeSpan.FromSeconds 10.) "it reports" (fun () -> reports().Length > 0)
+                      Expect.stringContains (reports ()).[0] "8 online, 8 connections" "all of them"
+
+                      for client in clients do
+                          (client :> IDisposable).Dispose())
+              }
+
               test "a client that vanished in its handshake does not block its port" {
                   withServer (fun topology vpn ->
                       use first = new RawClient(topology.Client, 40000, vpn)

@@ -86,7 +86,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     /// <summary>The managers of all workers, this one among them; the first one reports for all.</summary>
     public required IReadOnlyList<ConnectionManager> Workers { get; init; }
 
-    /// <summary>Connections of this worker, a second ago. Any thread.</summary>
+    /// <summary>Connections of this worker, up to a second ago. Any thread.</summary>
     private Census Latest
     {
         get => Volatile.Read(ref _latest);
@@ -167,14 +167,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             _sweepAt = now + _settings.SweepMs;
             Sweep(now);
         }
+        Latest = new Census(_online, _table.Count, _table.PendingRotations);
         if (now >= _reportAt)
         {
             _reportAt = now + _settings.ReportMs;
-            Latest = new Census(
-                _table.All.Count(c => c.State == ConnectionState.Online),
-                _table.Count,
-                _table.PendingRotations
-            );
             if (Workers[0] == this)
             {
                 Report();

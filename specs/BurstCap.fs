@@ -24,8 +24,16 @@ let laws =
         [ testCase "a new peer is taken for one of 100 Mbit/s"
           <| fun () -> Expect.equal (BurstRate.create 7L).BytesPerMs 12_500L ""
 
-          testProperty "the rate is never below the floor"
-          <| fun (gaps: (byte * uint16) list) -> (after (history gaps)).BytesPerMs >= BurstRate.Floor
+          testProperty "the rate is never below the floor, however it came down"
+          <| fun (extra: uint16) (silences: byte list) ->
+              let mutable rate = steady (BurstRate.Floor + int64 extra) 40L
+              let mutable now = 40L
+
+              silences
+              |> List.forall (fun silence ->
+                  now <- now + int64 silence
+                  rate <- BurstRate.sent (rate, now, 1L)
+                  rate.BytesPerMs >= BurstRate.Floor)
 
           testProperty "the rate never exceeds what a window and the send that ends it held, over 20 ms"
           <| fun (gaps: (byte * uint16) list) ->

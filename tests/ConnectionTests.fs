@@ -395,6 +395,20 @@ let tests =
               Expect.equal pair.Client.Connection.State ConnectionState.Online "online"
           }
 
+          test "an offer of new keys that inside traffic has caused is repeated, though nothing comes back" {
+              use pair = new Pair(true, 64)
+              pair.Connect()
+              let server = pair.Server
+              server.Now <- server.Now + 16L * 60_000L
+
+              for _ in 1..100 do
+                  server.Advance 1_000L // its key update finds no answer and is given up
+
+              server.Connection.BeginInside server.Now
+              Expect.isLessThan server.Connection.DueAt (server.Now + 60_000L) "it waits for an answer"
+              Expect.equal server.ToldDueAt server.Connection.DueAt "the timer queue knows"
+          }
+
           test "Expresslane keys rotate under load without losing a packet" {
               use pair = connected true
 

@@ -275,6 +275,49 @@ let tests =
               Expect.equal (Seq.last wire.SegmentSizes) 700 "segmentation is still on"
           }
 
+          test "a peer that nothing can be sent to does not turn segmentation off for the others" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+
+              // sendmsg(2) to port 0, or from an address that is no longer ours: segmented or not, EINVAL.
+              for errno in [ EINVAL; EINVAL; EINVAL ] do
+                  wire.Errors.Enqueue errno
+
+              appendAll batch bob [ 1, 700; 2, 700 ]
+              Expect.isTrue (batch.Flush()) "done"
+              Expect.equal counters[Counter.UdpSendFailed] 2L "both are counted"
+              Expect.equal counters[Counter.UdpGsoFallbacks] 0L "segmentation is not to blame"
+              appendAll batch alice [ 3, 700; 4, 700 ]
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal (List.ofSeq wire.SegmentSizes) [ 700 ] "in one send"
+          }
+
+          test "only what the kernel took counts as sent" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+
+              for errno in [ EMSGSIZE; 0; EMSGSIZE; 0 ] do
+                  wire.Errors.Enqueue errno
+
+              appendAll batch alice [ 1, 700; 2, 700; 3, 10 ]
+              Expect.equal counters[Counter.UdpDatagramsSent] 0L "none yet"
+              Expect.isTrue (batch.Flush()) "done"
+              Expect.equal counters[Counter.UdpDatagramsSent] 2L "datagrams"
+              Expect.equal counters[Counter.UdpBytesSent] 710L "bytes"
+          }
+
+          test "a batch for an IPv4 peer of a dual-stack socket is no longer than IPv4 allows" {
+              let wire = Wire()
+              let batch, _ = batchOf wire 64
+              use batch = batch
+              let mapped = path "[::ffff:192.0.2.1]:1000"
+              appendAll batch mapped [ for i in 1..45 -> i, 1456 ] // 65520 bytes
+              Expect.isTrue (batch.Flush()) "sent"
+              Expect.equal wire.SegmentSizes.Count 2 "44 and 1"
+          }
+
           test "ECONNREFUSED tells of an earlier datagram: the same bytes are sent again" {
               let wire = Wire()
               let batch, counters = batchOf wire 64

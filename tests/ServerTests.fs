@@ -15,7 +15,7 @@ let private settings =
       ServerKeys = []
       ClientKeys = [] }
 
-let private withServer (body: Topology -> Vpn -> unit) =
+let private withSettings settings (body: Topology -> Vpn -> unit) =
     if not Environment.IsPrivilegedProcess then
         skiptest "network namespaces and TUN devices need root"
 
@@ -23,6 +23,8 @@ let private withServer (body: Topology -> Vpn -> unit) =
     use vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
     vpn.StartServer()
     body topology vpn
+
+let private withServer = withSettings settings
 
 let private counter (vpn: Vpn) name = vpn.Read().Counters[name]
 
@@ -63,6 +65,54 @@ let tests =
 
                       Expect.equal (counter vpn "conn_online") 3L "three logins"
                       Expect.equal (counter vpn "conn_closed") 2L "two sessions replaced")
+              }
+
+              test "workers are bound to processors, and the threads that check passwords are not" {
+                  if Environment.ProcessorCount < 2 then
+                      skiptest "needs two processors"
+
+                  let bound = [ "workers", "2"; "pin_workers", "true" ]
+
+                  withSettings { settings with ServerKeys = bound } (fun topology vpn ->
+                      use client = new RawClient(topology.Client, 40000, vpn)
+                      Expect.isTrue (client.Connect()) "a password was checked"
+
+                      let threads =
+                          [ for task in Directory.GetDirectories $"/proc/{vpn.Server.Pid}/task" do
+                                let status = File.ReadAllLines(Path.Combine(task, "status"))
+
+                                let value (key: string) =
+                                    (status |> Array.find (fun line -> line.StartsWith(key + ":"))).Split('\t')[1]
+
+                                value "Name", value "Cpus_allowed_list" ]
+
+                      let pool = threads |> List.filter (fun (name, _) -> name.StartsWith ".NET TP W")
+                      let isSingle (list: string) = list |> Seq.forall Char.IsDigit
+                      Expect.isNonEmpty pool "threads of the pool"
+                      Expect.all pool (snd >> isSingle >> not) $"free: %A{threads}"
+                      let single = threads |> List.filter (snd >> isSingle)
+                      Expect.equal single.Length 2 $"two workers: %A{threads}")
+              }
+
+              test "the report counts the sessions of all workers as they are, not as they were at the report before" {
+                  let quick = [ "workers", "2"; "statistics_reporting_interval", "6s" ]
+
+                  withSettings { settings with ServerKeys = quick } (fun topology vpn ->
+                      let clients =
+                          [ for port in 40000..40007 -> new RawClient(topology.Client, port, vpn) ]
+
+                      for client in clients do
+                          Expect.isTrue (client.Connect()) "online"
+
+                      let reports () =
+                          vpn.Server.Log.Split('\n') |> Array.filter (fun line -> line.Contains "pending rotations")
+
+                      Expect.isEmpty (reports ()) "all are there before the first report"
+                      vpn.Server.Await (TimeSpan.FromSeconds 10.) "it reports" (fun () -> reports().Length > 0)
+                      Expect.stringContains (reports ()).[0] "8 online, 8 connections" "all of them"
+
+                      for client in clients do
+                          (client :> IDisposable).Dispose())
               }
 
               test "a client that vanished in its handshake does not block its port" {

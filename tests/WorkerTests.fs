@@ -208,6 +208,29 @@ let private forwarding =
           Expect.equal payload (Array.skip 62 (frame 1)) "the client has the payload"
       }
 
+      test "an address that another worker hands out while a packet is looked up is not served by the wrong one" {
+          use pair = new Pair(true, 64)
+          pair.Connect()
+          let sent = pair.Server.Wire.Calls
+          use other = new End(Role.Server, 64)
+          let route = OneRoute(pair.Server.Connection, client) :> IInsideRouter
+
+          // Nobody has the address when the worker asks for its home, and somebody when it asks for the connection.
+          let granted =
+              { new IInsideRouter with
+                  member _.Route(packet, isPartial) = route.Route(packet, isPartial)
+                  member _.OtherHomeOf _ = null }
+
+          use read =
+              new InsidePath(RepeatedFrame(frame 1, 52, Left = 1), other.Context, granted, 1350)
+
+          Expect.isTrue (read.Drain 0L) "the socket is not full"
+          let home = pair.Server.Context
+          Expect.isTrue (home.Batch.Flush()) "nothing waits"
+          Expect.equal (pair.Server.Wire.Calls - sent) 0 "the other's batch is untouched"
+          Expect.equal other.Context.Counters[Counter.TunRejectedPacketNoConnection] 1L "counted"
+      }
+
       test "what a full mailbox can't take is a counted drop" {
           use other = new End(Role.Server, 64)
           use home = new End(Role.Server, 64)

@@ -229,9 +229,15 @@ public sealed class Connection : IRecordSink, IDisposable
     public void BeginInside(long now)
     {
         _now = now;
-        if (State == ConnectionState.Online)
+        if (State != ConnectionState.Online)
         {
-            _expresslane.InsideTraffic(now);
+            return;
+        }
+        var timerAt = _expresslane.TimerAt;
+        _expresslane.InsideTraffic(now);
+        if (_expresslane.TimerAt != timerAt)
+        {
+            _owner.Rescheduled(this); // what it has offered is repeated until it is answered
         }
         if (_worker.MaxBurstMicroseconds > 0)
         {

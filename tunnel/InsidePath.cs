@@ -159,6 +159,12 @@ public sealed class InsidePath : IDisposable
 
     private bool Send(Connection? connection, bool segmented, int count, int length, long now)
     {
+        if (connection is not null && connection.Home != _worker)
+        {
+            // Another worker has handed the address out since the packet's home was looked up: not ours to touch.
+            _worker.Counters.Add(Counter.TunRejectedPacketNoConnection);
+            connection = null;
+        }
         connection?.BeginInside(now);
         (_connection, _segmented, _count, _length, _next) = (connection, segmented, count, length, 0);
         return SendRest();

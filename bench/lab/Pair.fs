@@ -122,6 +122,8 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
     /// Server: the password that is let in.
     member val Password = "secret" with get, set
     member val Finalized = ResizeArray<uint64>()
+    /// What a timer queue knows of the connection's timers.
+    member val ToldDueAt = Int64.MaxValue with get, set
     member val Now = 1_000_000L with get, set
 
     /// Lets time pass and runs what is due.
@@ -158,7 +160,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
 
         member _.SessionRotationStarted(_, _) = ()
         member this.SessionRotationFinalized(_, previous) = this.Finalized.Add previous
-        member _.Rescheduled _ = ()
+        member this.Rescheduled connection = this.ToldDueAt <- connection.DueAt
         member this.Closed(_, reason) = this.Closed <- ValueSome reason
 
     interface IDisposable with

@@ -10,17 +10,19 @@ public sealed partial class WorkerGroup(IReadOnlyList<Worker> workers, ILogger l
 
     public IReadOnlyList<Worker> All => workers;
 
-    /// <summary>Runs until <see cref="Stop"/>; the first worker has the calling thread.</summary>
+    /// <summary>
+    /// Runs until <see cref="Stop"/>; the calling thread waits. No worker has it: the runtime gives each new thread, those
+    /// of the pool among them, the processors of the process's first thread, which must not be bound to one.
+    /// </summary>
     /// <param name="pin">Bind worker i to the i-th processor that this process may use.</param>
     /// <exception cref="Exception">What ended a worker.</exception>
     public void Run(bool pin)
     {
-        var threads = workers.Skip(1).Select((worker, i) => new Thread(() => RunOne(worker, i + 1, pin))).ToArray();
+        var threads = workers.Select((worker, i) => new Thread(() => RunOne(worker, i, pin))).ToArray();
         foreach (var thread in threads)
         {
             thread.Start();
         }
-        RunOne(workers[0], 0, pin);
         foreach (var thread in threads)
         {
             thread.Join();

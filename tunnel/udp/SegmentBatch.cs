@@ -3,15 +3,16 @@ namespace Lightway.Tunnel.Udp;
 /// <summary>
 /// Datagrams on their way out, sealed back to back in runs. A run is of one peer and leaves as one UDP_SEGMENT send (Linux
 /// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. Bounds of a
-/// run: <c>maxSegments</c>, and the largest UDP payload (65507 bytes over IPv4, 65527 over IPv6; RFC 768, RFC 8200). Runs
-/// of several peers, and full runs of one, share a system call (sendmmsg). A peer's datagrams keep their order.
+/// run: <c>maxSegments</c>, and the largest UDP payload over IPv4 (65507 bytes; RFC 768), for IPv6 too: its addresses
+/// include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). A peer's datagrams keep their order.
 /// </summary>
 /// <remarks>
 /// Nothing accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/> is set,
 /// and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
-/// segment (EIO: no checksum offload on the way out; EINVAL, EOPNOTSUPP) segmentation goes off for that address family for
-/// a minute and the same bytes leave one datagram at a time; EMSGSIZE does so for this run only. A single datagram that is
-/// refused is counted and skipped. One thread.
+/// segment, the same bytes leave one datagram at a time. If it then takes one of them, and what it said before was EIO
+/// (no checksum offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a
+/// minute; if it takes none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is
+/// counted and skipped. One thread.
 /// </remarks>
 public sealed class SegmentBatch : IDisposable
 {
@@ -21,8 +22,7 @@ public sealed class SegmentBatch : IDisposable
     /// <summary>Runs in a system call.</summary>
     public const int MaxRuns = 16;
 
-    private const int MaxPayloadIPv4 = 65507;
-    private const int MaxPayloadIPv6 = 65527;
+    private const int MaxPayload = 65507;
     private const int LaneSize = 65536 + 320; // no multiple of 4096: starts of lanes don't compete for cache lines
     private const int FullAt = 128 * 1024; // bytes; more would leave the cache before they are sent
     private const int RearmTicks = 60; // the route may lead over another device by then
@@ -60,6 +60,7 @@ public sealed class SegmentBatch : IDisposable
         public int Count; // datagrams
         public bool IsClosed; // a shorter datagram was appended: nothing may follow
         public bool IsSingle; // leaves one datagram at a time
+        public int Refusal; // errno of the refused segmentation that made it so; 0: none, or its cause is known
         public int Sent; // bytes that the kernel has accepted
     }
 
@@ -114,8 +115,6 @@ public sealed class SegmentBatch : IDisposable
         state.Count++;
         state.IsClosed = length < run.Stride;
         _length += length;
-        _counters.Add(Counter.UdpDatagramsSent);
-        _counters.Add(Counter.UdpBytesSent, length);
     }
 
     /// <summary>Hands all that waits to the kernel.</summary>
@@ -162,7 +161,7 @@ public sealed class SegmentBatch : IDisposable
         _states[run] is { IsClosed: false, Sent: 0 }
         && length <= _runs[run].Stride
         && _states[run].Count < _maxSegments
-        && _runs[run].Length + length <= Math.Min(longest, v6 ? MaxPayloadIPv6 : MaxPayloadIPv4)
+        && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
         && (v6 ? _offIPv6 : _offIPv4) == 0;
 
     /// <summary>One send: as many runs as may leave whole, or a datagram of one that may not. False: the socket is full.</summary>
@@ -191,7 +190,7 @@ public sealed class SegmentBatch : IDisposable
                 case Linux.ECONNREFUSED or Linux.ENOBUFS or Linux.EPERM when attempt < Attempts:
                     break;
                 case Linux.EIO or Linux.EINVAL or Linux.EOPNOTSUPP when segmented:
-                    TurnOff(-result, _runs[_first].Path.Peer.IsIPv6);
+                    (state.IsSingle, state.Refusal) = (true, -result);
                     return true; // progress: the same bytes leave one by one
                 case Linux.EMSGSIZE when segmented:
                     _counters.Add(Counter.UdpGsoTooBig);
@@ -220,6 +219,7 @@ public sealed class SegmentBatch : IDisposable
         var result = _sender.Send(runs, _bytes.Span);
         for (var i = 0; i < result; i++)
         {
+            CountSent(_states[_first + i].Count, runs[i].Length);
             if (runs[i].SegmentSize > 0)
             {
                 _counters.Add(Counter.UdpGsoSends);
@@ -237,9 +237,22 @@ public sealed class SegmentBatch : IDisposable
         var result = _sender.Send(run.Path, _bytes.Slice(run.Start + _states[_first].Sent, length), 0);
         if (result >= 0)
         {
+            CountSent(1, length);
+            ref var refusal = ref _states[_first].Refusal;
+            if (refusal != 0)
+            {
+                TurnOff(refusal, run.Path.Peer.IsIPv6);
+                refusal = 0;
+            }
             Advance(length);
         }
         return result;
+    }
+
+    private void CountSent(int datagrams, int bytes)
+    {
+        _counters.Add(Counter.UdpDatagramsSent, datagrams);
+        _counters.Add(Counter.UdpBytesSent, bytes);
     }
 
     private void Advance(int length)

@@ -39,7 +39,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private const long SilenceLimitMs = 24 * 60 * 60_000;
     private const int MaxAuthChecks = 64; // password hashes at once; the client repeats what is ignored
     private const int RejectsPerTick = 100; // answers to unknown sessions a second
-    private const int MaxNotOnline = 10_000; // handshakes and logins under way
+    private const int MaxNotOnline = 10_000; // handshakes and logins under way, of all workers
 
     private readonly ServerSettings _settings;
     private readonly ConnectionSettings _connectionSettings;
@@ -284,6 +284,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         {
             successor?.Receive(header, body, now);
         }
+        else if (from.Local != known.Path.Local)
+        {
+            known.AnswerFrom(from.Local);
+        }
     }
 
     /// <summary>
@@ -326,7 +330,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     private void Create(DtlsSession session, ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_table.Count - _online >= MaxNotOnline)
+        if (_table.Count - _online >= MaxNotOnline / Workers.Count)
         {
             Counters.Add(Counter.HandshakeIgnored);
             session.Dispose();

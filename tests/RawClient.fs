@@ -17,10 +17,16 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
     let mutable socket = bind port
 
+    let outside (address: string) =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse address, 27690)), LocalAddress())
+
+    let mutable server = outside Topology.ServerOutside
+    let mutable answeredBy = PeerAddress()
+
     let sender =
         { new IDatagramSender with
-            member _.Send(path, data, segmentSize) =
-                (socket :> IDatagramSender).Send(&path, data, segmentSize)
+            member _.Send(_, data, segmentSize) =
+                (socket :> IDatagramSender).Send(&server, data, segmentSize)
 
             member _.Send(runs, bytes) =
                 (socket :> IDatagramSender).Send(runs, bytes) }
@@ -33,9 +39,6 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
     let tls =
         DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
-
-    let server =
-        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse Topology.ServerOutside, 27690)), LocalAddress())
 
     let connection =
         new Connection(
@@ -55,6 +58,12 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
     member _.Connection = connection
 
+    /// Where the last datagram came from.
+    member _.AnsweredBy = string (answeredBy.ToEndPoint().Address)
+
+    /// Goes on with another address of the server.
+    member _.WriteTo(address: string) = server <- outside address
+
     /// Goes on from another port.
     member _.Rebind(port: int) =
         (socket :> IDisposable).Dispose()
@@ -69,6 +78,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
             for i in 0 .. count - 1 do
                 let mutable header = Unchecked.defaultof<WireHeader>
                 let datagram = batch.Bytes i
+                answeredBy <- batch.Peer i
 
                 if WireHeader.tryParse (Span.op_Implicit datagram, &header) = WireError.None then
                     connection.Receive(&header, Span.op_Implicit (datagram.Slice WireHeader.Size), now) |> ignore

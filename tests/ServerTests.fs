@@ -141,6 +141,26 @@ let tests =
                       Expect.equal (counter vpn "udp_conn_recovered_via_session") 1L "followed")
               }
 
+              test "a client that goes on with another address of the server is answered from there" {
+                  let wildcard =
+                      { settings with
+                          ServerKeys = settings.ServerKeys @ [ "bind_address", "0.0.0.0:27690" ] }
+
+                  withSettings wildcard (fun topology vpn ->
+                      Shell.ip $"-n {topology.Server} addr add 192.0.2.9/24 dev outside" |> ignore
+                      use client = new RawClient(topology.Client, 40000, vpn)
+                      Expect.isTrue (client.Connect()) "online"
+                      Expect.equal client.AnsweredBy Topology.ServerOutside "from where it wrote to"
+                      client.WriteTo "192.0.2.9"
+
+                      let answered () =
+                          client.Connection.NetworkChanged Environment.TickCount64 // a ping
+                          client.AnsweredBy = "192.0.2.9"
+
+                      Expect.isTrue (client.RunUntil(TimeSpan.FromSeconds 5., answered)) "from the other"
+                      Expect.equal (counter vpn "conn_created") 1L "the same connection")
+              }
+
               test "a rejected session is never answered with a reject, an unknown one is, at a limited rate" {
                   withServer (fun topology vpn ->
                       Expect.equal (answers topology 40002 [ for _ in 1..10 -> header SessionId.Rejected ]) 0 "no loop"

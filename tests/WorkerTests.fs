@@ -105,6 +105,13 @@ let private steering =
               Expect.equal (List.sum (waiting sockets)) 16 "each arrives somewhere")
       }
 
+      test "a second group at the same address is refused, though the kernel would let it join" {
+          withGroup 2 (fun sockets _ ->
+              Expect.throwsT<IO.IOException>
+                  (fun () -> UdpSocket.BindGroup(sockets[0].LocalEndPoint, 2, 0, false, raise) |> ignore)
+                  "in use")
+      }
+
       test "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is told" {
           needsRoot ()
           let netns = $"lw-hash-{Environment.ProcessId}"

@@ -306,6 +306,9 @@ public sealed class Connection : IRecordSink, IDisposable
         RotateSession(freshId);
     }
 
+    /// <summary>Server: the peer, where it was, has proved that it now writes to this address of ours.</summary>
+    public void AnswerFrom(in LocalAddress local) => Path = Path with { Local = local };
+
     /// <summary>Client: the network has changed; a ping tells the server the new address at once.</summary>
     public void NetworkChanged(long now)
     {

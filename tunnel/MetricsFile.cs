@@ -7,6 +7,7 @@ namespace Lightway.Tunnel;
 /// <summary>Writes all counters as one flat JSON object, on SIGUSR1 and when asked. Null file: does nothing.</summary>
 public sealed partial class MetricsFile : IDisposable
 {
+    private readonly Lock _writing = new(); // a signal may come during the last write
     private readonly string? _file;
     private readonly IReadOnlyList<Counters> _workers;
     private readonly ILogger _log;
@@ -34,9 +35,12 @@ public sealed partial class MetricsFile : IDisposable
         }
         try
         {
-            var temporary = _file + ".new";
-            File.WriteAllText(temporary, JsonSerializer.Serialize(Counters.Sum(_workers).ToDictionary()));
-            File.Move(temporary, _file, overwrite: true);
+            lock (_writing)
+            {
+                var temporary = _file + ".new";
+                File.WriteAllText(temporary, JsonSerializer.Serialize(Counters.Sum(_workers).ToDictionary()));
+                File.Move(temporary, _file, overwrite: true);
+            }
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {

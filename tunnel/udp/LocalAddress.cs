@@ -1,10 +1,12 @@
+using System.Runtime.InteropServices;
+
 namespace Lightway.Tunnel.Udp;
 
 /// <summary>
 /// The local address a datagram arrived on (IP_PKTINFO, IPV6_PKTINFO), so that replies of a socket bound to the wildcard
 /// leave from the address the client knows. <see cref="Length"/> 0: not known, the kernel chooses.
 /// </summary>
-public readonly struct LocalAddress
+public readonly struct LocalAddress : IEquatable<LocalAddress>
 {
     private readonly SocketAddressBytes _bytes; // 4 or 16 bytes in network order
 
@@ -18,4 +20,19 @@ public readonly struct LocalAddress
     public int Length { get; }
 
     public void CopyTo(Span<byte> destination) => ((ReadOnlySpan<byte>)_bytes)[..Length].CopyTo(destination);
+
+    public bool Equals(LocalAddress other) =>
+        Length == other.Length && ((ReadOnlySpan<byte>)_bytes).SequenceEqual(other._bytes);
+
+    public override bool Equals(object? obj) => obj is LocalAddress other && Equals(other);
+
+    public override int GetHashCode()
+    {
+        var words = MemoryMarshal.Cast<byte, ulong>(_bytes);
+        return HashCode.Combine(words[0], words[1]);
+    }
+
+    public static bool operator ==(LocalAddress left, LocalAddress right) => left.Equals(right);
+
+    public static bool operator !=(LocalAddress left, LocalAddress right) => !left.Equals(right);
 }

@@ -136,6 +136,11 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         Action<IOException> unsteered
     )
     {
+        if (count > 1)
+        {
+            // Another process of the same user would not be refused, but joined: its group would be this one.
+            Bind(local, 0, 0, mark: 0, coalesce: false).Dispose();
+        }
         var sockets = new List<UdpSocket>();
         try
         {

@@ -1,19 +1,23 @@
+using System.Runtime.InteropServices;
+
 namespace Lightway.Tunnel;
 
 /// <summary>
 /// Frames that another worker has read from its TUN queue, for a connection of this one. The kernel sends a flow out of
-/// the queue that last wrote its reverse direction, so this is for a flow's first packets; they are copied. Bounded: when
-/// it is full the frame is dropped and counted, as by a full queue of the device. Any thread posts, one reads.
+/// the queue that last wrote its reverse direction, so this is for a flow's first packets, and for flows that have no
+/// reverse direction. They are copied into a ring of 2 MiB: 1600 packets of 1300 bytes, or 32 superpackets. When it is full
+/// the frame is dropped and counted, as by a full queue of the device. Any thread posts, one reads.
 /// </summary>
 /// <param name="hasVnetHeader">Frames start with a virtio_net_hdr.</param>
 public sealed class Mailbox(bool hasVnetHeader) : IInsideSource, IDisposable
 {
-    private const int Capacity = 32; // frames
-    private const int SlotSize = Tun.TunQueue.MaxFrame + 5; // a multiple of 16
+    private const int Capacity = 1 << 21; // bytes
+    private const int Prefix = sizeof(int); // before each frame: its length
+    private const int Skip = -1; // instead of a length: go on at the start
     private readonly Lock _gate = new();
-    private readonly int[] _lengths = new int[Capacity];
-    private Slab? _frames; // 2 MiB, once it is needed
-    private int _head;
+    private Slab? _ring; // once it is needed
+    private int _head; // where the oldest frame is
+    private int _tail; // where the next one goes
     private int _count;
 
     public bool HasVnetHeader => hasVnetHeader;
@@ -24,20 +28,21 @@ public sealed class Mailbox(bool hasVnetHeader) : IInsideSource, IDisposable
     /// <summary>Called after a post to an empty mailbox. Any thread.</summary>
     public Action? Posted { get; set; }
 
-    /// <summary>False: it is full.</summary>
+    /// <summary>False: there is no room.</summary>
     public bool TryPost(ReadOnlySpan<byte> frame)
     {
         bool first;
         lock (_gate)
         {
-            if (_count == Capacity || frame.Length > SlotSize)
+            _ring ??= new Slab(Capacity);
+            var length = SizeOf(frame.Length);
+            if (!TryFindRoom(length))
             {
                 return false;
             }
-            _frames ??= new Slab(Capacity * SlotSize);
-            var slot = (_head + _count) % Capacity;
-            frame.CopyTo(_frames.Slice(slot * SlotSize, frame.Length));
-            _lengths[slot] = frame.Length;
+            LengthAt(_tail) = frame.Length;
+            frame.CopyTo(_ring.Slice(_tail + Prefix, frame.Length));
+            _tail += length;
             first = _count++ == 0;
         }
         if (first)
@@ -51,17 +56,53 @@ public sealed class Mailbox(bool hasVnetHeader) : IInsideSource, IDisposable
     {
         lock (_gate)
         {
-            if (_count == 0 || _frames is null)
+            if (_count == 0 || _ring is null)
             {
                 return -Linux.EAGAIN;
             }
-            var length = _lengths[_head];
-            _frames.Slice(_head * SlotSize, length).CopyTo(buffer);
-            _head = (_head + 1) % Capacity;
+            if (Capacity - _head < Prefix || LengthAt(_head) == Skip)
+            {
+                _head = 0;
+            }
+            var length = LengthAt(_head);
+            _ring.Slice(_head + Prefix, length).CopyTo(buffer);
+            _head += SizeOf(length);
             _count--;
             return length;
         }
     }
 
-    public void Dispose() => _frames?.Dispose();
+    public void Dispose() => _ring?.Dispose();
+
+    /// <summary>Bytes of a frame in the ring; a multiple of 4, so that prefixes are aligned.</summary>
+    private static int SizeOf(int frame) => Prefix + ((frame + 3) & ~3);
+
+    /// <summary>Puts the tail where so many bytes are free in a row; false if they are nowhere.</summary>
+    private bool TryFindRoom(int length)
+    {
+        if (_count == 0)
+        {
+            (_head, _tail) = (0, 0);
+        }
+        if (_count > 0 && _tail <= _head)
+        {
+            return length <= _head - _tail;
+        }
+        if (length <= Capacity - _tail)
+        {
+            return true;
+        }
+        if (length > _head)
+        {
+            return false;
+        }
+        if (Capacity - _tail >= Prefix)
+        {
+            LengthAt(_tail) = Skip;
+        }
+        _tail = 0;
+        return true;
+    }
+
+    private ref int LengthAt(int offset) => ref MemoryMarshal.AsRef<int>(_ring!.Slice(offset, Prefix));
 }

@@ -1,9 +1,12 @@
 using Lightway.Tunnel;
+using Lightway.Tunnel.Tun;
 
 namespace Lightway.Server;
 
 /// <summary>Which connection has which inside address, of all workers: an array by offset in the pool. Any thread reads.</summary>
-public sealed class InsideDirectory(int addresses)
+/// <param name="addresses">Size of the pool.</param>
+/// <param name="steering">What chooses TUN queues by it; null: the kernel does.</param>
+public sealed class InsideDirectory(int addresses, QueueSteering? steering)
 {
     private readonly Connection?[] _connections = new Connection?[addresses];
 
@@ -12,5 +15,12 @@ public sealed class InsideDirectory(int addresses)
         (uint)offset < (uint)_connections.Length ? Volatile.Read(ref _connections[offset]) : null;
 
     /// <summary>Only the worker that was given the address sets it.</summary>
-    public void Set(int offset, Connection? connection) => Volatile.Write(ref _connections[offset], connection);
+    public void Set(int offset, Connection? connection)
+    {
+        Volatile.Write(ref _connections[offset], connection);
+        if (connection is not null)
+        {
+            steering?.Set(offset, connection.Home.Ids.Worker);
+        }
+    }
 }

@@ -54,7 +54,8 @@ static int Serve(ServerOptions options, ILogger log)
         [.. queues.Zip(sockets).Select((pair, i) => new Worker(pair.First, pair.Second, offload, new(i, count), log))],
         log
     );
-    var inside = new InsideDirectory(pool.Size);
+    using var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
+    var inside = new InsideDirectory(pool.Size, steering);
     var settings = new ServerSettings
     {
         ClientIp = Number(options.LightwayClientIp),
@@ -122,6 +123,16 @@ static TunQueue[] OpenQueues(ServerOptions options, Offload offload, ILogger log
         ProgramLog.Warning(log, $"one worker only: {error.Message}");
         return single;
     }
+}
+
+static QueueSteering? Steer(TunQueue queue, IPNetwork pool, int addresses, ILogger log)
+{
+    var steering = QueueSteering.TryAttach(queue, Number(pool.BaseAddress), addresses, out var reason);
+    if (steering is null)
+    {
+        ProgramLog.Warning(log, $"the kernel chooses the queue of a flow from inside, some are handed over: {reason}");
+    }
+    return steering;
 }
 
 static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());

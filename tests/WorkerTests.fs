@@ -9,6 +9,7 @@ open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Tests.Checks
 open Lightway.Tunnel
+open Lightway.Tunnel.Tun
 open Lightway.Tunnel.Udp
 
 let private EAGAIN = 11
@@ -155,6 +156,81 @@ let private steering =
               Shell.run "ip" [ "netns"; "delete"; netns ] |> ignore
       } ]
 
+/// Two queues of one device in a namespace, where 10.125.0.0/24 leads into it.
+let private withQueues (body: TunQueue[] -> unit) =
+    needsRoot ()
+    let netns = $"lw-queues-{Environment.ProcessId}"
+    Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
+
+    try
+        Netns.run netns (fun () ->
+            let queues = TunQueue.OpenAll("lwqueues", Offload.None, 2)
+
+            try
+                Shell.ip $"-n {netns} addr add 10.125.0.1/24 dev lwqueues" |> ignore
+                Shell.ip $"-n {netns} link set lwqueues up" |> ignore
+                body queues
+            finally
+                for queue in queues do
+                    (queue :> IDisposable).Dispose())
+    finally
+        Shell.run "ip" [ "netns"; "delete"; netns ] |> ignore
+
+/// How many of twenty flows to a host come out of each queue.
+let private flowsTo host (queues: TunQueue[]) =
+    for _ in 1..20 do
+        use sender =
+            new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+        sender.SendTo([| 1uy |], IPEndPoint(IPAddress.Parse $"10.125.0.{host}", 9)) |> ignore
+
+    let rec count (queue: TunQueue) found =
+        match read queue with
+        | Ok packet when packet[0] >>> 4 = 4uy && packet[19] = byte host -> count queue (found + 1)
+        | Ok _ -> count queue found // IPv6 looks for routers
+        | Error _ -> found
+
+    [ for queue in queues -> count queue 0 ]
+
+let private queueSteering =
+    [ test "a packet from inside comes out of its connection's queue, also when the connection has changed" {
+          withQueues (fun queues ->
+              let mutable reason = ""
+              let network = 0x0A7D0000u
+              use steering = QueueSteering.TryAttach(queues[0], network, 256, &reason)
+              Expect.isNotNull steering reason
+              steering.Set(5, 1)
+              steering.Set(6, 0)
+              Expect.equal (flowsTo 5 queues) [ 0; 20 ] "the second worker's"
+              Expect.equal (flowsTo 6 queues) [ 20; 0 ] "the first worker's"
+              steering.Set(5, 0)
+              Expect.equal (flowsTo 5 queues) [ 20; 0 ] "handed to another client"
+              Expect.equal (List.sum (flowsTo 99 queues)) 20 "nobody's: dropped by whoever reads it")
+      }
+
+      test "without steering flows spread, and after it again" {
+          withQueues (fun queues ->
+              let spread () =
+                  let counts = flowsTo 5 queues
+                  Expect.equal (List.sum counts) 20 "none lost"
+                  Expect.all counts (fun count -> count > 2) $"both have some: {counts}"
+
+              spread ()
+              let mutable reason = ""
+              let steering = QueueSteering.TryAttach(queues[0], 0x0A7D0000u, 256, &reason)
+              Expect.isNotNull steering reason
+              Expect.equal (flowsTo 5 queues) [ 20; 0 ] "unknown addresses go to the first"
+              (steering :> IDisposable).Dispose()
+              spread ())
+      }
+
+      test "a pool too large for a table is told" {
+          withQueues (fun queues ->
+              let mutable reason = ""
+              Expect.isNull (QueueSteering.TryAttach(queues[0], 0x0A000000u, 1 <<< 24, &reason)) "no steering"
+              Expect.stringContains reason "addresses" "why")
+      } ]
+
 let private forwarding =
     [ test "frames leave the mailbox as they came, in order; the first of them rings" {
           use mailbox = new Mailbox(true)
@@ -297,4 +373,4 @@ let private forwarding =
           Expect.equal other.Context.Counters[Counter.TunForwardDropped] 16L "dropped"
       } ]
 
-let tests = testList "Workers" (steering @ forwarding)
+let tests = testList "Workers" (steering @ queueSteering @ forwarding)

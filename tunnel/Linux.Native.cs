@@ -29,6 +29,7 @@ internal static unsafe partial class Linux
     // linux/if_tun.h
     public const int TUNSETIFF = 0x400454CA;
     public const int TUNSETOFFLOAD = 0x400454D0; // argument by value
+    public const int TUNSETSTEERINGEBPF = unchecked((int)0x800454E0);
     public const ushort IFF_TUN = 0x0001;
     public const ushort IFF_MULTI_QUEUE = 0x0100;
     public const ushort IFF_NO_PI = 0x1000;
@@ -79,6 +80,9 @@ internal static unsafe partial class Linux
 
     [LibraryImport("libc", SetLastError = true)]
     public static partial int sched_getaffinity(int thread, nint maskSize, ulong* mask);
+
+    [LibraryImport("libc", SetLastError = true)]
+    public static partial nint syscall(nint number, nint command, void* attributes, nint size);
 
     [LibraryImport("libc", SetLastError = true)]
     public static partial nint writev(int fd, iovec* vectors, int count);

@@ -3,9 +3,8 @@ using System.Runtime.InteropServices;
 namespace Lightway.Tunnel;
 
 /// <summary>
-/// Frames that another worker has read from its TUN queue, for a connection of this one. The kernel sends a flow out of
-/// the queue that last wrote its reverse direction, so this is for a flow's first packets, and for flows that have no
-/// reverse direction. They are copied into a ring of 2 MiB: 1600 packets of 1300 bytes, or 32 superpackets. When it is full
+/// Frames that another worker has read from its TUN queue, for a connection of this one. Where the kernel chooses the queue
+/// (<see cref="Tun.QueueSteering"/>), these are a flow's first packets, and flows without a reverse direction. They are copied into a ring of 2 MiB: 1600 packets of 1300 bytes, or 32 superpackets. When it is full
 /// the frame is dropped and counted, as by a full queue of the device. Any thread posts, one reads.
 /// </summary>
 /// <param name="hasVnetHeader">Frames start with a virtio_net_hdr.</param>

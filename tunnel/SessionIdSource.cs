@@ -12,6 +12,9 @@ namespace Lightway.Tunnel;
 /// <param name="workers">How many there are.</param>
 public sealed class SessionIdSource(int worker, int workers)
 {
+    /// <summary>Number of the worker, from 0.</summary>
+    public int Worker => worker;
+
     public ulong Draw()
     {
         Span<byte> bytes = stackalloc byte[sizeof(ulong)];

@@ -422,6 +422,39 @@ let tests =
               Expect.isTrue pair.Client.Connection.IsExpresslaneReady "still on the Expresslane"
           }
 
+          test "frames that share a datagram, fragments among them, reach the TUN whole" {
+              use pair = connected false
+              pair.Server.ToTun <- true
+
+              let content (seed: int) length =
+                  Array.init length (fun i -> if i = 0 then 0x45uy else byte (seed + i))
+
+              let packets = [ for i in 1..12 -> content (16 * i) (20 + i) ]
+              let long = content 7 1_600
+
+              let data (packet: byte[]) =
+                  let frame = Array.zeroCreate (3 + packet.Length)
+                  Frame.writeData (ReadOnlySpan packet, Span frame) |> ignore
+                  frame
+
+              let fragment offset length more =
+                  let frame = Array.zeroCreate (7 + length)
+
+                  Frame.writeFragment (9us, offset, more, ReadOnlySpan(long, offset, length), Span frame) |> ignore
+
+                  frame
+
+              let write frames =
+                  pair.ClientSession.Write(ReadOnlySpan(Array.concat frames)) |> ignore
+
+              write (fragment 0 800 true :: List.map data packets[..5])
+              write (List.map data packets[6..7] @ [ fragment 800 800 false ] @ List.map data packets[8..])
+              pair.Pump()
+              pair.Server.Context.Inside.Flush()
+              let arrived = [ for frame in pair.Server.Tun.Frames -> frame[10..] ]
+              Expect.equal arrived (packets[..7] @ [ long ] @ packets[8..]) "every packet, in order"
+          }
+
           for name, frame, fatal in
               [ "of an unknown kind", [| 0x7Fuy; 1uy; 2uy |], false
                 "that ends early", [| 5uy; 0xFFuy; 0xFFuy; 1uy |], false

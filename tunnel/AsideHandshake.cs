@@ -1,5 +1,4 @@
 using Lightway.Tunnel.Tls;
-using Lightway.Tunnel.Tun;
 
 namespace Lightway.Tunnel;
 
@@ -18,7 +17,7 @@ internal sealed class AsideHandshake(DtlsSession session, ControlPool pool, Acti
     private const int MaxWaiting = 12;
     private readonly Queue<(ulong SessionId, byte[] Datagram)> _waiting = new();
     private readonly List<(byte[] Record, bool IsRepeated)> _records = [];
-    private readonly byte[] _plaintext = new byte[InsideBatch.TailRoom];
+    private readonly byte[] _plaintext = new byte[WorkerContext.PlaintextSize];
     private int _length;
     private bool _disposing;
 

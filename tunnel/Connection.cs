@@ -452,7 +452,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _retransmission.LearnRoundTrip(_now - CreatedAt);
         }
         _receiving = true;
-        var status = _session.Receive(body, _worker.Inside.Tail[..InsideBatch.TailRoom], out var length);
+        var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
         _receiving = false;
         return AfterDtls(status, length);
     }
@@ -477,7 +477,7 @@ public sealed class Connection : IRecordSink, IDisposable
             ((IRecordSink)this).SendRecord(record);
         }
         _receiving = false;
-        aside.Plaintext.CopyTo(_worker.Inside.Tail);
+        aside.Plaintext.CopyTo(_worker.Plaintext.Span);
         Authentic(aside.SessionId, AfterDtls(aside.Status, aside.Plaintext.Length));
         if (State == ConnectionState.Connecting && !_failed)
         {
@@ -501,7 +501,7 @@ public sealed class Connection : IRecordSink, IDisposable
         {
             LinkUp();
         }
-        var frames = ProcessFrames(_worker.Inside.Tail[..length]);
+        var frames = ProcessFrames(_worker.Plaintext.Slice(0, length));
         if (status == DtlsStatus.Closed)
         {
             Fail(TunnelError.TlsPeerClosed);

@@ -10,6 +10,9 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Bytes; more than any datagram or frame of the protocol needs.</summary>
     private const int ControlSize = 2048;
 
+    /// <summary>Bytes; room for all application data of one datagram.</summary>
+    internal const int PlaintextSize = 2048;
+
     /// <param name="outside">The worker's socket.</param>
     /// <param name="inside">The worker's TUN queue.</param>
     /// <param name="offload">What may be used of what socket and queue can.</param>
@@ -41,7 +44,7 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Sends what comes from inside.</summary>
     public SegmentBatch Batch { get; }
 
-    /// <summary>Takes what comes from outside; application data of a DTLS datagram is decrypted into its tail, too.</summary>
+    /// <summary>Takes what comes from outside; Expresslane packets are opened in its tail.</summary>
     public InsideBatch Inside { get; }
 
     /// <summary>Takes what other workers read for its connections.</summary>
@@ -62,6 +65,9 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Frames are written here before they are sealed.</summary>
     internal Slab Frame { get; } = new(ControlSize);
 
+    /// <summary>What a DTLS datagram held. Its frames may be many, so they can't be opened where packets for the TUN go.</summary>
+    internal Slab Plaintext { get; } = new(PlaintextSize);
+
     /// <summary>A packet reassembled from fragments.</summary>
     internal Slab Reassembled { get; } = new(65536);
 
@@ -72,6 +78,7 @@ public sealed class WorkerContext : IDisposable
         Mailbox.Dispose();
         Datagram.Dispose();
         Frame.Dispose();
+        Plaintext.Dispose();
         Reassembled.Dispose();
     }
 }

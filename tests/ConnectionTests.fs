@@ -422,6 +422,24 @@ let tests =
               Expect.isTrue pair.Client.Connection.IsExpresslaneReady "still on the Expresslane"
           }
 
+          test "several records in one datagram: every packet reaches the TUN as it was" {
+              use pair = connected false
+              let packets = [ for i in 0..5 -> Array.append (packet 70) [| byte i |] ]
+
+              let records =
+                  [ for bytes in packets do
+                        send pair.Client bytes
+                        pair.Client.Wire.Datagrams.Dequeue() ]
+
+              let joined =
+                  Array.concat (Array.take 16 records.Head :: [ for record in records -> record[16..] ])
+
+              pair.Server.ToTun <- true
+              Expect.equal (pair.ToServer joined) packets.Length "frames"
+              pair.Server.Context.Inside.Flush()
+              Expect.equal [ for frame in pair.Server.Tun.Frames -> frame[10..] ] packets "byte for byte"
+          }
+
           test "frames that share a datagram, fragments among them, reach the TUN whole" {
               use pair = connected false
               pair.Server.ToTun <- true

@@ -412,7 +412,7 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
     {
-        var plaintext = _worker.Inside.Tail;
+        var plaintext = _worker.Inside.Tail[..InsideBatch.TailRoom];
         switch (_expresslane.Open(session, body, plaintext, out var packet))
         {
             case OpenResult.Opened:

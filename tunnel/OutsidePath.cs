@@ -79,7 +79,7 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IOutside
 
     private void CountOverflows(uint overflows)
     {
-        if (overflows != _overflows && overflows != 0)
+        if ((int)(overflows - _overflows) > 0)
         {
             worker.Counters.Add(Counter.UdpReceiveOverflows, overflows - _overflows); // modulo 2^32
             _overflows = overflows;

@@ -28,8 +28,8 @@ public interface IInsideSink
 
 /// <summary>
 /// Opened packets on their way into the TUN: the window of one receive. Packets are opened into <see cref="Tail"/> and
-/// stay there; <see cref="Flush"/> puts them back into the order in which they were sealed, lets the coalescer find what a
-/// TSO or USO superpacket can replace, and writes each superpacket in one system call, gathered where it lies.
+/// stay there; <see cref="Flush"/> puts those of one connection that follow each other back into the order in which they
+/// were sealed, lets the coalescer find what a TSO or USO superpacket can replace, and writes each superpacket in one system call, gathered where it lies.
 /// </summary>
 /// <remarks>
 /// Nothing is lost when the kernel refuses a superpacket: its packets are still there and are written one by one. EINVAL

@@ -148,13 +148,17 @@ let svg (micro: MicroResult list) (profiles: Profile list) (rows: Row list) : st
             "server CPU, ns per segment of 1298 bytes (Expresslane, TCP, 1 flow)"
             [ for row in rows -> row.Direction, [ whole row ] ]
 
+    let known =
+        [ for row in rows do
+              match below row with
+              | [] -> ()
+              | parts when row.Variant = "on" -> row.Direction, whole row :: parts
+              | _ -> () ]
+
     let parts, bottom =
-        panel
-            middle
-            "offload on: where it goes"
-            [ for row in rows do
-                  if row.Variant = "on" then
-                      row.Direction, whole row :: below row ]
+        match known with
+        | [] -> [], middle
+        | known -> panel middle "offload on: where it goes" known
 
     Svg.document "Server CPU time of one segment" (left + width + 10.0) bottom (compared @ parts)
 

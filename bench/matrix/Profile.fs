@@ -51,7 +51,7 @@ module Profile =
         fun (text: string) -> regex.IsMatch text
 
     let private aes = "AES-GCM (wolfSSL)"
-    let private managed = "managed code"
+    let private managed = "managed"
     let private runtime = "runtime, libc"
     let private otherCalls = "other calls"
     let private unknown = "unknown"
@@ -70,11 +70,12 @@ module Profile =
           "interrupts"
           unknown ]
 
-    // What the kernel calls the entry of a system call; some are inlined into the next function. The server reads and
-    // writes by read(2) and writev(2) nothing but its TUN queue, but for a wake-up now and then.
+    // What the kernel calls the entry of a system call, some of which are inlined into the next function, and what libc
+    // calls it: on its way in and out the kernel has no frame with a name. The server reads and writes by read(2) and
+    // writev(2) nothing but its TUN queue, but for a wake-up now and then.
     let private call =
         Regex(
-            @"^(?:__x64_sys_|__arm64_sys_|ksys_|do_|__sys_)(readv?|writev?|sendm?msg|recvm?msg|epoll_p?wait)$",
+            @"^(?:__x64_sys_|__arm64_sys_|ksys_|do_|__sys_|__GI_)?_*(readv?|writev?|sendm?msg|recvm?msg|epoll_p?wait)$",
             RegexOptions.Compiled
         )
 
@@ -94,15 +95,14 @@ module Profile =
           "memory", "alloc|free|slab|page_frag|get_page|put_page|skb_release|consume_skb|skb_cache|defer"
           "waking", "wake_up|poll_callback|sock_def_|write_space|ttwu"
           "scheduling", "^_*schedule($|_)|^finish_task_switch|^_*cond_resched|hrtimer|^exit_to_user_mode_loop"
-          "network stack",
+          "network",
           "^_*(ip_|ip6|ipv|udp|tcp|inet|dev_|netif|net_|veth|fib_|nf_|neigh|eth_|skb|sk_|sock|tun_|napi|xmit|validate_x|"
           + "sch_|qdisc|rt_|dst_|enqueue_to_b|process_b)" ]
         |> List.map (fun (part, pattern) -> part, matches pattern)
 
-    let private ofKernel (names: string list) : string * string =
+    let private ofKernel (names: string list) (caller: string) : string * string =
         let stage =
-            names
-            |> List.rev
+            List.rev names @ [ caller ]
             |> List.tryPick (fun name ->
                 let found = call.Match name
                 if found.Success then Some found.Groups[1].Value else None)
@@ -161,7 +161,10 @@ module Profile =
     let classify (stack: Frame list) : string * string =
         match stack with
         | [] -> unknown, "no stack"
-        | leaf :: _ when leaf.IsKernel -> stack |> List.takeWhile _.IsKernel |> List.map _.Symbol |> ofKernel
+        | leaf :: _ when leaf.IsKernel ->
+            let names = stack |> List.takeWhile _.IsKernel |> List.map _.Symbol
+            let caller = stack |> List.tryItem names.Length |> Option.map _.Symbol
+            ofKernel names (defaultArg caller "")
         | leaf :: _ -> ofUser leaf
 
     /// Stacks counted. Law: the samples of all shares are as many as the stacks.
@@ -210,7 +213,7 @@ module Profile =
     /// Samples all threads of a process for so long. Raises LabException when perf cannot.
     let take (folder: string) (seconds: float) (pid: int) : Frame list list =
         let data = Path.Combine(folder, "perf.data")
-        let how = [ "-q"; "-e"; "cpu-clock"; "-F"; "4999"; "--call-graph"; "fp" ]
+        let how = [ "-q"; "-N"; "-e"; "cpu-clock"; "-F"; "4999"; "--call-graph"; "fp" ]
 
         Shell.run "perf" ("record" :: how @ [ "-p"; $"{pid}"; "-o"; data; "--"; "sleep"; $"{seconds}" ])
         |> ignore

@@ -32,8 +32,9 @@ let private stageColours =
 
 let private colourOf (stage: string) =
     Profile.stages
-    |> List.findIndex ((=) stage)
-    |> fun index -> stageColours |> List.tryItem index |> Option.defaultValue "#6e7781"
+    |> List.tryFindIndex ((=) stage) // a file may name stages that are no more
+    |> Option.bind (fun index -> List.tryItem index stageColours)
+    |> Option.defaultValue "#6e7781"
 
 let private lighter (index: int) (colour: string) =
     let portion = if index % 2 = 0 then 0.25 else 0.4

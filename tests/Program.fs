@@ -32,7 +32,8 @@ let main argv =
               WorkerTests.tests
               ServerTests.tests
               EndToEndTests.tests
-              OffloadTests.tests ]
+              OffloadTests.tests
+              ProfileTests.tests ]
 
     let code =
         runTestsWithCLIArgs [ Append_Summary_Handler(SummaryHandler count); Sequenced ] rest tests

@@ -125,6 +125,14 @@ let private measure (plan: Runner.Plan) : Report =
         rows.Add row
         printfn $"{Table.brief row}")
 
+    let profiles =
+        if Profile.isPossible () then
+            printfn "Sampling the server"
+            Some(Runner.profile plan)
+        else
+            printfn "perf is not here (apt-get install linux-perf): the chart of costs has no parts by sampling"
+            None
+
     { Machine = machine
       Seconds = plan.Seconds
       WarmUp = plan.WarmUp
@@ -133,7 +141,8 @@ let private measure (plan: Runner.Plan) : Report =
       Congestion = plan.Congestion
       Yardstick = if plan.Yardstick then Yardstick.version () else ""
       Other = String.concat ", " (List.choose id [ plan.OtherServer; plan.OtherClient ])
-      Rows = List.ofSeq rows }
+      Rows = List.ofSeq rows
+      Profiles = profiles }
 
 let private judge (request: Request) (verdicts: Verdict list) : int =
     verdicts |> List.iter (Verdict.line >> printfn "%s")
@@ -160,7 +169,13 @@ let private bench (request: Request) : int =
     let tables = $"{Table.ofResults rows}\n\n{Table.ofBatching rows}\n"
     write "matrix.md" tables
     write "matrix.svg" (Chart.svg rows)
+    let profiles = Option.defaultValue [] report.Profiles
+    write "matrix.cost.svg" (Cost.svg (MicroResult.read folder) profiles rows)
     printfn $"\n{tables}"
+
+    if not profiles.IsEmpty then
+        printfn $"{Cost.table profiles rows}\n"
+
     let code = judge request (Verdict.all rows)
     printfn $"Took {clock.Elapsed.TotalMinutes:F1} min. Files: {folder}/matrix.*"
     code

@@ -29,7 +29,8 @@ type Report =
       Congestion: string
       Yardstick: string // name and version; empty when it did not take part
       Other: string // paths of the other implementation's programs; empty likewise
-      Rows: Row list }
+      Rows: Row list
+      Profiles: Profile list option } // None: perf was not there
 
 [<RequireQualifiedAccess>]
 module Machine =

@@ -47,6 +47,7 @@ let private fill (values: Map<string, string>) (text: string) =
 /// Writes docs/performance.md and its two charts. Precondition: the working directory is the repository's root.
 let write (report: Report) (micro: MicroResult list) : unit =
     let rows = Row.best report.Rows
+    let profiles = Option.defaultValue [] report.Profiles
 
     let values =
         Map
@@ -54,6 +55,7 @@ let write (report: Report) (micro: MicroResult list) : unit =
               "results", Table.ofResults rows
               "batching", Table.ofBatching rows
               "verdicts", verdicts rows
+              "profile", Cost.table profiles rows
               "micro",
               (if micro.IsEmpty then
                    "(Micro has not run.)"
@@ -62,4 +64,4 @@ let write (report: Report) (micro: MicroResult list) : unit =
 
     File.WriteAllText(target, fill values (File.ReadAllText template))
     File.WriteAllText(Path.ChangeExtension(target, ".svg"), Chart.svg rows)
-    File.WriteAllText(Path.Combine("docs", "performance-cost.svg"), Cost.svg micro rows)
+    File.WriteAllText(Path.Combine("docs", "performance-cost.svg"), Cost.svg micro profiles rows)

@@ -55,6 +55,15 @@ let private startUdp (megabits: float) (topology: Topology) (isDownload: bool) (
       FinishAndLoss = fun () -> Some(load.FinishAndLoss())
       End = load }
 
+/// A cell's traffic.
+let private start (plan: Plan) (cell: Cell) (topology: Topology) : Load =
+    let isDownload = (cell.Direction = Down)
+
+    match cell.Traffic with
+    | Tcp flows
+    | Ping flows -> startTcp plan.Congestion topology isDownload flows
+    | Udp burst -> startUdp plan.OfferedMegabits topology isDownload burst
+
 let private checksumErrors (netns: string) =
     let counters = NetworkCounters.snmp netns
     counters["Tcp.InCsumErrors"] + counters["Udp.InCsumErrors"] + counters["Ip.InHdrErrors"]
@@ -97,18 +106,12 @@ let private sleep (seconds: float) =
 /// One run of a cell by a variant.
 let private measure (plan: Plan) (cell: Cell) (round: int) (contender: Contender) : Row =
     let topology = contender.Topology
-    let isDownload = (cell.Direction = Down)
 
     for child in contender.Server :: contender.Clients do
         if child.HasExited then
             raise (LabException $"{child.Name} has ended. Log:\n{child.LogTail}")
 
-    let load =
-        match cell.Traffic with
-        | Tcp flows
-        | Ping flows -> startTcp plan.Congestion topology isDownload flows
-        | Udp burst -> startUdp plan.OfferedMegabits topology isDownload burst
-
+    let load = start plan cell topology
     use _ = load.End
     sleep plan.WarmUp
     let before = snapshot contender load
@@ -180,3 +183,39 @@ let run (plan: Plan) (onRow: Row -> unit) : unit =
         finally
             for contender in contenders do
                 (contender :> IDisposable).Dispose()
+
+/// Samples our server with offload on, in the cells of the chart of costs that the plan names, with programs of their own, so
+/// that no measured figure is disturbed. Precondition: `Profile.isPossible`. What breaks is told on standard error.
+let profile (plan: Plan) : Profile list =
+    let cells =
+        Cell.all
+        |> List.filter (fun cell ->
+            cell.Path = Expresslane && cell.Traffic = Tcp 1 && cell.Clients = 1 && plan.Cells.IsMatch cell.Name)
+
+    let sample (folder: string) (contender: Contender) (cell: Cell) =
+        use _ = (start plan cell contender.Topology).End
+        sleep (plan.WarmUp + 2.0) // until the runtime has compiled all for good
+        let stacks = Profile.take folder plan.Seconds contender.Server.Pid
+
+        { Cell = cell.Name
+          Variant = contender.Name
+          Samples = stacks.Length
+          Shares = Profile.sum stacks }
+
+    let folder = IO.Directory.CreateTempSubdirectory().FullName
+
+    try
+        try
+            if cells.IsEmpty then
+                []
+            else
+                use contender =
+                    Profile.withNames folder (fun () ->
+                        Contender.lightway "on" (Programs.OfThisBuild()) Expresslane true 1)
+
+                List.map (sample folder contender) cells
+        with error when not Topology.IsInterrupted ->
+            eprintfn $"bench: profile: {error.Message}"
+            []
+    finally
+        IO.Directory.Delete(folder, recursive = true)

@@ -23,6 +23,30 @@ let private connected expresslane =
     pair.Connect()
     pair
 
+/// A datagram with an Expresslane packet of version 1 in it.
+let private expresslaneV1 (key: byte[]) (session: uint64) (inner: byte[]) : byte[] =
+    let datagram: byte[] =
+        Array.zeroCreate (WireHeader.Size + ExpresslanePacket.Overhead + inner.Length)
+
+    WireHeader.write (ProtocolVersion.V1_3, true, session, Span datagram) |> ignore
+    let body = Span(datagram).Slice WireHeader.Size
+    ExpresslanePacket.writeHeader (1UL, inner.Length, 0us, body)
+    let aad: byte[] = Array.zeroCreate ExpresslanePacket.MaxAadSize
+    let aadLength = ExpresslanePacket.writeAad (session, 1UL, 0us, 1uy, Span aad)
+    use cipher = new Tls.PacketCipher(ReadOnlySpan key)
+
+    Expect.isTrue
+        (cipher.Seal(
+            ReadOnlySpan inner,
+            body.Slice(ExpresslanePacket.PayloadAt),
+            Span.op_Implicit (body.Slice(ExpresslanePacket.IvAt, Tls.PacketCipher.IvSize)),
+            body.Slice(ExpresslanePacket.TagAt, Tls.PacketCipher.TagSize),
+            ReadOnlySpan(aad, 0, aadLength)
+        ))
+        "sealed"
+
+    datagram
+
 let private junk = Random 7
 
 let private exchange (pair: Pair) =
@@ -393,6 +417,33 @@ let tests =
               pair.Server.Now <- pair.Server.Now + 60L * 60_000L + 1L
               pair.Pump()
               Expect.equal pair.Client.Connection.State ConnectionState.Online "online"
+          }
+
+          test "the codec flag of Expresslane version 1, which anybody on the way can set, ends nothing" {
+              use pair = connected false
+              let key: byte[] = Array.create Tls.PacketCipher.KeySize 0x2Buy
+              let frame: byte[] = Array.zeroCreate Frame.ExpresslaneConfigSize
+
+              Frame.writeExpresslaneConfig (
+                  { Version = 1uy
+                    Enabled = true
+                    Ack = false
+                    Counter = 1UL
+                    Key = key },
+                  Span frame
+              )
+              |> ignore
+
+              pair.ClientSession.Write(ReadOnlySpan frame) |> ignore
+              pair.Pump()
+              let inner = packet 60
+
+              let datagram = expresslaneV1 key pair.Server.Connection.SessionId inner
+              let flags = WireHeader.Size + ExpresslanePacket.FlagsAt
+              datagram[flags] <- datagram[flags] ||| 0x80uy
+              Expect.equal (pair.ToServer datagram) 1 "authentic"
+              Expect.equal pair.Server.Connection.State ConnectionState.Online "the connection goes on"
+              Expect.equal (List.ofSeq pair.Server.Delivered) [ inner ] "delivered"
           }
 
           test "an offer of new keys that inside traffic has caused is repeated, though nothing comes back" {

@@ -1,12 +1,16 @@
 module Lightway.Tests.WorkerTests
 
+#nowarn "9" // a pointer for ioctl(2)
+
 open System
 open System.Collections.Generic
 open System.Net
 open System.Net.Sockets
 open Expecto
+open Microsoft.FSharp.NativeInterop
 open Lightway.Lab
 open Lightway.Protocol
+open Lightway.Segmenter
 open Lightway.Tests.Checks
 open Lightway.Tunnel
 open Lightway.Tunnel.Tun
@@ -156,15 +160,15 @@ let private steering =
               Shell.run "ip" [ "netns"; "delete"; netns ] |> ignore
       } ]
 
-/// Two queues of one device in a namespace, where 10.125.0.0/24 leads into it.
-let private withQueues (body: TunQueue[] -> unit) =
+/// Queues of the device lwqueues in a namespace, where 10.125.0.0/24 leads into it.
+let private withQueuesOf (openAll: unit -> TunQueue[]) (body: TunQueue[] -> unit) =
     needsRoot ()
     let netns = $"lw-queues-{Environment.ProcessId}"
     Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
 
     try
         Netns.run netns (fun () ->
-            let queues = TunQueue.OpenAll("lwqueues", Offload.None, 2)
+            let queues = openAll ()
 
             try
                 Shell.ip $"-n {netns} addr add 10.125.0.1/24 dev lwqueues" |> ignore
@@ -176,13 +180,20 @@ let private withQueues (body: TunQueue[] -> unit) =
     finally
         Shell.run "ip" [ "netns"; "delete"; netns ] |> ignore
 
+let private withQueues =
+    withQueuesOf (fun () -> TunQueue.OpenAll("lwqueues", Offload.None, 2))
+
+/// One datagram to the host inside.
+let private sendTo (host: int) =
+    use sender =
+        new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
+
+    sender.SendTo([| 1uy |], IPEndPoint(IPAddress.Parse $"10.125.0.{host}", 9)) |> ignore
+
 /// How many of twenty flows to a host come out of each queue.
 let private flowsTo host (queues: TunQueue[]) =
     for _ in 1..20 do
-        use sender =
-            new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
-
-        sender.SendTo([| 1uy |], IPEndPoint(IPAddress.Parse $"10.125.0.{host}", 9)) |> ignore
+        sendTo host
 
     let rec count (queue: TunQueue) found =
         match read queue with
@@ -230,6 +241,32 @@ let private queueSteering =
               Expect.isNull (QueueSteering.TryAttach(queues[0], 0x0A000000u, 1 <<< 24, &reason)) "no steering"
               Expect.stringContains reason "addresses" "why")
       } ]
+
+let private frameHeader =
+    test "frames of a device that was left with a longer vnet header start with ten bytes" {
+        let openAll () =
+            let first = TunQueue.Open("lwqueues", Offload(), true)
+            let size = NativePtr.stackalloc<int> 1
+            NativePtr.write size 12 // virtio_net_hdr_mrg_rxbuf, as QEMU sets it
+            let set = Tmds.Linux.LibC.ioctl (first.Fd, 0x400454D8, NativePtr.toVoidPtr size) // TUNSETVNETHDRSZ
+            Expect.equal set 0 "as somebody left it"
+            [| first; TunQueue.Open("lwqueues", Offload(), true) |]
+
+        withQueuesOf openAll (fun queues ->
+            sendTo 5
+
+            let rec found (queue: TunQueue) =
+                match read queue with
+                | Ok frame when frame[VirtioNetHeader.Size] >>> 4 = 4uy -> [ frame ]
+                | Ok _ -> found queue // IPv6 looks for routers
+                | Error _ -> []
+
+            match Seq.collect found queues |> List.ofSeq with
+            | [ frame ] ->
+                Expect.equal frame.Length (VirtioNetHeader.Size + 20 + 8 + 1) "length"
+                Expect.equal frame[VirtioNetHeader.Size + 19] 5uy "destination"
+            | others -> failtest $"{others.Length} frames")
+    }
 
 let private forwarding =
     [ test "frames leave the mailbox as they came, in order; the first of them rings" {
@@ -373,4 +410,5 @@ let private forwarding =
           Expect.equal other.Context.Counters[Counter.TunForwardDropped] 16L "dropped"
       } ]
 
-let tests = testList "Workers" (steering @ queueSteering @ forwarding)
+let tests =
+    testList "Workers" (steering @ frameHeader :: queueSteering @ forwarding)

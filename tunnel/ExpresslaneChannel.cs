@@ -17,7 +17,7 @@ internal enum OpenResult
 /// <summary>An Expresslane packet that has proved to be authentic.</summary>
 /// <param name="Length">Bytes of the packet.</param>
 /// <param name="Counter">Its place among the packets of its sender.</param>
-/// <param name="IsEncoded">It went through a codec.</param>
+/// <param name="IsEncoded">It went through a codec. Only version 2 can say so: version 1 does not authenticate the flags.</param>
 internal readonly record struct OpenedPacket(int Length, ulong Counter, bool IsEncoded);
 
 /// <summary>
@@ -134,7 +134,8 @@ internal sealed class ExpresslaneChannel(
             return OpenResult.Replayed;
         }
         _received++;
-        opened = new OpenedPacket(view.Length, view.Counter, (view.Flags & ExpresslanePacket.Encoded) != 0);
+        var encoded = _state.Version == 2 && (view.Flags & ExpresslanePacket.Encoded) != 0;
+        opened = new OpenedPacket(view.Length, view.Counter, encoded);
         return OpenResult.Opened;
     }
 

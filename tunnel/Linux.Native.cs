@@ -29,6 +29,7 @@ internal static unsafe partial class Linux
     // linux/if_tun.h
     public const int TUNSETIFF = 0x400454CA;
     public const int TUNSETOFFLOAD = 0x400454D0; // argument by value
+    public const int TUNSETVNETHDRSZ = 0x400454D8;
     public const int TUNSETSTEERINGEBPF = unchecked((int)0x800454E0);
     public const ushort IFF_TUN = 0x0001;
     public const ushort IFF_MULTI_QUEUE = 0x0100;

@@ -78,6 +78,17 @@ public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
                 errno
             );
         }
+        if (offload.NeedsVnetHeader)
+        {
+            // The size belongs to the device: who had a persistent one before may have left 12 bytes there.
+            var size = VirtioNetHeaderModule.Size;
+            if (ioctl(fd, Linux.TUNSETVNETHDRSZ, &size) < 0)
+            {
+                var errno = Linux.Errno;
+                close(fd);
+                throw Linux.Failure($"TUNSETVNETHDRSZ '{name}'", errno);
+            }
+        }
         var settled = Encoding.ASCII.GetString(new ReadOnlySpan<byte>(request, Linux.IFNAMSIZ)).TrimEnd('\0');
         const int tcp = Linux.TUN_F_CSUM | Linux.TUN_F_TSO4 | Linux.TUN_F_TSO6;
         const int udp = Linux.TUN_F_USO4 | Linux.TUN_F_USO6;

@@ -8,8 +8,7 @@ open System.Text.Json
 type MicroResult =
     { Method: string // name of the method
       Title: string
-      Nanoseconds: float // median of one operation
-      AllocatedBytes: int64 option } // for one operation
+      Nanoseconds: float } // median of one operation
 
 /// BenchmarkDotNet's brief JSON reports in artifacts/bench/results.
 [<RequireQualifiedAccess>]
@@ -24,17 +23,11 @@ module MicroResult =
             | "" -> title
             | parameters -> $"{title} ({parameters})"
 
-        let allocated =
-            match benchmark.TryGetProperty "Memory" with
-            | true, memory -> Some(memory.GetProperty("BytesAllocatedPerOperation").GetInt64())
-            | _ -> None
-
         if statistics.ValueKind = JsonValueKind.Object then
             Some
                 { Method = text "Method"
                   Title = title
-                  Nanoseconds = statistics.GetProperty("Median").GetDouble()
-                  AllocatedBytes = allocated }
+                  Nanoseconds = statistics.GetProperty("Median").GetDouble() }
         else
             None // a benchmark that failed
 
@@ -59,10 +52,6 @@ module MicroResult =
     /// A Markdown table.
     let table (results: MicroResult list) : string =
         let line (result: MicroResult) =
-            let allocated =
-                result.AllocatedBytes |> Option.map string |> Option.defaultValue "-"
+            $"| {result.Title} | {result.Nanoseconds:F1} |"
 
-            $"| {result.Title} | {result.Nanoseconds:F1} | {allocated} |"
-
-        [ "| step | ns | bytes allocated |"; "| --- | --: | --: |" ] @ List.map line results
-        |> String.concat "\n"
+        [ "| step | ns |"; "| --- | --: |" ] @ List.map line results |> String.concat "\n"

@@ -317,7 +317,7 @@ let private timeOn (workers: int) (jobs: (unit -> unit)[]) : float =
 /// anew for each run.
 let private speedUp (prepare: unit -> (unit -> unit)) : float =
     let times =
-        [ for _ in 1..7 do
+        [ for _ in 1..21 do
               for workers in [ 1; 2 ] do
                   let jobs = Array.init clients (fun _ -> prepare ())
                   workers, timeOn workers jobs ]
@@ -354,7 +354,7 @@ let private scaling () : (string * float) list =
 
         let receive () =
             let pair = inTurn ()
-            let datagrams = sealedBy pair 20_000
+            let datagrams = sealedBy pair 8_000
             let slot = newSlot ()
             fun () -> receive slot pair datagrams
 

@@ -162,9 +162,9 @@ let native () =
 // Code.
 
 let fsharpSources =
-    [ "segmenter"; "protocol"; "options"; "specs"; "tests"; "bench"; "build.fsx" ]
+    [ "segmenter"; "protocol"; "options"; "specs"; "tests"; "lab"; "bench"; "build.fsx" ]
 
-let csharpSources = [ "tunnel"; "server"; "client" ]
+let csharpSources = [ "tunnel"; "hosting"; "server"; "client" ]
 
 let format isCheck =
     let option = if isCheck then [ "--check" ] else []

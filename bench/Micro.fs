@@ -15,7 +15,8 @@ open BenchmarkDotNet.Toolchains.InProcess.NoEmit
 open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
-open Lightway.Tunnel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tls
 
 /// TCP over IPv4 with timestamps: the headers of a bulk download.

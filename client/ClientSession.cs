@@ -1,9 +1,10 @@
 using Lightway.Protocol;
 using Lightway.Segmenter;
-using Lightway.Tunnel;
-using Lightway.Tunnel.Loop;
+using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;
+using Lightway.Tunnel.Workers;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Client;

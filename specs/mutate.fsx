@@ -150,7 +150,6 @@ let private sources =
       "global.json"
       "Lightway.Segmenter.fsproj"
       "Lightway.Protocol.fsproj"
-      "Lightway.Specs.fsproj"
       "locks"
       "segmenter"
       "protocol"
@@ -191,7 +190,7 @@ let build worker (restore: bool) : string option =
     let step arguments =
         runWatched dotnet arguments worker (TimeSpan.FromMinutes 10.) keep = Some 0
 
-    let project = "Lightway.Specs.fsproj"
+    let project = "specs/Lightway.Specs.fsproj"
 
     // An unused name is no reason to refuse a mutant.
     let arguments =

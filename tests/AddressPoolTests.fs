@@ -8,7 +8,7 @@ open System.Threading.Tasks
 open Expecto
 open FsCheck
 open FsCheck.FSharp
-open Lightway.Server
+open Lightway.Server.Addresses
 
 let private addresses (texts: string list) =
     [| for text in texts -> IPAddress.Parse text |]

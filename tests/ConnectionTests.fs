@@ -5,7 +5,11 @@ open System.Net
 open Expecto
 open Lightway.Lab
 open Lightway.Protocol
-open Lightway.Tunnel
+open Lightway.Client
+open Lightway.Tunnel.Channel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 
 let private packet (length: int) =
@@ -33,14 +37,14 @@ let private expresslaneV1 (key: byte[]) (session: uint64) (inner: byte[]) : byte
     ExpresslanePacket.writeHeader (1UL, inner.Length, 0us, body)
     let aad: byte[] = Array.zeroCreate ExpresslanePacket.MaxAadSize
     let aadLength = ExpresslanePacket.writeAad (session, 1UL, 0us, 1uy, Span aad)
-    use cipher = new Tls.PacketCipher(ReadOnlySpan key)
+    use cipher = new PacketCipher(ReadOnlySpan key)
 
     Expect.isTrue
         (cipher.Seal(
             ReadOnlySpan inner,
             body.Slice(ExpresslanePacket.PayloadAt),
-            Span.op_Implicit (body.Slice(ExpresslanePacket.IvAt, Tls.PacketCipher.IvSize)),
-            body.Slice(ExpresslanePacket.TagAt, Tls.PacketCipher.TagSize),
+            Span.op_Implicit (body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize)),
+            body.Slice(ExpresslanePacket.TagAt, PacketCipher.TagSize),
             ReadOnlySpan(aad, 0, aadLength)
         ))
         "sealed"
@@ -421,7 +425,7 @@ let tests =
 
           test "the codec flag of Expresslane version 1, which anybody on the way can set, ends nothing" {
               use pair = connected false
-              let key: byte[] = Array.create Tls.PacketCipher.KeySize 0x2Buy
+              let key: byte[] = Array.create PacketCipher.KeySize 0x2Buy
               let frame: byte[] = Array.zeroCreate Frame.ExpresslaneConfigSize
 
               Frame.writeExpresslaneConfig (

@@ -8,9 +8,9 @@ open System.Security.Cryptography
 open System.Security.Cryptography.X509Certificates
 open Expecto
 open Lightway.Hosting
-open Lightway.Options
 open Lightway.Server.Auth
-open Lightway.Server.Config
+open Lightway.Server.Setup
+open Lightway.Options
 
 let private options directory : InitOptions =
     { Directory = directory

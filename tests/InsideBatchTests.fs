@@ -5,7 +5,7 @@ open System.Linq
 open Expecto
 open Lightway.Lab
 open Lightway.Segmenter
-open Lightway.Tunnel
+open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Tun
 
 let private payload length =

@@ -4,7 +4,9 @@ open System
 open Expecto
 open Lightway.Lab
 open Lightway.Segmenter
-open Lightway.Tunnel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Paths
 
 let private client = 0x0A7D0005u
 let private assigned = 0x0A7D0010u

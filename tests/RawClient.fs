@@ -6,6 +6,8 @@ open System.Net
 open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Tunnel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 open Microsoft.Extensions.Logging.Abstractions

@@ -5,7 +5,7 @@ open System.Collections.Generic
 open System.Net
 open Expecto
 open Lightway.Lab
-open Lightway.Tunnel
+open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Udp
 
 let private path (text: string) =

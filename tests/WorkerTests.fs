@@ -12,7 +12,10 @@ open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tests.Checks
-open Lightway.Tunnel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Kernel
+open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tun
 open Lightway.Tunnel.Udp
 

@@ -1,3 +1,7 @@
+using Lightway.Tunnel.Channel;
+using Lightway.Tunnel.Kernel;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;

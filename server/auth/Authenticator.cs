@@ -1,7 +1,6 @@
 using System.Security.Cryptography;
 using System.Text;
 using Lightway.Hosting;
-using Lightway.Server.Config;
 
 namespace Lightway.Server.Auth;
 

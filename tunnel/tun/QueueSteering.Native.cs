@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Lightway.Tunnel.Kernel;
 using static Tmds.Linux.LibC;
 
 namespace Lightway.Tunnel.Tun;

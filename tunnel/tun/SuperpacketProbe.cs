@@ -1,4 +1,5 @@
 using Lightway.Segmenter;
+using Lightway.Tunnel.Kernel;
 
 namespace Lightway.Tunnel.Tun;
 

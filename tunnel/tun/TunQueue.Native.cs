@@ -1,5 +1,7 @@
 using System.Text;
 using Lightway.Segmenter;
+using Lightway.Tunnel.Kernel;
+using Lightway.Tunnel.Paths;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
 

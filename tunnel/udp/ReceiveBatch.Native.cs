@@ -1,3 +1,4 @@
+using Lightway.Tunnel.Kernel;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
 

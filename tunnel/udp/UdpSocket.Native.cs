@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Lightway.Tunnel.Kernel;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
 

@@ -1,0 +1,81 @@
+using System.Net;
+using Lightway.Options;
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Logging;
+using Microsoft.Extensions.Logging.Console;
+using LogLevel = Microsoft.Extensions.Logging.LogLevel;
+
+namespace Lightway.Hosting;
+
+/// <summary>The log on standard output, in the operator's format.</summary>
+public static class Logging
+{
+    public static ILoggerFactory Create(LogFormat format, Options.LogLevel level) =>
+        LoggerFactory.Create(builder =>
+        {
+            builder.SetMinimumLevel(
+                level switch
+                {
+                    Options.LogLevel.Trace => LogLevel.Trace,
+                    Options.LogLevel.Debug => LogLevel.Debug,
+                    Options.LogLevel.Info => LogLevel.Information,
+                    Options.LogLevel.Warn => LogLevel.Warning,
+                    Options.LogLevel.Error => LogLevel.Error,
+                    _ => LogLevel.None,
+                }
+            );
+            // A worker never waits for whoever reads the log.
+            builder.Services.Configure<ConsoleLoggerOptions>(console =>
+                console.QueueFullMode = ConsoleLoggerQueueFullMode.DropWrite
+            );
+            switch (format)
+            {
+                case LogFormat.Json:
+                    builder.AddJsonConsole(console => console.UseUtcTimestamp = true);
+                    break;
+                case LogFormat.Pretty:
+                    builder.AddSimpleConsole(console => console.TimestampFormat = "yyyy-MM-dd HH:mm:ss.fff ");
+                    break;
+                default:
+                    builder.AddConsole(console => console.FormatterName = LineFormatter.FormatterName);
+                    builder.AddConsoleFormatter<LineFormatter, LineFormatterOptions>(line =>
+                        line.IsFull = format == LogFormat.Full
+                    );
+                    break;
+            }
+        });
+}
+
+/// <summary>What a program says of itself.</summary>
+public static partial class ProgramLog
+{
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Text}")]
+    public static partial void Warning(ILogger log, string text);
+
+    [LoggerMessage(Level = LogLevel.Critical, Message = "{Text}")]
+    public static partial void Fatal(ILogger log, string text);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Library}")]
+    public static partial void Library(ILogger log, string library);
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}, workers {Workers}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
+    )]
+    public static partial void Serving(
+        ILogger log,
+        IPEndPoint address,
+        string tun,
+        int mtu,
+        int workers,
+        bool tso,
+        bool uso,
+        bool tcpWrites,
+        bool udpWrites,
+        int segments,
+        bool gro
+    );
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "stopped")]
+    public static partial void Stopped(ILogger log);
+}

@@ -1,0 +1,348 @@
+namespace Lightway.Lab
+
+open System
+open System.Collections.Generic
+open System.Net
+open System.Security.Cryptography
+open System.Security.Cryptography.X509Certificates
+open System.Text
+open System.Threading
+open Lightway.Protocol
+open Lightway.Tunnel
+open Lightway.Tunnel.Channel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Kernel
+open Lightway.Tunnel.Tls
+open Lightway.Tunnel.Udp
+open Microsoft.Extensions.Logging.Abstractions
+
+/// One direction of a wire inside the process: a sender that keeps what it is given, datagram by datagram, and fails
+/// as told.
+[<Sealed>]
+type Wire() =
+    let mutable calls = 0
+    let segmentSizes = ResizeArray<int>()
+
+    /// Datagrams sent and not yet taken, oldest first.
+    member val Datagrams = Queue<byte[]>()
+    /// errno of the next sends, of each run for itself; 0 lets one through.
+    member val Errors = Queue<int>()
+    /// Accept and forget everything, without allocating.
+    member val Discard = false with get, set
+    /// System calls, accepted or refused.
+    member _.Calls = calls
+    /// The segment size of each accepted send; 0 for a single datagram.
+    member _.SegmentSizes = segmentSizes
+
+    member private this.NextError() =
+        if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
+
+    member private this.Accept(data: ReadOnlySpan<byte>, segmentSize: int) =
+        if not this.Discard then
+            segmentSizes.Add segmentSize
+            let step = if segmentSize = 0 then data.Length else segmentSize
+            let mutable at = 0
+
+            while at < data.Length do
+                let length = min step (data.Length - at)
+                this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
+                at <- at + length
+
+    interface IDatagramSender with
+        member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int) : int =
+            calls <- calls + 1
+
+            match this.NextError() with
+            | 0 ->
+                this.Accept(data, segmentSize)
+                data.Length
+            | errno -> -errno
+
+        // As sendmmsg(2): an error of any but the first run is found again by the next call.
+        member this.Send(runs: ReadOnlySpan<DatagramRun>, bytes: ReadOnlySpan<byte>) : int =
+            calls <- calls + 1
+
+            match this.NextError() with
+            | 0 ->
+                let mutable sent = 0
+
+                while sent < runs.Length && (sent = 0 || this.Errors.Count = 0 || this.Errors.Peek() = 0) do
+                    if sent > 0 then
+                        this.NextError() |> ignore
+
+                    let run = runs[sent]
+                    this.Accept(bytes.Slice(run.Start, run.Length), run.SegmentSize)
+                    sent <- sent + 1
+
+                sent
+            | errno -> -errno
+
+/// A control pool whose steps the test runs, each on a thread of its own.
+[<Sealed>]
+type Steps() =
+    let waiting = Queue<struct (Action * Action<int64>)>()
+    /// Steps asked for and not run yet.
+    member _.Count = waiting.Count
+    member _.Pool = ControlPool(fun work fin -> waiting.Enqueue(struct (work, fin)))
+
+    /// Runs the oldest step, and what the worker does after it.
+    member _.RunNext(now: int64) =
+        let struct (work, fin) = waiting.Dequeue()
+        let thread = Thread(work.Invoke)
+        thread.Start()
+        thread.Join()
+        fin.Invoke now
+
+/// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
+[<Sealed>]
+type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
+    let wire = Wire()
+    let inside = ScriptedTun true
+
+    let context =
+        new WorkerContext(
+            wire,
+            inside,
+            Offload(MaxSegments = maxSegments, MaxBurstMicroseconds = defaultArg maxBurst 0),
+            null,
+            NullLogger.Instance,
+            Control = Option.toObj pool
+        )
+
+    member _.Role = role
+    member _.Wire = wire
+    member _.Context = context
+    /// Where packets go that are appended to the context's inside batch.
+    member _.Tun = inside
+    member val Connection: Connection = null with get, set
+    /// Inside packets delivered, oldest first.
+    member val Delivered = ResizeArray<byte[]>()
+    /// Deliveries are counted and go to the TUN with the next flush; they are not kept here.
+    member val ToTun = false with get, set
+    member val DeliveredCount = 0 with get, set
+    member val Closed: TunnelError voption = ValueNone with get, set
+    member val Granted: AuthSuccess voption = ValueNone with get, set
+    /// Server: the password that is let in.
+    member val Password = "secret" with get, set
+    member val Finalized = ResizeArray<uint64>()
+    /// What a timer queue knows of the connection's timers.
+    member val ToldDueAt = Int64.MaxValue with get, set
+    member val Now = 1_000_000L with get, set
+
+    /// Lets time pass and runs what is due.
+    member this.Advance(milliseconds: int64) =
+        this.Now <- this.Now + milliseconds
+
+        if not (isNull this.Connection) && this.Connection.DueAt <= this.Now then
+            this.Connection.OnTimer this.Now
+
+    interface IConnectionOwner with
+        member this.AuthRequested(connection, request) =
+            if request.Password = this.Password then
+                connection.Grant(
+                    { LocalIp = 0x0A7D0005u
+                      PeerIp = 0x0A7D0006u
+                      DnsIp = 0x0A7D0001u
+                      Mtu = 1350
+                      Session = connection.SessionId },
+                    this.Now
+                )
+            else
+                connection.Deny(TunnelError.AccessDenied, this.Now)
+
+        member this.Authenticated(_, success) = this.Granted <- ValueSome success
+        member _.StateChanged _ = ()
+
+        member this.DeliverInside(_, packet) =
+            this.DeliveredCount <- this.DeliveredCount + 1
+
+            if this.ToTun then
+                context.Inside.Append(Span.op_Implicit packet)
+            else
+                this.Delivered.Add(packet.ToArray())
+
+        member _.SessionRotationStarted(_, _) = ()
+        member this.SessionRotationFinalized(_, previous) = this.Finalized.Add previous
+        member this.Rescheduled connection = this.ToldDueAt <- connection.DueAt
+        member this.Closed(_, reason) = this.Closed <- ValueSome reason
+
+    interface IDisposable with
+        member this.Dispose() =
+            if not (isNull this.Connection) then
+                this.Connection.Dispose()
+
+            (context :> IDisposable).Dispose()
+
+/// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
+[<Sealed>]
+type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
+    let certificate, key =
+        use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
+
+        let request =
+            CertificateRequest("CN=lightway-pair", ecdsa, HashAlgorithmName.SHA256)
+
+        request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
+
+        use own =
+            request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
+
+        Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(ecdsa.ExportPkcs8PrivateKeyPem())
+
+    let server =
+        new End(Role.Server, maxSegments, ?pool = Option.map (_.Pool: Steps -> ControlPool) steps, ?maxBurst = maxBurst)
+
+    let client = new End(Role.Client, maxSegments)
+    let serverTls = DtlsContext.ForServer(certificate, key, true)
+
+    let clientTls =
+        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+
+    let listener = new DtlsListener(serverTls, server.Context, server.Now)
+
+    let serverPath =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 27690)), LocalAddress())
+
+    let mutable clientPath =
+        OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 40000)), LocalAddress())
+
+    let mutable clientSession: DtlsSession = null
+
+    let settings role =
+        ConnectionSettings(
+            Role = role,
+            EnableExpresslane = expresslane,
+            Credentials = AuthRequest.userPassword ("me", "secret")
+        )
+
+    let parse (datagram: byte[]) =
+        let mutable header = Unchecked.defaultof<WireHeader>
+
+        if WireHeader.tryParse (ReadOnlySpan datagram, &header) = WireError.None then
+            ValueSome header
+        else
+            ValueNone
+
+    member _.Server = server
+    member _.Client = client
+    /// The client's session, to put frames on the wire that its connection never would.
+    member _.ClientSession = clientSession
+
+    /// Where the client's datagrams seem to come from.
+    member _.ClientPath
+        with get () = clientPath
+        and set path = clientPath <- path
+
+    /// Hands one datagram to the server as its programs do; returns the frames it held.
+    member _.ToServer(datagram: byte[]) : int =
+        match parse datagram with
+        | ValueNone -> 0
+        | ValueSome header ->
+            let body =
+                ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+            if not (isNull server.Connection) then
+                server.Connection.Receive(&header, body, server.Now)
+            else
+                match listener.TryAccept(header.Version, &clientPath, body, server.Now) with
+                | null -> 0
+                | session ->
+                    let id = server.Context.Ids.Draw()
+
+                    server.Connection <-
+                        new Connection(
+                            settings Role.Server,
+                            server.Context,
+                            server,
+                            header.Version,
+                            id,
+                            session,
+                            &clientPath,
+                            server.Now
+                        )
+
+                    server.Connection.Start server.Now
+                    0
+
+    /// Hands one datagram to the client; returns the frames it held.
+    member _.ToClient(datagram: byte[]) : int =
+        match parse datagram with
+        | ValueNone -> 0
+        | ValueSome header ->
+            let body =
+                ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size)
+
+            client.Connection.Receive(&header, body, client.Now)
+
+    /// Creates the client's connection and sends its first ClientHello.
+    member _.StartClient() =
+        let session = new DtlsSession(clientTls, ReadOnlySpan<byte>.Empty)
+        clientSession <- session
+
+        client.Connection <-
+            new Connection(
+                settings Role.Client,
+                client.Context,
+                client,
+                ProtocolVersion.V1_3,
+                SessionId.Empty,
+                session,
+                &serverPath,
+                client.Now
+            )
+
+        client.Connection.Start client.Now
+
+    /// Carries what is on the wires, and runs steps of handshakes, until there are none; `lose` decides what gets lost.
+    member this.Pump(lose: byte[] -> bool) =
+        let carry (wire: Wire) (take: byte[] -> int) =
+            for _ in 1 .. wire.Datagrams.Count do
+                let datagram = wire.Datagrams.Dequeue()
+
+                if not (lose datagram) then
+                    take datagram |> ignore
+
+        let waiting () =
+            steps |> Option.exists (fun steps -> steps.Count > 0)
+
+        while client.Wire.Datagrams.Count > 0 || server.Wire.Datagrams.Count > 0 || waiting () do
+            carry client.Wire this.ToServer
+
+            if waiting () then
+                steps.Value.RunNext server.Now
+
+            carry server.Wire this.ToClient
+
+    member this.Pump() = this.Pump(fun _ -> false)
+
+    /// Lets time pass on the server only: the client sleeps.
+    member _.AdvanceServer(milliseconds: int64) = server.Advance milliseconds
+
+    /// Lets time pass on both ends and runs what is due.
+    member _.Advance(milliseconds: int64) =
+        client.Advance milliseconds
+        server.Advance milliseconds
+
+    /// Waits as long as it says: wolfSSL spaces its retransmissions by a clock of its own.
+    member this.AdvanceForReal(milliseconds: int64) =
+        Thread.Sleep(int milliseconds)
+        this.Advance milliseconds
+
+    /// Handshake, login and, if enabled, the Expresslane key exchange. Raises if it does not come about.
+    member this.Connect() =
+        this.StartClient()
+        this.Pump()
+
+        if client.Connection.State <> ConnectionState.Online then
+            invalidOp $"client is {client.Connection.State}, {client.Closed}, TLS: {client.Connection.TlsError}"
+
+        if expresslane && not (client.Connection.IsExpresslaneReady && server.Connection.IsExpresslaneReady) then
+            invalidOp "the Expresslane did not come up"
+
+    interface IDisposable with
+        member _.Dispose() =
+            (client :> IDisposable).Dispose()
+            (server :> IDisposable).Dispose()
+            listener.Dispose()
+            serverTls.Dispose()
+            clientTls.Dispose()

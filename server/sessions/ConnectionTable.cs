@@ -1,0 +1,126 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Udp;
+
+namespace Lightway.Server.Sessions;
+
+/// <summary>
+/// Finds the connections of one worker by peer address, session id and pending session id. Removal takes out only what
+/// still points at the connection that goes: a newer one under the same address stays. One thread.
+/// </summary>
+public sealed class ConnectionTable
+{
+    private const long AfterlifeMs = 10_000;
+    private readonly Dictionary<PeerAddress, Connection> _byPeer = [];
+    private readonly Dictionary<PeerAddress, Connection> _successors = []; // handshaking while an older one holds the address
+    private readonly Dictionary<ulong, Connection> _bySession = [];
+    private readonly Dictionary<ulong, Connection> _byPending = [];
+    private readonly Dictionary<ulong, long> _closed = []; // session ids of late, with the time to forget them
+
+    /// <summary>Every connection, also those that handshake.</summary>
+    public IEnumerable<Connection> All => _bySession.Values;
+
+    public int Count => _bySession.Count;
+
+    public int PendingRotations => _byPending.Count;
+
+    public Connection? ByPeer(in PeerAddress peer) => _byPeer.GetValueOrDefault(peer);
+
+    public Connection? Successor(in PeerAddress peer) => _successors.GetValueOrDefault(peer);
+
+    public Connection? BySession(ulong id) => _bySession.GetValueOrDefault(id);
+
+    public Connection? ByPending(ulong id) => _byPending.GetValueOrDefault(id);
+
+    /// <summary>Registers a new connection; if its peer's address is taken, as successor.</summary>
+    public void Add(Connection connection)
+    {
+        _bySession[connection.SessionId] = connection;
+        if (!_byPeer.TryAdd(connection.Path.Peer, connection))
+        {
+            _successors[connection.Path.Peer] = connection;
+        }
+    }
+
+    /// <summary>The successor has come Online: it takes the address over. Returns the connection it replaces.</summary>
+    public Connection? Promote(Connection connection)
+    {
+        var peer = connection.Path.Peer;
+        if (Successor(peer) != connection)
+        {
+            return null;
+        }
+        _successors.Remove(peer);
+        var replaced = ByPeer(peer);
+        _byPeer[peer] = connection;
+        return replaced;
+    }
+
+    /// <summary>The connection's peer has moved; call before <see cref="Connection.MoveTo"/>.</summary>
+    public void Move(Connection connection, in PeerAddress to)
+    {
+        Leave(connection);
+        _byPeer[to] = connection;
+    }
+
+    public void AddPending(ulong id, Connection connection) => _byPending[id] = connection;
+
+    /// <summary>A rotation is complete: the connection is known by its new id only.</summary>
+    public void FinishRotation(Connection connection, ulong previous)
+    {
+        Forget(_bySession, previous, connection);
+        Forget(_byPending, connection.SessionId, connection);
+        _bySession[connection.SessionId] = connection;
+    }
+
+    /// <summary>Takes a connection out; what still comes for its session within <see cref="AfterlifeMs"/> is no surprise.</summary>
+    public void Remove(Connection connection, long now)
+    {
+        _closed[connection.SessionId] = now + AfterlifeMs;
+        Leave(connection);
+        Forget(_bySession, connection.SessionId, connection);
+        if (connection.PendingSessionId != SessionId.Empty)
+        {
+            Forget(_byPending, connection.PendingSessionId, connection);
+        }
+    }
+
+    /// <summary>The session ended a moment ago: its peer's last words are still on the way.</summary>
+    public bool IsRecentlyClosed(ulong session) => _closed.ContainsKey(session);
+
+    /// <summary>Forgets sessions that ended long enough ago.</summary>
+    public void ForgetClosed(long now)
+    {
+        foreach (var (session, until) in _closed)
+        {
+            if (now >= until)
+            {
+                _closed.Remove(session);
+            }
+        }
+    }
+
+    /// <summary>Gives up the connection's address; one that handshakes behind it takes its place.</summary>
+    private void Leave(Connection connection)
+    {
+        var peer = connection.Path.Peer;
+        Forget(_successors, peer, connection);
+        if (ByPeer(peer) == connection)
+        {
+            _byPeer.Remove(peer);
+            if (_successors.Remove(peer, out var next))
+            {
+                _byPeer[peer] = next;
+            }
+        }
+    }
+
+    private static void Forget<TKey>(Dictionary<TKey, Connection> table, TKey key, Connection connection)
+        where TKey : notnull
+    {
+        if (table.TryGetValue(key, out var found) && found == connection)
+        {
+            table.Remove(key);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+using System.Text;
+using Lightway.Hosting;
+using Lightway.Options;
+
+namespace Lightway.Server.Setup;
+
+/// <summary>The command <c>lightway-server init DIR</c>: writes a set-up that works as it is.</summary>
+public static class Init
+{
+    private const int Refused = 2; // exit code, the same as for a wrong configuration
+    private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+
+    /// <summary>Writes the files and tells what to run next. A directory that holds anything is left alone.</summary>
+    /// <returns>Exit code: 0, or 2 after one line on <paramref name="error"/>.</returns>
+    public static int Run(InitOptions options, TextWriter output, TextWriter error)
+    {
+        var directory = Path.TrimEndingDirectorySeparator(Path.GetFullPath(options.Directory));
+        try
+        {
+            if (
+                File.Exists(directory)
+                || (Directory.Exists(directory) && Directory.EnumerateFileSystemEntries(directory).Any())
+            )
+            {
+                error.WriteLine($"init: \"{directory}\" exists and is not an empty directory; nothing was written");
+                return Refused;
+            }
+            var files = SetUp.Files(options, directory, DateTimeOffset.UtcNow);
+            Write(directory, files);
+            Tell(options, directory, files, output);
+            return 0;
+        }
+        catch (Exception problem) when (problem is IOException or UnauthorizedAccessException or ConfigurationException)
+        {
+            error.WriteLine($"init: cannot write \"{directory}\": {problem.Message}");
+            return Refused;
+        }
+    }
+
+    private static void Write(string directory, IReadOnlyList<SetUpFile> files)
+    {
+        Directory.CreateDirectory(directory, OwnerOnly);
+        File.SetUnixFileMode(directory, OwnerOnly); // it may have existed
+        foreach (var file in files)
+        {
+            var options = new FileStreamOptions
+            {
+                Mode = FileMode.CreateNew,
+                Access = FileAccess.Write,
+                UnixCreateMode = file.Mode, // from the first byte on; the umask can only take bits away
+            };
+            using var stream = new FileStream(Path.Combine(directory, file.Name), options);
+            stream.Write(Encoding.UTF8.GetBytes(file.Text));
+            File.SetUnixFileMode(stream.SafeFileHandle, file.Mode);
+        }
+    }
+
+    private static void Tell(InitOptions options, string directory, IReadOnlyList<SetUpFile> files, TextWriter output)
+    {
+        output.WriteLine($"Wrote to {directory}, for user {options.User} (the password is in client.yaml):");
+        foreach (var file in files)
+        {
+            output.WriteLine($"  {Convert.ToString((int)file.Mode, 8).PadLeft(4, '0')} {file.Name}");
+        }
+        output.WriteLine();
+        output.WriteLine("Next, on the server and on the client:");
+        output.WriteLine($"  lightway-server --config-file {directory}/server.yaml");
+        output.WriteLine($"  lightway-client --config-file {directory}/client.yaml");
+    }
+}

@@ -1,0 +1,122 @@
+using System.Security.Cryptography;
+using Lightway.Protocol;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Udp;
+
+namespace Lightway.Tunnel.Channel;
+
+/// <summary>
+/// Answers ClientHellos of unknown peers with a cookie, keeping no state for them; a peer that returns its cookie gets a
+/// session. So a flood of spoofed ClientHellos costs some microseconds each and no memory. One thread.
+/// </summary>
+public sealed class DtlsListener : IRecordSink, IDisposable
+{
+    private const int SecretSize = 32; // bytes
+    private const long PreviousLifeMs = 60_000;
+    private const long SecretLifeMs = 60 * 60_000; // cookies carry no time: the secret's life bounds theirs
+    private readonly DtlsContext _context;
+    private readonly WorkerContext _worker;
+    private readonly byte[] _secret = new byte[SecretSize];
+    private DtlsSession _session;
+    private DtlsSession? _previous; // with the secret before; for cookies that were on the way when it changed
+    private long _previousUntil;
+    private bool _answered; // the datagram at hand has been answered
+    private OutsideAddress _path; // of the datagram being answered
+    private ushort _version;
+    private long _secretUntil;
+
+    public DtlsListener(DtlsContext context, WorkerContext worker, long now)
+    {
+        (_context, _worker) = (context, worker);
+        _session = Renew(now);
+    }
+
+    /// <summary>Handles a datagram of an unknown peer.</summary>
+    /// <returns>A session whose <see cref="DtlsSession.Handshake"/> must be called at once, with its ClientHello inside; or null.</returns>
+    public DtlsSession? TryAccept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
+    {
+        if (body.IsEmpty)
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored);
+            return null;
+        }
+        ChangeSecret(now);
+        (_path, _version, _answered) = (from, version, false);
+        Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
+        from.Peer.CopyTo(peer);
+        peer = peer[..from.Peer.Length];
+        var outcome = _session.AcceptStateless(peer, body);
+        if (outcome == StatelessOutcome.Accepted)
+        {
+            var accepted = _session;
+            _session = Create();
+            return accepted;
+        }
+        if (outcome == StatelessOutcome.Failed)
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored);
+            _session.Dispose();
+            _session = Create();
+        }
+        if (_answered || _previous is not { } previous)
+        {
+            return null;
+        }
+        // Not ours: perhaps a cookie of the secret before. Once it has been used, or has failed, it is gone.
+        switch (previous.AcceptStateless(peer, body))
+        {
+            case StatelessOutcome.Accepted:
+                _previous = null;
+                return previous;
+            case StatelessOutcome.Failed:
+                previous.Dispose();
+                _previous = null;
+                return null;
+            default:
+                return null;
+        }
+    }
+
+    void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
+    {
+        _answered = true;
+        var length = WireHeaderModule.Size + record.Length;
+        var datagram = _worker.Datagram.Slice(0, length);
+        WireHeaderModule.write(_version, false, SessionId.Empty, datagram);
+        record.CopyTo(datagram[WireHeaderModule.Size..]);
+        _worker.Counters.Add(Counter.UdpSends);
+        _worker.Counters.Add(
+            _worker.Outside.Send(_path, datagram, 0) < 0 ? Counter.UdpControlSendFailed : Counter.HandshakeCookiesSent
+        );
+    }
+
+    public void Dispose()
+    {
+        _session.Dispose();
+        _previous?.Dispose();
+    }
+
+    private void ChangeSecret(long now)
+    {
+        if (now >= _previousUntil)
+        {
+            _previous?.Dispose();
+            _previous = null;
+        }
+        if (now >= _secretUntil)
+        {
+            (_previous, _previousUntil) = (_session, now + PreviousLifeMs);
+            _session = Renew(now);
+        }
+    }
+
+    private DtlsSession Renew(long now)
+    {
+        RandomNumberGenerator.Fill(_secret);
+        _secretUntil = now + SecretLifeMs;
+        return Create();
+    }
+
+    private DtlsSession Create() => new(_context, _secret) { Sink = this };
+}

@@ -1,0 +1,96 @@
+using Lightway.Tunnel.Tls;
+
+namespace Lightway.Tunnel.Channel;
+
+/// <summary>Runs <paramref name="work"/> on another thread, then <paramref name="done"/> on the worker's, with its clock (milliseconds).</summary>
+public delegate void ControlPool(Action work, Action<long> done);
+
+/// <summary>
+/// A server's handshake, made on the control pool: its signature and key exchange take from 0.1 ms to several, which
+/// would hold up everybody's packets. One step at a time; what arrives meanwhile waits here, in order. While
+/// <see cref="IsBusy"/> nobody else may touch the session. All members are for the worker's thread.
+/// </summary>
+internal sealed class AsideHandshake(DtlsSession session, ControlPool pool, Action<AsideHandshake, long> stepped)
+    : IRecordSink
+{
+    // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Copies beyond that can go.
+    private const int MaxWaiting = 12;
+    private readonly Queue<(ulong SessionId, byte[] Datagram)> _waiting = new();
+    private readonly List<(byte[] Record, bool IsRepeated)> _records = [];
+    private readonly byte[] _plaintext = new byte[WorkerContext.PlaintextSize];
+    private int _length;
+    private bool _disposing;
+
+    /// <summary>The pool has the session.</summary>
+    public bool IsBusy { get; private set; }
+
+    /// <summary>Of the last step.</summary>
+    public DtlsStatus Status { get; private set; }
+
+    /// <summary>What the last step wants sent, and whether it belongs to what is repeated after the handshake.</summary>
+    public IReadOnlyList<(byte[] Record, bool IsRepeated)> Records => _records;
+
+    /// <summary>Application data that came with the last step.</summary>
+    public ReadOnlySpan<byte> Plaintext => _plaintext.AsSpan(0, _length);
+
+    /// <summary>Of the datagram that the last step consumed.</summary>
+    public ulong SessionId { get; private set; }
+
+    /// <summary>The first step: the ClientHello is in the session.</summary>
+    public void Start() => Run(session.Handshake);
+
+    /// <summary>Leaves a datagram to the handshake. False: too many wait already.</summary>
+    public bool TryAdd(ulong sessionId, ReadOnlySpan<byte> datagram)
+    {
+        if (_waiting.Count == MaxWaiting)
+        {
+            return false;
+        }
+        _waiting.Enqueue((sessionId, datagram.ToArray()));
+        Continue();
+        return true;
+    }
+
+    /// <summary>The next step, if a datagram waits for it.</summary>
+    public void Continue()
+    {
+        if (!IsBusy && TryTake(out var sessionId, out var datagram))
+        {
+            SessionId = sessionId;
+            Run(() => session.Receive(datagram, _plaintext, out _length));
+        }
+    }
+
+    /// <summary>Takes a datagram that is not the handshake's any more.</summary>
+    public bool TryTake(out ulong sessionId, out byte[] datagram)
+    {
+        var some = _waiting.TryDequeue(out var next);
+        (sessionId, datagram) = next;
+        return some;
+    }
+
+    /// <summary>The connection is over while the pool has its session.</summary>
+    public void DisposeSession() => _disposing = true;
+
+    void IRecordSink.SendRecord(ReadOnlySpan<byte> record) => _records.Add((record.ToArray(), session.IsEstablished));
+
+    private void Run(Func<DtlsStatus> step)
+    {
+        IsBusy = true;
+        (_length, session.Sink) = (0, this);
+        _records.Clear();
+        pool(() => Status = step(), Done);
+    }
+
+    private void Done(long now)
+    {
+        IsBusy = false;
+        if (_disposing)
+        {
+            session.Sink = null;
+            session.Dispose();
+            return;
+        }
+        stepped(this, now);
+    }
+}

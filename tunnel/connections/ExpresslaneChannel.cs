@@ -1,0 +1,181 @@
+using System.Security.Cryptography;
+using Lightway.Protocol;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tls;
+
+namespace Lightway.Tunnel.Connections;
+
+/// <summary>What became of an Expresslane packet.</summary>
+internal enum OpenResult
+{
+    Truncated = 0,
+    Replayed,
+    NoKey,
+    Forged,
+    Opened,
+}
+
+/// <summary>An Expresslane packet that has proved to be authentic.</summary>
+/// <param name="Length">Bytes of the packet.</param>
+/// <param name="Counter">Its place among the packets of its sender.</param>
+/// <param name="IsEncoded">It went through a codec. Only version 2 can say so: version 1 does not authenticate the flags.</param>
+internal readonly record struct OpenedPacket(int Length, ulong Counter, bool IsEncoded);
+
+/// <summary>
+/// The second data path of one connection: AES-256-GCM packets outside DTLS. Holds the ciphers and the replay window and
+/// steps the pure key exchange, whose configs it hands to <c>send</c>. One thread.
+/// </summary>
+internal sealed class ExpresslaneChannel(
+    Role role,
+    bool enabled,
+    long rotationIntervalMs,
+    Action<ExpresslaneConfig> send
+) : IDisposable
+{
+    private readonly ReplayWindow _replay = new();
+    private ExpresslaneState _state = ExpresslaneKeys.create(role, enabled, rotationIntervalMs);
+    private PacketCipher? _seal;
+    private PacketCipher? _open;
+    private PacketCipher? _openPrevious;
+    private ulong _sent;
+    private ulong _received;
+
+    /// <summary>Inside packets go this way now.</summary>
+    public bool IsReady { get; private set; }
+
+    public long TimerAt => _state.TimerAt;
+
+    public ExpresslaneStatus Status => _state.Status;
+
+    public void Online(ushort version, long now) => Apply(ExpresslaneKeys.online(_state, version, now, FreshKey()));
+
+    public void ConfigReceived(ExpresslaneConfig config, long now) =>
+        Apply(ExpresslaneKeys.configReceived(_state, config, _sent > 0, now, FreshKey()));
+
+    public void Timer(long now) => Apply(ExpresslaneKeys.timer(_state, now));
+
+    public void PongReceived(ReadOnlySpan<byte> payload, long now) =>
+        Apply(ExpresslaneKeys.pongReceived(_state, payload, _sent, _received, now));
+
+    /// <summary>Inside traffic is about to be sent: renews the key when due.</summary>
+    public void InsideTraffic(long now)
+    {
+        if (now >= _state.RotateAt)
+        {
+            Apply(ExpresslaneKeys.insideTraffic(_state, now, FreshKey()));
+        }
+    }
+
+    /// <summary>Keepalive payload: empty unless ready. Returns its bytes.</summary>
+    public int WriteHealth(Span<byte> destination) =>
+        IsReady ? ExpresslaneHealthModule.write(_sent, _received, destination) : 0;
+
+    /// <summary>Seals one inside packet straight into its place.</summary>
+    /// <param name="session">Session id of the wire header.</param>
+    /// <param name="body">The datagram after its wire header: overhead and packet, exactly.</param>
+    /// <param name="packet">The inside packet.</param>
+    /// <param name="random">Source of the IV.</param>
+    /// <returns>False if there is no key or wolfCrypt failed: nothing may be sent.</returns>
+    public bool TrySeal(ulong session, Span<byte> body, ReadOnlySpan<byte> packet, RandomPool random)
+    {
+        if (_seal is null)
+        {
+            return false;
+        }
+        var counter = ++_sent;
+        ExpresslanePacket.writeHeader(counter, packet.Length, 0, body);
+        var iv = body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize);
+        random.Fill(iv);
+        Span<byte> aad = stackalloc byte[ExpresslanePacket.MaxAadSize];
+        var aadLength = ExpresslanePacket.writeAad(session, counter, 0, _state.Version, aad);
+        return _seal.Seal(
+            packet,
+            body.Slice(ExpresslanePacket.PayloadAt, packet.Length),
+            iv,
+            body.Slice(ExpresslanePacket.TagAt, PacketCipher.TagSize),
+            aad[..aadLength]
+        );
+    }
+
+    /// <summary>Opens one packet into <paramref name="plaintext"/>; its counter is spent only if it is authentic.</summary>
+    /// <param name="session">Session id of the wire header it came under.</param>
+    /// <param name="body">The datagram after its wire header.</param>
+    /// <param name="plaintext">Room for the packet, apart from <paramref name="body"/>: a failed attempt must not spoil the second.</param>
+    public OpenResult Open(ulong session, ReadOnlySpan<byte> body, Span<byte> plaintext, out OpenedPacket opened)
+    {
+        opened = default;
+        ExpresslaneView view = default;
+        if (!ExpresslanePacket.tryParse(body, ref view) || view.Length > plaintext.Length)
+        {
+            return OpenResult.Truncated;
+        }
+        if (!_replay.IsFresh(view.Counter))
+        {
+            return OpenResult.Replayed;
+        }
+        if (_open is null)
+        {
+            return OpenResult.NoKey;
+        }
+        Span<byte> aad = stackalloc byte[ExpresslanePacket.MaxAadSize];
+        aad = aad[..ExpresslanePacket.writeAad(session, view.Counter, view.Flags, _state.Version, aad)];
+        var ciphertext = body.Slice(ExpresslanePacket.PayloadAt, view.Length);
+        var iv = body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize);
+        var tag = body.Slice(ExpresslanePacket.TagAt, PacketCipher.TagSize);
+        var packet = plaintext[..view.Length];
+        if (
+            !_open.Open(ciphertext, packet, iv, tag, aad)
+            && _openPrevious?.Open(ciphertext, packet, iv, tag, aad) != true
+        )
+        {
+            return OpenResult.Forged;
+        }
+        if (!_replay.Commit(view.Counter))
+        {
+            return OpenResult.Replayed;
+        }
+        _received++;
+        var encoded = _state.Version == 2 && (view.Flags & ExpresslanePacket.Encoded) != 0;
+        opened = new OpenedPacket(view.Length, view.Counter, encoded);
+        return OpenResult.Opened;
+    }
+
+    public void Dispose()
+    {
+        _seal?.Dispose();
+        _open?.Dispose();
+        _openPrevious?.Dispose();
+    }
+
+    private static byte[] FreshKey() => RandomNumberGenerator.GetBytes(PacketCipher.KeySize);
+
+    private void Apply(ExpresslaneStep step)
+    {
+        _state = step.State;
+        if (step.SelfKeyChanged)
+        {
+            Replace(ref _seal, _state.SelfKey);
+        }
+        if (step.PeerKeyChanged)
+        {
+            Replace(ref _open, _state.PeerKey);
+            Replace(ref _openPrevious, _state.PreviousPeerKey);
+        }
+        IsReady = _state.Ready;
+        if (step.Ack.IsSome)
+        {
+            send(step.Ack.Value);
+        }
+        if (step.Offer.IsSome)
+        {
+            send(step.Offer.Value);
+        }
+    }
+
+    private static void Replace(ref PacketCipher? cipher, byte[]? key)
+    {
+        cipher?.Dispose();
+        // The all-zero key is the protocol's word for "none".
+        cipher = key is null || key.AsSpan().IndexOfAnyExcept((byte)0) < 0 ? null : new PacketCipher(key);
+    }
+}

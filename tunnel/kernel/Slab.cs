@@ -1,0 +1,43 @@
+using System.Runtime.InteropServices;
+using Lightway.Tunnel.Tun;
+
+namespace Lightway.Tunnel.Kernel;
+
+/// <summary>
+/// A block of native memory, aligned to a cache line and zeroed, allocated once at start: the garbage collector never
+/// moves it, so system calls may keep pointers into it. After <see cref="Dispose"/> its span is empty.
+/// </summary>
+public sealed unsafe class Slab : IDisposable
+{
+    private const nuint CacheLine = 64; // bytes
+
+    /// <param name="length">Bytes; at least 1.</param>
+    public Slab(int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
+        Pointer = (byte*)NativeMemory.AlignedAlloc((nuint)length, CacheLine);
+        NativeMemory.Clear(Pointer, (nuint)length);
+        Length = length;
+    }
+
+    /// <summary>Bytes.</summary>
+    public int Length { get; private set; }
+
+    /// <summary>All of it.</summary>
+    public Span<byte> Span => new(Pointer, Length);
+
+    /// <summary>All of it, for a system call.</summary>
+    internal Tun.Piece Piece => new((nint)Pointer, Length);
+
+    internal byte* Pointer { get; private set; }
+
+    /// <summary>Part of it, bounds checked.</summary>
+    public Span<byte> Slice(int offset, int length) => Span.Slice(offset, length);
+
+    public void Dispose()
+    {
+        NativeMemory.AlignedFree(Pointer);
+        Pointer = null;
+        Length = 0;
+    }
+}

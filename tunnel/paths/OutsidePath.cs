@@ -1,0 +1,109 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Kernel;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Udp;
+
+namespace Lightway.Tunnel.Paths;
+
+/// <summary>Finds whose datagram came in.</summary>
+public interface IOutsideRouter
+{
+    /// <param name="header">Well-formed wire header of a known version.</param>
+    /// <param name="from">The sender, and the address of ours it wrote to.</param>
+    /// <param name="body">What follows the header.</param>
+    void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now);
+}
+
+/// <summary>
+/// Outside to TUN: receives runs of datagrams (UDP_GRO), cuts them, hands each to its connection, and writes what they
+/// yield before the next receive: no packet waits for another. One thread.
+/// </summary>
+public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IOutsideRouter router) : IDisposable
+{
+    private const int ReceiveBudget = 4; // receives a wake-up, so that the inside is not starved
+    private readonly ReceiveBatch _batch = new(socket.IsCoalescing);
+    private uint _overflows; // as the kernel counts them
+
+    /// <summary>Receives until the socket is empty or the budget is spent.</summary>
+    public void Drain(long now)
+    {
+        for (var budget = ReceiveBudget; budget > 0; budget--)
+        {
+            var count = socket.Receive(_batch);
+            worker.Counters.Add(Counter.UdpReceives);
+            if (count < 0)
+            {
+                if (count != -Linux.EAGAIN)
+                {
+                    worker.Counters.Add(Counter.UdpRecvFailed); // an ICMP error for an earlier send, usually
+                }
+                return;
+            }
+            for (var i = 0; i < count; i++)
+            {
+                Handle(i, now);
+            }
+            worker.Inside.Flush();
+            if (count < _batch.Capacity)
+            {
+                return; // drained: another call would only say EAGAIN
+            }
+        }
+    }
+
+    public void Dispose() => _batch.Dispose();
+
+    private void Handle(int i, long now)
+    {
+        var bytes = _batch.Bytes(i);
+        var control = _batch.ReadControl(i);
+        CountOverflows(control.Overflows);
+        if (_batch.IsTruncated(i))
+        {
+            worker.Counters.Add(Counter.UdpRecvTruncated);
+            return;
+        }
+        var from = new OutsideAddress(_batch.Peer(i), control.Local);
+        var size = control.SegmentSize;
+        if (size <= 0 || size >= bytes.Length)
+        {
+            HandleDatagram(bytes, from, now);
+            return;
+        }
+        worker.Counters.Add(Counter.UdpGroReceives);
+        worker.Counters.Add(Counter.UdpGroSegments, (bytes.Length + size - 1) / size);
+        for (; bytes.Length > size; bytes = bytes[size..])
+        {
+            HandleDatagram(bytes[..size], from, now);
+        }
+        HandleDatagram(bytes, from, now);
+    }
+
+    private void CountOverflows(uint overflows)
+    {
+        if ((int)(overflows - _overflows) > 0)
+        {
+            worker.Counters.Add(Counter.UdpReceiveOverflows, overflows - _overflows); // modulo 2^32
+            _overflows = overflows;
+        }
+    }
+
+    private void HandleDatagram(Span<byte> datagram, in OutsideAddress from, long now)
+    {
+        worker.Counters.Add(Counter.UdpDatagramsReceived);
+        worker.Counters.Add(Counter.UdpBytesReceived, datagram.Length);
+        WireHeader header = default;
+        switch (WireHeaderModule.tryParse(datagram, ref header))
+        {
+            case WireError.None:
+                router.Dispatch(header, from, datagram[WireHeaderModule.Size..], now);
+                break;
+            case WireError.InvalidVersion:
+                worker.Counters.Add(Counter.UdpBadPacketVersion);
+                break;
+            default:
+                worker.Counters.Add(Counter.UdpParseWireFailed);
+                break;
+        }
+    }
+}

@@ -1,0 +1,74 @@
+using System.Buffers.Binary;
+using System.Text;
+using Lightway.Tunnel.Kernel;
+using static Tmds.Linux.LibC;
+
+namespace Lightway.Tunnel.Tun;
+
+/// <summary>Settings of a network interface by ioctl (netdevice(7)).</summary>
+public static unsafe class Interface
+{
+    private const int RequestSize = 40; // struct ifreq
+    private const int ValueAt = Linux.IFNAMSIZ; // the union after ifr_name
+
+    /// <summary>MTU in bytes.</summary>
+    /// <exception cref="IOException">No such interface.</exception>
+    public static int GetMtu(string name)
+    {
+        var request = stackalloc byte[RequestSize];
+        Control(Linux.SIOCGIFMTU, "SIOCGIFMTU", name, request);
+        return *(int*)(request + ValueAt);
+    }
+
+    public static void SetMtu(string name, int mtu)
+    {
+        var request = stackalloc byte[RequestSize];
+        *(int*)(request + ValueAt) = mtu;
+        Control(Linux.SIOCSIFMTU, "SIOCSIFMTU", name, request);
+    }
+
+    /// <summary>Brings the interface up.</summary>
+    public static void SetUp(string name)
+    {
+        var request = stackalloc byte[RequestSize];
+        Control(Linux.SIOCGIFFLAGS, "SIOCGIFFLAGS", name, request);
+        if ((*(short*)(request + ValueAt) & Linux.IFF_UP) == 0) // up already: no privilege is needed
+        {
+            *(short*)(request + ValueAt) |= Linux.IFF_UP;
+            Control(Linux.SIOCSIFFLAGS, "SIOCSIFFLAGS", name, request);
+        }
+    }
+
+    /// <summary>Sets the local and the peer IPv4 address (host order values) of a point-to-point interface.</summary>
+    public static void SetAddresses(string name, uint local, uint peer)
+    {
+        SetAddress(Linux.SIOCSIFADDR, "SIOCSIFADDR", name, local);
+        SetAddress(Linux.SIOCSIFDSTADDR, "SIOCSIFDSTADDR", name, peer);
+    }
+
+    private static void SetAddress(int operation, string label, string name, uint address)
+    {
+        var request = stackalloc byte[RequestSize];
+        *(short*)(request + ValueAt) = (short)AF_INET; // struct sockaddr_in: family, port, address
+        BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(request + ValueAt + 4, 4), address);
+        Control(operation, label, name, request);
+    }
+
+    private static void Control(int operation, string label, string name, byte* request)
+    {
+        var ascii = Encoding.ASCII.GetBytes(name);
+        ascii.AsSpan(0, Math.Min(ascii.Length, Linux.IFNAMSIZ - 1)).CopyTo(new Span<byte>(request, Linux.IFNAMSIZ));
+        var fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (fd < 0)
+        {
+            throw Linux.Failure("socket");
+        }
+        var result = ioctl(fd, operation, request);
+        var errno = Linux.Errno;
+        close(fd);
+        if (result < 0)
+        {
+            throw Linux.Failure($"{label} {name}", errno);
+        }
+    }
+}

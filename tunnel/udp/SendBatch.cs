@@ -1,0 +1,277 @@
+using Lightway.Tunnel.Kernel;
+using Lightway.Tunnel.Metrics;
+
+namespace Lightway.Tunnel.Udp;
+
+/// <summary>
+/// Datagrams on their way out, sealed back to back in runs. A run is of one peer and leaves as one UDP_SEGMENT send (Linux
+/// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. Bounds of a
+/// run: <c>maxSegments</c>, and the largest UDP payload over IPv4 (65507 bytes; RFC 768), for IPv6 too: its addresses
+/// include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). A peer's datagrams keep their order.
+/// </summary>
+/// <remarks>
+/// Nothing accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/> is set,
+/// and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
+/// segment, the same bytes leave one datagram at a time. If it then takes one of them, and what it said before was EIO
+/// (no checksum offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a
+/// minute; if it takes none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is
+/// counted and skipped. One thread.
+/// </remarks>
+public sealed class SegmentBatch : IDisposable
+{
+    /// <summary>UDP_MAX_SEGMENTS of kernels before 6.9 (128 since; linux/udp.h).</summary>
+    public const int MaxSegments = 64;
+
+    /// <summary>Runs in a system call.</summary>
+    public const int MaxRuns = 16;
+
+    private const int MaxPayload = 65507;
+    private const int LaneSize = 65536 + 320; // no multiple of 4096: starts of lanes don't compete for cache lines
+    private const int FullAt = 128 * 1024; // bytes; more would leave the cache before they are sent
+    private const int RearmTicks = 60; // the route may lead over another device by then
+    private const int Attempts = 3; // for errors that report an earlier datagram's fate, or a moment's lack of memory
+
+    private readonly IDatagramSender _sender;
+    private readonly Counters _counters;
+    private readonly int _maxSegments;
+    private readonly Slab _bytes; // a lane for each run
+    private readonly DatagramRun[] _runs;
+    private readonly State[] _states;
+    private int _offIPv4; // segmentation is off for so many ticks
+    private int _offIPv6;
+    private int _first; // run not sent, or not sent whole
+    private int _used; // runs
+    private int _current; // run that the slot reserved last belongs to
+    private int _length; // bytes appended
+
+    /// <param name="maxSegments">Datagrams a run; 1: no offload at all, a system call for each.</param>
+    public SegmentBatch(IDatagramSender sender, Counters counters, int maxSegments)
+    {
+        ArgumentOutOfRangeException.ThrowIfLessThan(maxSegments, 1);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, MaxSegments);
+        (_sender, _counters, _maxSegments) = (sender, counters, maxSegments);
+        var lanes = maxSegments == 1 ? 1 : MaxRuns;
+        (_bytes, _runs, _states) = (new Slab(lanes * LaneSize), new DatagramRun[lanes], new State[lanes]);
+        for (var i = 0; i < lanes; i++)
+        {
+            _runs[i].Start = i * LaneSize;
+        }
+    }
+
+    private struct State
+    {
+        public int Count; // datagrams
+        public bool IsClosed; // a shorter datagram was appended: nothing may follow
+        public bool IsSingle; // leaves one datagram at a time
+        public int Refusal; // errno of the refused segmentation that made it so; 0: none, or its cause is known
+        public int Sent; // bytes that the kernel has accepted
+    }
+
+    /// <summary>The socket was full at the last flush: wait until it is writable, then flush again.</summary>
+    public bool IsBlocked { get; private set; }
+
+    /// <summary>Called when the kernel refuses to segment for a family: errno, and whether it is IPv6.</summary>
+    public Action<int, bool>? SegmentationOff { get; set; }
+
+    /// <summary>Bytes of the first unsent datagram.</summary>
+    private int NextDatagram => Math.Min(_runs[_first].Stride, _runs[_first].Length - _states[_first].Sent);
+
+    /// <summary>
+    /// Makes room for a datagram of <paramref name="length"/> bytes, flushing if there is none. The slot becomes part of
+    /// the batch with <see cref="Commit"/>; until then it may be reserved again.
+    /// </summary>
+    /// <param name="longest">Bytes of the longest run it may be part of.</param>
+    /// <returns>False if the socket is full: nothing was reserved, try again after a successful flush.</returns>
+    public bool TryReserve(in OutsideAddress path, int length, int longest, out Span<byte> slot)
+    {
+        slot = default;
+        if (IsBlocked && !Flush())
+        {
+            return false;
+        }
+        var run = NewestOf(path.Peer);
+        if (run < 0 || !Fits(run, path.Peer.IsIPv6, length, longest))
+        {
+            if ((_used == _runs.Length || _length >= FullAt) && !Flush())
+            {
+                return false;
+            }
+            run = _used;
+            _runs[run].Path = path;
+        }
+        _current = run;
+        slot = _bytes.Slice(_runs[run].Start + (run == _used ? 0 : _runs[run].Length), length);
+        return true;
+    }
+
+    /// <summary>Appends the slot reserved last.</summary>
+    public void Commit(int length)
+    {
+        ref var run = ref _runs[_current];
+        ref var state = ref _states[_current];
+        if (_current == _used)
+        {
+            (run.Length, run.Stride, state) = (0, length, default);
+            _used++;
+        }
+        run.Length += length;
+        state.Count++;
+        state.IsClosed = length < run.Stride;
+        _length += length;
+    }
+
+    /// <summary>Hands all that waits to the kernel.</summary>
+    /// <returns>False if the socket is full; the rest waits.</returns>
+    public bool Flush()
+    {
+        IsBlocked = false;
+        while (_first < _used)
+        {
+            if (!SendNext())
+            {
+                IsBlocked = true;
+                _counters.Add(Counter.UdpSendBlocked);
+                return false;
+            }
+        }
+        (_first, _used, _length) = (0, 0, 0);
+        return true;
+    }
+
+    /// <summary>Call about once a second: a family that was turned off a minute ago is tried again.</summary>
+    public void Tick()
+    {
+        _offIPv4 = Math.Max(0, _offIPv4 - 1);
+        _offIPv6 = Math.Max(0, _offIPv6 - 1);
+    }
+
+    public void Dispose() => _bytes.Dispose();
+
+    /// <summary>The only run of the peer that may be appended to without breaking its order; -1: it has none.</summary>
+    private int NewestOf(in PeerAddress peer)
+    {
+        for (var i = _used - 1; i >= _first; i--)
+        {
+            if (_runs[i].Path.Peer == peer)
+            {
+                return i;
+            }
+        }
+        return -1;
+    }
+
+    private bool Fits(int run, bool v6, int length, int longest) =>
+        _states[run] is { IsClosed: false, Sent: 0 }
+        && length <= _runs[run].Stride
+        && _states[run].Count < _maxSegments
+        && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
+        && (v6 ? _offIPv6 : _offIPv4) == 0;
+
+    /// <summary>One send: as many runs as may leave whole, or a datagram of one that may not. False: the socket is full.</summary>
+    private bool SendNext()
+    {
+        var whole = 0;
+        while (_first + whole < _used && LeavesWhole(_first + whole))
+        {
+            whole++;
+        }
+        for (var attempt = 1; ; attempt++)
+        {
+            _counters.Add(Counter.UdpSends);
+            _counters.Add(Counter.UdpBatchSends);
+            var result = whole > 0 ? SendRuns(whole) : SendDatagram();
+            if (result >= 0)
+            {
+                return true;
+            }
+            ref var state = ref _states[_first];
+            var segmented = whole > 0 && _runs[_first].SegmentSize > 0;
+            switch (-result)
+            {
+                case Linux.EAGAIN:
+                    return false;
+                case Linux.ECONNREFUSED or Linux.ENOBUFS or Linux.EPERM when attempt < Attempts:
+                    break;
+                case Linux.EIO or Linux.EINVAL or Linux.EOPNOTSUPP when segmented:
+                    (state.IsSingle, state.Refusal) = (true, -result);
+                    return true; // progress: the same bytes leave one by one
+                case Linux.EMSGSIZE when segmented:
+                    _counters.Add(Counter.UdpGsoTooBig);
+                    state.IsSingle = true;
+                    return true;
+                default:
+                    if (segmented)
+                    {
+                        state.IsSingle = true; // lose no more than must be
+                        return true;
+                    }
+                    _counters.Add(-result == Linux.EMSGSIZE ? Counter.UdpSendTooBig : Counter.UdpSendFailed);
+                    Advance(NextDatagram);
+                    return true;
+            }
+        }
+    }
+
+    private bool LeavesWhole(int run) =>
+        _states[run] is { IsSingle: false, Sent: 0 }
+        && (_states[run].Count == 1 || (_runs[run].Path.Peer.IsIPv6 ? _offIPv6 : _offIPv4) == 0);
+
+    private int SendRuns(int count)
+    {
+        var runs = _runs.AsSpan(_first, count);
+        var result = _sender.Send(runs, _bytes.Span);
+        for (var i = 0; i < result; i++)
+        {
+            CountSent(_states[_first + i].Count, runs[i].Length);
+            if (runs[i].SegmentSize > 0)
+            {
+                _counters.Add(Counter.UdpGsoSends);
+                _counters.Add(Counter.UdpGsoSegments, _states[_first + i].Count);
+            }
+        }
+        _first += Math.Max(0, result);
+        return result;
+    }
+
+    private int SendDatagram()
+    {
+        ref var run = ref _runs[_first];
+        var length = NextDatagram;
+        var result = _sender.Send(run.Path, _bytes.Slice(run.Start + _states[_first].Sent, length), 0);
+        if (result >= 0)
+        {
+            CountSent(1, length);
+            ref var refusal = ref _states[_first].Refusal;
+            if (refusal != 0)
+            {
+                TurnOff(refusal, run.Path.Peer.IsIPv6);
+                refusal = 0;
+            }
+            Advance(length);
+        }
+        return result;
+    }
+
+    private void CountSent(int datagrams, int bytes)
+    {
+        _counters.Add(Counter.UdpDatagramsSent, datagrams);
+        _counters.Add(Counter.UdpBytesSent, bytes);
+    }
+
+    private void Advance(int length)
+    {
+        _states[_first].Sent += length;
+        if (_states[_first].Sent == _runs[_first].Length)
+        {
+            _first++;
+        }
+    }
+
+    private void TurnOff(int errno, bool v6)
+    {
+        ref var off = ref v6 ? ref _offIPv6 : ref _offIPv4;
+        off = RearmTicks;
+        _counters.Add(Counter.UdpGsoFallbacks);
+        SegmentationOff?.Invoke(errno, v6);
+    }
+}

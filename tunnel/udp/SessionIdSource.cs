@@ -1,0 +1,30 @@
+using System.Buffers.Binary;
+using System.Security.Cryptography;
+using Lightway.Protocol;
+using Lightway.Tunnel.Workers;
+
+namespace Lightway.Tunnel.Udp;
+
+/// <summary>
+/// Draws session ids: 8 bytes of the system's generator, none of the reserved values. The lower 32 bits say which worker
+/// drew them, as their remainder: the kernel steers a datagram to its worker by them (<see cref="Udp.ReusePort"/>).
+/// </summary>
+/// <param name="worker">Number of the worker, from 0.</param>
+/// <param name="workers">How many there are.</param>
+public sealed class SessionIdSource(int worker, int workers)
+{
+    /// <summary>Number of the worker, from 0.</summary>
+    public int Worker => worker;
+
+    public ulong Draw()
+    {
+        Span<byte> bytes = stackalloc byte[sizeof(ulong)];
+        ulong id;
+        do
+        {
+            RandomNumberGenerator.Fill(bytes);
+            id = BinaryPrimitives.ReadUInt64BigEndian(bytes);
+        } while (SessionId.isReserved(id) || (uint)id == 0 || (uint)id % workers != worker);
+        return id;
+    }
+}

@@ -220,7 +220,7 @@ let private receive (slot: byte[]) (pair: Pair) (datagrams: byte[][]) =
             invalidOp "a datagram was not opened"
 
         if index % Segments = Segments - 1 then
-            pair.Server.Context.Inside.Flush()
+            pair.Server.Context.ToInside.Flush()
 
 let private newSlot () : byte[] =
     GC.AllocateUninitializedArray(2048, pinned = true)

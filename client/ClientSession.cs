@@ -113,7 +113,7 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
             && (Rewrite.sourceOf(packet) != _granted.DnsIp || Rewrite.source(packet, _inside.Dns, false));
         if (rewritten)
         {
-            _worker.Context.Inside.Append(packet);
+            _worker.Context.ToInside.Append(packet);
         }
         else
         {

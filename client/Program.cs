@@ -46,9 +46,9 @@ static int Connect(ClientOptions options, ILogger log)
         }
         : Offload.None;
     var tun = TunQueue.Open(options.TunName, offload);
-    Interface.SetMtu(tun.Name, tunMtu);
-    Interface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
-    Interface.SetUp(tun.Name);
+    TunInterface.SetMtu(tun.Name, tunMtu);
+    TunInterface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
+    TunInterface.BringUp(tun.Name);
     var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
     var socket = UdpSocket.Bind(
         new IPEndPoint(any, 0),

@@ -106,7 +106,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
             Offload(MaxSegments = maxSegments, MaxBurstMicroseconds = defaultArg maxBurst 0),
             null,
             NullLogger.Instance,
-            Control = Option.toObj pool
+            Pool = Option.toObj pool
         )
 
     member _.Role = role
@@ -157,7 +157,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
             this.DeliveredCount <- this.DeliveredCount + 1
 
             if this.ToTun then
-                context.Inside.Append(Span.op_Implicit packet)
+                context.ToInside.Append(Span.op_Implicit packet)
             else
                 this.Delivered.Add(packet.ToArray())
 

@@ -38,7 +38,7 @@ type ScriptedTun(hasVnetHeader: bool) =
 
             result
 
-        member this.WriteGathered(pieces: ReadOnlySpan<Piece>) : int =
+        member this.WriteGathered(pieces: ReadOnlySpan<IoVector>) : int =
             let result = outcome this.SuperpacketErrors
 
             if result = 0 && not this.Discard then

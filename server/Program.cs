@@ -45,7 +45,7 @@ static int Serve(ServerOptions options, ILogger log)
         : Offload.None;
     var queues = OpenQueues(options, offload, log);
     var count = queues.Length;
-    Interface.SetUp(queues[0].Name);
+    TunInterface.BringUp(queues[0].Name);
     var sockets = UdpSocket.BindGroup(
         options.BindAddress,
         count,
@@ -79,7 +79,7 @@ static int Serve(ServerOptions options, ILogger log)
     {
         var manager = new ConnectionManager(settings, connectionSettings, worker, tls, pool, inside, authenticator, log)
         {
-            Workers = managers,
+            Siblings = managers,
         };
         managers.Add(manager);
         worker.Attach(manager);

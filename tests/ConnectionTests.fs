@@ -20,7 +20,7 @@ let private send (side: End) (bytes: byte[]) =
     let buffer = Array.append (Array.zeroCreate 16) bytes
     side.Connection.BeginInside side.Now
     Expect.equal (side.Connection.TrySend(Span buffer, 16, bytes.Length)) SendResult.Accepted "accepted"
-    Expect.isTrue (side.Context.Batch.Flush()) "sent"
+    Expect.isTrue (side.Context.ToOutside.Flush()) "sent"
 
 let private connected expresslane =
     let pair = new Pair(expresslane, 64)
@@ -491,7 +491,7 @@ let tests =
 
               pair.Server.ToTun <- true
               Expect.equal (pair.ToServer joined) packets.Length "frames"
-              pair.Server.Context.Inside.Flush()
+              pair.Server.Context.ToInside.Flush()
               Expect.equal [ for frame in pair.Server.Tun.Frames -> frame[10..] ] packets "byte for byte"
           }
 
@@ -523,7 +523,7 @@ let tests =
               write (fragment 0 800 true :: List.map data packets[..5])
               write (List.map data packets[6..7] @ [ fragment 800 800 false ] @ List.map data packets[8..])
               pair.Pump()
-              pair.Server.Context.Inside.Flush()
+              pair.Server.Context.ToInside.Flush()
               let arrived = [ for frame in pair.Server.Tun.Frames -> frame[10..] ]
               Expect.equal arrived (packets[..7] @ [ long ] @ packets[8..]) "every packet, in order"
           }

@@ -25,8 +25,8 @@ let main argv =
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests
-              SegmentBatchTests.tests
-              InsideBatchTests.tests
+              SendBatchTests.tests
+              TunBatchTests.tests
               InsidePathTests.tests
               ConnectionTests.tests
               WorkerTests.tests

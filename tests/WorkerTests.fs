@@ -389,7 +389,7 @@ let private forwarding =
 
           Expect.isTrue (read.Drain 0L) "the socket is not full"
           let home = pair.Server.Context
-          Expect.isTrue (home.Batch.Flush()) "nothing waits"
+          Expect.isTrue (home.ToOutside.Flush()) "nothing waits"
           Expect.equal (pair.Server.Wire.Calls - sent) 0 "the other's batch is untouched"
           Expect.equal other.Context.Counters[Counter.TunRejectedPacketNoConnection] 1L "counted"
       }

@@ -30,26 +30,26 @@ public sealed class WorkerContext : IDisposable
         ILogger log
     )
     {
-        (Outside, Ids, Log) = (outside, ids ?? new SessionIdSource(0, 1), log);
+        (Control, Ids, Log) = (outside, ids ?? new SessionIdSource(0, 1), log);
         MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         Mailbox = new Mailbox(inside.HasVnetHeader);
-        Batch = new SegmentBatch(outside, Counters, offload.MaxSegments);
-        Inside = new InsideBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
+        ToOutside = new SendBatch(outside, Counters, offload.MaxSegments);
+        ToInside = new TunBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
     }
 
     public Counters Counters { get; } = new();
 
     /// <summary>Sends control datagrams, each alone.</summary>
-    public IDatagramSender Outside { get; }
+    public IDatagramSender Control { get; }
 
     /// <summary>See <see cref="Offload.MaxBurstMicroseconds"/>.</summary>
     public int MaxBurstMicroseconds { get; }
 
     /// <summary>Sends what comes from inside.</summary>
-    public SegmentBatch Batch { get; }
+    public SendBatch ToOutside { get; }
 
     /// <summary>Takes what comes from outside; Expresslane packets are opened in its tail.</summary>
-    public InsideBatch Inside { get; }
+    public TunBatch ToInside { get; }
 
     /// <summary>Takes what other workers read for its connections.</summary>
     public Mailbox Mailbox { get; }
@@ -57,7 +57,7 @@ public sealed class WorkerContext : IDisposable
     public SessionIdSource Ids { get; }
 
     /// <summary>Where handshakes run; null: on the worker's own thread.</summary>
-    public ControlPool? Control { get; init; }
+    public ControlPool? Pool { get; init; }
 
     public RandomPool Random { get; } = new();
 
@@ -77,8 +77,8 @@ public sealed class WorkerContext : IDisposable
 
     public void Dispose()
     {
-        Batch.Dispose();
-        Inside.Dispose();
+        ToOutside.Dispose();
+        ToInside.Dispose();
         Mailbox.Dispose();
         Datagram.Dispose();
         Frame.Dispose();

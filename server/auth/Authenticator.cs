@@ -74,7 +74,7 @@ public sealed class Authenticator
     }
 
     /// <summary>Calls <paramref name="done"/> with the answer of <see cref="Authorize"/>, from another thread.</summary>
-    public void AuthorizeAside(string user, string password, Action<bool> done) =>
+    public void AuthorizeOnPool(string user, string password, Action<bool> done) =>
         _hashers.StartNew(() => done(Authorize(user, password)));
 
     /// <summary>

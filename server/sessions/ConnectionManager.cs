@@ -88,7 +88,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     }
 
     /// <summary>The managers of all workers, this one among them; the first one reports for all.</summary>
-    public required IReadOnlyList<ConnectionManager> Workers { get; init; }
+    public required IReadOnlyList<ConnectionManager> Siblings { get; init; }
 
     /// <summary>Connections of this worker, up to a second ago. Any thread.</summary>
     private Census Latest
@@ -117,7 +117,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     public WorkerContext? OtherHomeOf(ReadOnlySpan<byte> packet)
     {
-        if (Workers.Count == 1)
+        if (Siblings.Count == 1)
         {
             return null;
         }
@@ -175,7 +175,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         if (now >= _reportAt)
         {
             _reportAt = now + _settings.ReportMs;
-            if (Workers[0] == this)
+            if (Siblings[0] == this)
             {
                 Report();
             }
@@ -219,7 +219,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
         else
         {
-            _worker.Context.Inside.Append(packet);
+            _worker.Context.ToInside.Append(packet);
         }
     }
 
@@ -263,9 +263,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     private void Report() =>
         LogReport(
             _log,
-            Workers.Sum(worker => worker.Latest.Online),
-            Workers.Sum(worker => worker.Latest.Connections),
-            Workers.Sum(worker => worker.Latest.Rotations),
+            Siblings.Sum(worker => worker.Latest.Online),
+            Siblings.Sum(worker => worker.Latest.Connections),
+            Siblings.Sum(worker => worker.Latest.Rotations),
             _pool.Assigned
         );
 
@@ -334,7 +334,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     private void Create(DtlsSession session, ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_table.Count - _online >= MaxNotOnline / Workers.Count)
+        if (_table.Count - _online >= MaxNotOnline / Siblings.Count)
         {
             Counters.Add(Counter.HandshakeIgnored);
             session.Dispose();
@@ -375,7 +375,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         WireHeaderModule.writeReject(reject);
         Counters.Add(Counter.UdpRejectedSession);
         Counters.Add(Counter.UdpSends);
-        _ = _worker.Context.Outside.Send(to, reject, 0); // best effort: the peer asks again
+        _ = _worker.Context.Control.Send(to, reject, 0); // best effort: the peer asks again
     }
 
     private void Check(Connection connection, AuthRequest request)
@@ -386,7 +386,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             return;
         }
         _beingChecked.Add(connection);
-        _authenticator.AuthorizeAside(
+        _authenticator.AuthorizeOnPool(
             request.User,
             request.Password,
             allowed => _worker.Post(() => Checked(connection, request.User, allowed))

@@ -25,7 +25,7 @@ public static class Init
                 error.WriteLine($"init: \"{directory}\" exists and is not an empty directory; nothing was written");
                 return Refused;
             }
-            var files = SetUp.Files(options, directory, DateTimeOffset.UtcNow);
+            var files = SetUpFiles.All(options, directory, DateTimeOffset.UtcNow);
             Write(directory, files);
             Tell(options, directory, files, output);
             return 0;

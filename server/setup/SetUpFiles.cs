@@ -12,7 +12,7 @@ namespace Lightway.Server.Setup;
 internal sealed record SetUpFile(string Name, UnixFileMode Mode, string Text);
 
 /// <summary>The files that a server and its first client need to start.</summary>
-internal static class SetUp
+internal static class SetUpFiles
 {
     private const UnixFileMode Secret = UnixFileMode.UserRead | UnixFileMode.UserWrite;
     private const UnixFileMode Public = Secret | UnixFileMode.GroupRead | UnixFileMode.OtherRead;
@@ -22,7 +22,7 @@ internal static class SetUp
 
     /// <param name="directory">Absolute path of the directory the files will be in.</param>
     /// <exception cref="ConfigurationException">The machine has no libcrypt to hash the password with.</exception>
-    public static IReadOnlyList<SetUpFile> Files(InitOptions options, string directory, DateTimeOffset now)
+    public static IReadOnlyList<SetUpFile> All(InitOptions options, string directory, DateTimeOffset now)
     {
         using var authority = new CertificateAuthority(now);
         var ca = authority.Export();

@@ -87,7 +87,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         record.CopyTo(datagram[WireHeaderModule.Size..]);
         _worker.Counters.Add(Counter.UdpSends);
         _worker.Counters.Add(
-            _worker.Outside.Send(_path, datagram, 0) < 0 ? Counter.UdpControlSendFailed : Counter.HandshakeCookiesSent
+            _worker.Control.Send(_path, datagram, 0) < 0 ? Counter.UdpControlSendFailed : Counter.HandshakeCookiesSent
         );
     }
 

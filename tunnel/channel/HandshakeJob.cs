@@ -10,7 +10,7 @@ public delegate void ControlPool(Action work, Action<long> done);
 /// would hold up everybody's packets. One step at a time; what arrives meanwhile waits here, in order. While
 /// <see cref="IsBusy"/> nobody else may touch the session. All members are for the worker's thread.
 /// </summary>
-internal sealed class AsideHandshake(DtlsSession session, ControlPool pool, Action<AsideHandshake, long> stepped)
+internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action<HandshakeJob, long> stepped)
     : IRecordSink
 {
     // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Copies beyond that can go.

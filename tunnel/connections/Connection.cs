@@ -31,9 +31,9 @@ public sealed class Connection : IRecordSink, IDisposable
     private readonly RetransmissionTimer _retransmission;
     private readonly KeyUpdater _keyUpdater;
     private readonly LoginTimer _login = new();
-    private AsideHandshake? _aside; // a server's handshake, if there is somewhere to run it
+    private HandshakeJob? _aside; // a server's handshake, if there is somewhere to run it
     private readonly ushort _version;
-    private readonly ulong _orderTag; // see InsideBatch.Order
+    private readonly ulong _orderTag; // see TunBatch.Order
     private FragmentTable? _fragments;
     private SessionIds _ids;
     private KeepaliveState _keepalive;
@@ -89,9 +89,9 @@ public sealed class Connection : IRecordSink, IDisposable
         _burstRate = BurstRateModule.create(now);
         _retransmission = new RetransmissionTimer(session);
         _keyUpdater = new KeyUpdater(session, worker.Counters, settings.Role == Role.Server ? settings.KeyUpdateMs : 0);
-        if (settings.Role == Role.Server && worker.Control is { } control)
+        if (settings.Role == Role.Server && worker.Pool is { } pool)
         {
-            _aside = new AsideHandshake(session, control, OnHandshakeStep);
+            _aside = new HandshakeJob(session, pool, OnHandshakeStep);
         }
     }
 
@@ -345,14 +345,14 @@ public sealed class Connection : IRecordSink, IDisposable
             return;
         }
         // TrySend has made room for a record of the expected length; one of another length may find the socket full.
-        if (!_worker.Batch.TryReserve(Path, length, _longestRun, out var slot))
+        if (!_worker.ToOutside.TryReserve(Path, length, _longestRun, out var slot))
         {
             _worker.Counters.Add(Counter.UdpSendFailed);
             return;
         }
         WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), slot);
         record.CopyTo(slot[WireHeaderModule.Size..]);
-        _worker.Batch.Commit(length);
+        _worker.ToOutside.Commit(length);
     }
 
     public void Dispose()
@@ -373,7 +373,7 @@ public sealed class Connection : IRecordSink, IDisposable
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
     {
         var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
-        if (!_worker.Batch.TryReserve(Path, length, _longestRun, out var slot))
+        if (!_worker.ToOutside.TryReserve(Path, length, _longestRun, out var slot))
         {
             return SendResult.Blocked;
         }
@@ -384,7 +384,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _worker.Counters.Add(Counter.ExpresslaneEncryptNoKey);
             return SendResult.Dropped;
         }
-        _worker.Batch.Commit(length);
+        _worker.ToOutside.Commit(length);
         _worker.Counters.Add(Counter.ExpresslanePacketsSent);
         _worker.Counters.Add(Counter.TunToClient, packet.Length);
         _sentInside += length;
@@ -393,7 +393,14 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private SendResult TrySendDtls(Span<byte> frame)
     {
-        if (!_worker.Batch.TryReserve(Path, WireHeaderModule.Size + RecordOverhead + frame.Length, _longestRun, out _))
+        if (
+            !_worker.ToOutside.TryReserve(
+                Path,
+                WireHeaderModule.Size + RecordOverhead + frame.Length,
+                _longestRun,
+                out _
+            )
+        )
         {
             return SendResult.Blocked;
         }
@@ -414,14 +421,14 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
     {
-        var plaintext = _worker.Inside.Tail[..InsideBatch.TailRoom];
+        var plaintext = _worker.ToInside.Tail[..TunBatch.TailRoom];
         switch (_expresslane.Open(session, body, plaintext, out var packet))
         {
             case OpenResult.Opened:
                 _worker.Counters.Add(Counter.ExpresslanePacketsReceived);
-                _worker.Inside.Order = _orderTag | (packet.Counter & OrderMask);
+                _worker.ToInside.Order = _orderTag | (packet.Counter & OrderMask);
                 Deliver(plaintext[..packet.Length], packet.IsEncoded);
-                _worker.Inside.Order = 0;
+                _worker.ToInside.Order = 0;
                 return 1;
             case OpenResult.Replayed:
                 _worker.Counters.Add(Counter.ExpresslaneReplayed);
@@ -459,7 +466,7 @@ public sealed class Connection : IRecordSink, IDisposable
         return AfterDtls(status, length);
     }
 
-    private int LeaveTo(AsideHandshake aside, ulong session, ReadOnlySpan<byte> body)
+    private int LeaveTo(HandshakeJob aside, ulong session, ReadOnlySpan<byte> body)
     {
         if (!aside.TryAdd(session, body))
         {
@@ -469,7 +476,7 @@ public sealed class Connection : IRecordSink, IDisposable
     }
 
     /// <summary>The pool has made a step of the handshake, and let go of the session until it is asked for another.</summary>
-    private void OnHandshakeStep(AsideHandshake aside, long now)
+    private void OnHandshakeStep(HandshakeJob aside, long now)
     {
         Enter(now);
         _session.Sink = this;
@@ -702,7 +709,7 @@ public sealed class Connection : IRecordSink, IDisposable
         for (var copy = 0; copy < copies; copy++)
         {
             _worker.Counters.Add(Counter.UdpSends);
-            if (_worker.Outside.Send(Path, datagram, 0) < 0)
+            if (_worker.Control.Send(Path, datagram, 0) < 0)
             {
                 _worker.Counters.Add(Counter.UdpControlSendFailed); // DTLS repeats what matters
                 return;

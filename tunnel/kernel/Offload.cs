@@ -28,7 +28,7 @@ public sealed record Offload
     public bool UdpGro { get; init; } = true;
 
     /// <summary>Datagrams in one send (UDP_SEGMENT); 1: each leaves by itself.</summary>
-    public int MaxSegments { get; init; } = SegmentBatch.MaxSegments;
+    public int MaxSegments { get; init; } = SendBatch.MaxSegments;
 
     /// <summary>Microseconds that a run of datagrams may take its peer, as measured; 0: no bound.</summary>
     public int MaxBurstMicroseconds { get; init; }

@@ -27,7 +27,7 @@ public sealed unsafe class Slab : IDisposable
     public Span<byte> Span => new(Pointer, Length);
 
     /// <summary>All of it, for a system call.</summary>
-    internal Tun.Piece Piece => new((nint)Pointer, Length);
+    internal IoVector IoVector => new((nint)Pointer, Length);
 
     internal byte* Pointer { get; private set; }
 

@@ -72,7 +72,7 @@ public sealed class InsidePath : IDisposable
     /// <returns>False: the socket is full. Call again when it is writable; nothing was lost.</returns>
     public bool Drain(long now)
     {
-        if (!_worker.Batch.Flush() || !SendRest())
+        if (!_worker.ToOutside.Flush() || !SendRest())
         {
             return false;
         }
@@ -93,7 +93,7 @@ public sealed class InsidePath : IDisposable
                 return false;
             }
         }
-        return _worker.Batch.Flush();
+        return _worker.ToOutside.Flush();
     }
 
     public void Dispose()

@@ -43,7 +43,7 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IOutside
             {
                 Handle(i, now);
             }
-            worker.Inside.Flush();
+            worker.ToInside.Flush();
             if (count < _batch.Capacity)
             {
                 return; // drained: another call would only say EAGAIN

@@ -38,6 +38,6 @@ internal static class SuperpacketProbe
         }
         using var frame = new Slab(VirtioNetHeaderModule.Size + masked.Length + PayloadLength);
         Coalesce.writeHeader(masked, true, isTcp, 0, 0, 0, 1, PayloadLength, frame.Span);
-        return sink.WriteGathered([frame.Piece]) != -Linux.EINVAL;
+        return sink.WriteGathered([frame.IoVector]) != -Linux.EINVAL;
     }
 }

@@ -8,7 +8,7 @@ namespace Lightway.Tunnel.Tun;
 
 /// <summary>Some bytes of a frame: struct iovec (bits/types/struct_iovec.h).</summary>
 [StructLayout(LayoutKind.Sequential)]
-public readonly struct Piece(nint address, nint length)
+public readonly struct IoVector(nint address, nint length)
 {
     public readonly nint Address = address;
     public readonly nint Length = length;
@@ -25,7 +25,7 @@ public interface IInsideSink
 
     /// <summary>Writes one frame, gathered from its pieces, in one system call; its first 10 bytes are the virtio_net_hdr.</summary>
     /// <returns>0, or -errno.</returns>
-    int WriteGathered(ReadOnlySpan<Piece> pieces);
+    int WriteGathered(ReadOnlySpan<IoVector> pieces);
 }
 
 /// <summary>
@@ -37,7 +37,7 @@ public interface IInsideSink
 /// Nothing is lost when the kernel refuses a superpacket: its packets are still there and are written one by one. EINVAL
 /// (kernels that check the header in another way) turns superpackets of that protocol off, for a while. One thread.
 /// </remarks>
-public sealed unsafe class InsideBatch : IDisposable
+public sealed unsafe class TunBatch : IDisposable
 {
     /// <summary>Packets of a window; each write gathers fewer pieces than IOV_MAX (1024).</summary>
     public const int MaxPackets = 512;
@@ -54,7 +54,7 @@ public sealed unsafe class InsideBatch : IDisposable
     private readonly Coalescer _coalescer = new(MaxPackets);
     private readonly Slab _arena = new(ArenaSize);
     private readonly Slab _header = new(VirtioNetHeaderModule.Size + Coalesce.MaxHeaderLength);
-    private readonly Piece[] _pieces = GC.AllocateUninitializedArray<Piece>(MaxPackets + 1, pinned: true);
+    private readonly IoVector[] _pieces = GC.AllocateUninitializedArray<IoVector>(MaxPackets + 1, pinned: true);
     private readonly int[] _offsets = new int[MaxPackets];
     private readonly int[] _lengths = new int[MaxPackets];
     private readonly ulong[] _order = new ulong[MaxPackets];
@@ -69,7 +69,7 @@ public sealed unsafe class InsideBatch : IDisposable
 
     /// <param name="tcp">TCP segments may share a superpacket.</param>
     /// <param name="udp">UDP datagrams may.</param>
-    public InsideBatch(IInsideSink sink, Counters counters, bool tcp, bool udp)
+    public TunBatch(IInsideSink sink, Counters counters, bool tcp, bool udp)
     {
         (_sink, _counters) = (sink, counters);
         (_tcp, _udp) = (tcp && sink.HasVnetHeader, udp && sink.HasVnetHeader);
@@ -197,11 +197,11 @@ public sealed unsafe class InsideBatch : IDisposable
         {
             return false; // refused a moment ago, in this very flush
         }
-        _pieces[0] = new Piece((nint)_header.Pointer, _coalescer.WriteHeader(number, _header.Span));
+        _pieces[0] = new IoVector((nint)_header.Pointer, _coalescer.WriteHeader(number, _header.Span));
         var count = 1;
         for (var index = run.First; index >= 0; index = _coalescer.Next(index))
         {
-            _pieces[count++] = new Piece(
+            _pieces[count++] = new IoVector(
                 (nint)(_arena.Pointer + _offsets[index] + run.HeaderLength),
                 _lengths[index] - run.HeaderLength
             );

@@ -6,7 +6,7 @@ using static Tmds.Linux.LibC;
 namespace Lightway.Tunnel.Tun;
 
 /// <summary>Settings of a network interface by ioctl (netdevice(7)).</summary>
-public static unsafe class Interface
+public static unsafe class TunInterface
 {
     private const int RequestSize = 40; // struct ifreq
     private const int ValueAt = Linux.IFNAMSIZ; // the union after ifr_name
@@ -28,7 +28,7 @@ public static unsafe class Interface
     }
 
     /// <summary>Brings the interface up.</summary>
-    public static void SetUp(string name)
+    public static void BringUp(string name)
     {
         var request = stackalloc byte[RequestSize];
         Control(Linux.SIOCGIFFLAGS, "SIOCGIFFLAGS", name, request);

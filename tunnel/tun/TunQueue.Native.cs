@@ -155,9 +155,9 @@ public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
         }
     }
 
-    public int WriteGathered(ReadOnlySpan<Piece> pieces)
+    public int WriteGathered(ReadOnlySpan<IoVector> pieces)
     {
-        fixed (Piece* vectors = pieces)
+        fixed (IoVector* vectors = pieces)
         {
             return Linux.writev(Fd, (iovec*)vectors, pieces.Length) < 0 ? -Linux.Errno : 0;
         }

@@ -11,7 +11,7 @@ public interface IDatagramSender
     int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize);
 
     /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as the sender can: sendmmsg(2).</summary>
-    /// <param name="runs">Oldest first; at most <see cref="SegmentBatch.MaxRuns"/>.</param>
+    /// <param name="runs">Oldest first; at most <see cref="SendBatch.MaxRuns"/>.</param>
     /// <param name="bytes">What <see cref="DatagramRun.Start"/> counts from.</param>
     /// <returns>Runs accepted, from the first on; or -errno if the first one was not.</returns>
     int Send(ReadOnlySpan<DatagramRun> runs, ReadOnlySpan<byte> bytes);

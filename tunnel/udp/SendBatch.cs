@@ -17,7 +17,7 @@ namespace Lightway.Tunnel.Udp;
 /// minute; if it takes none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is
 /// counted and skipped. One thread.
 /// </remarks>
-public sealed class SegmentBatch : IDisposable
+public sealed class SendBatch : IDisposable
 {
     /// <summary>UDP_MAX_SEGMENTS of kernels before 6.9 (128 since; linux/udp.h).</summary>
     public const int MaxSegments = 64;
@@ -45,7 +45,7 @@ public sealed class SegmentBatch : IDisposable
     private int _length; // bytes appended
 
     /// <param name="maxSegments">Datagrams a run; 1: no offload at all, a system call for each.</param>
-    public SegmentBatch(IDatagramSender sender, Counters counters, int maxSegments)
+    public SendBatch(IDatagramSender sender, Counters counters, int maxSegments)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(maxSegments, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, MaxSegments);

@@ -12,7 +12,7 @@ namespace Lightway.Tunnel.Udp;
 /// </summary>
 public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 {
-    private const int Messages = SegmentBatch.MaxRuns; // a call
+    private const int Messages = SendBatch.MaxRuns; // a call
     private const int MessageSize = 64; // struct mmsghdr
     private const int PartsAt = Messages * MessageSize; // iovec, name and control of each message
     private const int NameAt = 16;

@@ -44,10 +44,10 @@ public sealed partial class Worker : IDisposable
     {
         (_tun, _socket) = (tun, socket);
         Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, ids, log) { Control = RunAside };
+        Context = new WorkerContext(socket, tun, Offload, ids, log) { Pool = RunOnPool };
         Context.Mailbox.Posted = _epoll.Wake;
-        Context.Batch.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
-        Context.Inside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
+        Context.ToOutside.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
+        Context.ToInside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
     }
 
     public WorkerContext Context { get; }
@@ -73,7 +73,7 @@ public sealed partial class Worker : IDisposable
     public void Attach(IWorkerProgram program)
     {
         _program = program;
-        var mtu = Interface.GetMtu(_tun.Name);
+        var mtu = TunInterface.GetMtu(_tun.Name);
         Inside = new InsidePath(_tun, Context, program, mtu);
         Forwarded = new InsidePath(Context.Mailbox, Context, program, mtu);
         Outside = new OutsidePath(_socket, Context, program);
@@ -105,7 +105,7 @@ public sealed partial class Worker : IDisposable
     }
 
     /// <summary>Runs <paramref name="work"/> on the thread pool, then <paramref name="done"/> on the worker's thread.</summary>
-    private void RunAside(Action work, Action<long> done) =>
+    private void RunOnPool(Action work, Action<long> done) =>
         ThreadPool.UnsafeQueueUserWorkItem(
             _ =>
             {
@@ -161,9 +161,9 @@ public sealed partial class Worker : IDisposable
             if (now >= tickAt)
             {
                 tickAt = now + TickMs;
-                Context.Batch.Tick();
-                Context.Inside.Tick();
-                Inside.Mtu = Forwarded.Mtu = Interface.GetMtu(_tun.Name);
+                Context.ToOutside.Tick();
+                Context.ToInside.Tick();
+                Inside.Mtu = Forwarded.Mtu = TunInterface.GetMtu(_tun.Name);
                 _program.Tick(now);
             }
         }
@@ -173,7 +173,7 @@ public sealed partial class Worker : IDisposable
     private bool DrainInside(long now) =>
         ((!Inside.IsPending && _ready[TunToken] == 0) || Inside.Drain(now))
         && (!Context.Mailbox.HasFrames && !Forwarded.IsPending || Forwarded.Drain(now))
-        && Context.Batch.Flush();
+        && Context.ToOutside.Flush();
 
     private static int TimeoutMs(long at) => (int)Math.Clamp(at - Now, 0, TickMs);
 

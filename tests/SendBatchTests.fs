@@ -1,4 +1,4 @@
-module Lightway.Tests.SegmentBatchTests
+module Lightway.Tests.SendBatchTests
 
 open System
 open System.Collections.Generic
@@ -16,10 +16,10 @@ let private bob = path "192.0.2.2:1000"
 
 let private batchOf (wire: Wire) (maxSegments: int) =
     let counters = Counters()
-    new SegmentBatch(wire, counters, maxSegments), counters
+    new SendBatch(wire, counters, maxSegments), counters
 
 /// Appends a datagram that is all `fill`; false if the socket was full.
-let private append (batch: SegmentBatch) (path: OutsideAddress) (fill: byte) (length: int) =
+let private append (batch: SendBatch) (path: OutsideAddress) (fill: byte) (length: int) =
     let mutable slot = Span<byte>.Empty
 
     if batch.TryReserve(&path, length, Int32.MaxValue, &slot) then
@@ -40,7 +40,7 @@ let private EAGAIN, EIO, EINVAL, EMSGSIZE, ECONNREFUSED = 11, 5, 22, 90, 111
 
 let tests =
     testList
-        "SegmentBatch"
+        "SendBatch"
         [ test "equal datagrams and a shorter last one leave in one send" {
               let wire = Wire()
               let batch, _ = batchOf wire 64
@@ -154,7 +154,7 @@ let tests =
 
               try
                   let counters = Counters()
-                  use batch = new SegmentBatch(sender, counters, 64)
+                  use batch = new SendBatch(sender, counters, 64)
 
                   let paths =
                       [ for receiver in receivers do

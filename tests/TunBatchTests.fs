@@ -1,4 +1,4 @@
-module Lightway.Tests.InsideBatchTests
+module Lightway.Tests.TunBatchTests
 
 open System
 open System.Linq
@@ -20,10 +20,10 @@ let private datagrams (count: int) =
 
 let private batchOf (tun: ScriptedTun) =
     let counters = Counters()
-    new InsideBatch(tun, counters, true, true), counters
+    new TunBatch(tun, counters, true, true), counters
 
 /// As the engine does it: the packet is opened into the tail.
-let private openInto (batch: InsideBatch) (packet: byte[]) =
+let private openInto (batch: TunBatch) (packet: byte[]) =
     packet.AsSpan().CopyTo batch.Tail
     batch.Append(Span.op_Implicit (batch.Tail.Slice(0, packet.Length)))
 
@@ -44,7 +44,7 @@ let private EINVAL, ENOBUFS, EIO = 22, 105, 5
 
 let tests =
     testList
-        "InsideBatch"
+        "TunBatch"
         [ test "a receive's packets of one flow leave in one write, and are the packets again when cut" {
               let tun = ScriptedTun true
               let batch, counters = batchOf tun
@@ -169,7 +169,7 @@ let tests =
           test "without a virtio_net_hdr, or with the switches off, each packet is written as it is" {
               for vnet, tcp, udp in [ false, true, true; true, false, false ] do
                   let tun = ScriptedTun vnet
-                  use batch = new InsideBatch(tun, Counters(), tcp, udp)
+                  use batch = new TunBatch(tun, Counters(), tcp, udp)
                   let packets = Array.append (train 0) (datagrams 10)
                   packets |> Array.iter (openInto batch)
                   batch.Flush()

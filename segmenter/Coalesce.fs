@@ -1,7 +1,8 @@
 namespace Lightway.Segmenter
 
+#nowarn "3391" // a Span given where a ReadOnlySpan is read: the conversion is meant
+
 open System
-open System.Buffers.Binary
 open System.Runtime.InteropServices
 
 /// What a packet may do to the packets around it on their way into a TUN device.
@@ -78,12 +79,6 @@ module Coalesce =
     [<Literal>]
     let private FlagsAt = 13
 
-    let inline private read16 (bytes: ReadOnlySpan<byte>, at: int) =
-        BinaryPrimitives.ReadUInt16BigEndian(bytes.Slice at)
-
-    let inline private put16 (bytes: Span<byte>, at: int, value: uint16) =
-        BinaryPrimitives.WriteUInt16BigEndian(bytes.Slice at, value)
-
     let inline private only (kind: CoalesceClass) : CoalesceCandidate =
         { Class = kind
           IsV4 = false
@@ -100,8 +95,8 @@ module Coalesce =
         let pseudoHeader =
             if isV4 then
                 Checksum.pseudoHeaderV4 (
-                    BinaryPrimitives.ReadUInt32BigEndian(packet.Slice Ipv4.SourceAt),
-                    BinaryPrimitives.ReadUInt32BigEndian(packet.Slice Ipv4.DestinationAt),
+                    read32 (packet, Ipv4.SourceAt),
+                    read32 (packet, Ipv4.DestinationAt),
                     protocol,
                     transport.Length
                 )
@@ -231,7 +226,7 @@ module Coalesce =
         let transport = header.Slice candidate.L4Offset
 
         if candidate.IsTcp then
-            BinaryPrimitives.WriteUInt32BigEndian(transport.Slice Tcp.SequenceAt, 0u)
+            put32 (transport, Tcp.SequenceAt, 0u)
             transport[FlagsAt] <- transport[FlagsAt] &&& ~~~(Fin ||| Psh)
             put16 (transport, Tcp.ChecksumAt, 0us)
         else
@@ -248,7 +243,7 @@ module Coalesce =
     /// TCP sequence number, or 0 for UDP.
     let sequence (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : uint32 =
         if candidate.IsTcp then
-            BinaryPrimitives.ReadUInt32BigEndian(packet.Slice(candidate.L4Offset + Tcp.SequenceAt))
+            read32 (packet, candidate.L4Offset + Tcp.SequenceAt)
         else
             0u
 
@@ -321,23 +316,23 @@ module Coalesce =
             if isV4 then
                 put16 (header, Ipv4.TotalLengthAt, uint16 (l4Offset + l4Length))
                 put16 (header, Ipv4.IdentificationAt, identification)
-                let network: ReadOnlySpan<byte> = Span.op_Implicit (header.Slice(0, l4Offset))
+                let network: ReadOnlySpan<byte> = header.Slice(0, l4Offset)
                 put16 (header, Ipv4.ChecksumAt, Checksum.complement (Checksum.sum network))
 
                 Checksum.pseudoHeaderV4 (
-                    BinaryPrimitives.ReadUInt32BigEndian(header.Slice Ipv4.SourceAt),
-                    BinaryPrimitives.ReadUInt32BigEndian(header.Slice Ipv4.DestinationAt),
+                    read32 (header, Ipv4.SourceAt),
+                    read32 (header, Ipv4.DestinationAt),
                     header[9],
                     l4Length
                 )
             else
                 put16 (header, Ipv6.PayloadLengthAt, uint16 l4Length)
-                Checksum.pseudoHeaderV6 (Span.op_Implicit (header.Slice(8, 32)), header[6], l4Length)
+                Checksum.pseudoHeaderV6 (header.Slice(8, 32), header[6], l4Length)
 
         let transport = header.Slice l4Offset
 
         if isTcp then
-            BinaryPrimitives.WriteUInt32BigEndian(transport.Slice Tcp.SequenceAt, sequence)
+            put32 (transport, Tcp.SequenceAt, sequence)
             transport[FlagsAt] <- transport[FlagsAt] ||| flags
             put16 (transport, Tcp.ChecksumAt, pseudoHeader)
         else

@@ -1,7 +1,6 @@
 namespace Lightway.Segmenter
 
 open System
-open System.Buffers.Binary
 
 /// IANA protocol numbers and IPv6 extension header types (RFC 8200 §4) that this library knows.
 [<RequireQualifiedAccess>]
@@ -64,19 +63,17 @@ module Ipv4 =
         && headerLength packet <= packet.Length
 
     /// Bytes of header and payload that the sender claims.
-    let totalLength (packet: ReadOnlySpan<byte>) : int =
-        int (BinaryPrimitives.ReadUInt16BigEndian(packet.Slice TotalLengthAt))
+    let totalLength (packet: ReadOnlySpan<byte>) : int = int (read16 (packet, TotalLengthAt))
 
-    let identification (packet: ReadOnlySpan<byte>) : uint16 =
-        BinaryPrimitives.ReadUInt16BigEndian(packet.Slice IdentificationAt)
+    let identification (packet: ReadOnlySpan<byte>) : uint16 = read16 (packet, IdentificationAt)
 
     /// 13-bit offset in units of 8 bytes; 0 in the fragment that carries the transport header.
     let fragmentOffset (packet: ReadOnlySpan<byte>) : int =
-        int (BinaryPrimitives.ReadUInt16BigEndian(packet.Slice FragmentWordAt)) &&& 0x1FFF
+        int (read16 (packet, FragmentWordAt)) &&& 0x1FFF
 
     /// MF set or an offset: the packet is a part of one.
     let isFragment (packet: ReadOnlySpan<byte>) : bool =
-        int (BinaryPrimitives.ReadUInt16BigEndian(packet.Slice FragmentWordAt)) &&& 0x3FFF <> 0
+        int (read16 (packet, FragmentWordAt)) &&& 0x3FFF <> 0
 
     let protocol (packet: ReadOnlySpan<byte>) : byte = packet[ProtocolAt]
 
@@ -94,7 +91,7 @@ module Ipv6 =
 
     /// Bytes of the packet: 40 plus what the payload length field claims. Precondition: 40 bytes.
     let totalLength (packet: ReadOnlySpan<byte>) : int =
-        HeaderLength + int (BinaryPrimitives.ReadUInt16BigEndian(packet.Slice PayloadLengthAt))
+        HeaderLength + int (read16 (packet, PayloadLengthAt))
 
     /// Walks hop-by-hop, routing and destination options headers; each is at least 8 bytes, so the walk ends.
     /// Returns the type of the first other header (Fragment too) and its offset in `at`, which may be the end of the

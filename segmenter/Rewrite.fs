@@ -9,17 +9,8 @@ open System.Buffers.Binary
 /// well-formed IPv4 are left untouched; nothing raises.
 [<RequireQualifiedAccess>]
 module Rewrite =
-    let inline private read16 (bytes: Span<byte>, at: int) =
-        BinaryPrimitives.ReadUInt16BigEndian(bytes.Slice at)
-
-    let inline private put16 (bytes: Span<byte>, at: int, value: uint16) =
-        BinaryPrimitives.WriteUInt16BigEndian(bytes.Slice at, value)
-
     let private addressOf (packet: ReadOnlySpan<byte>, at: int) : uint32 =
-        if Ipv4.isWellFormed packet then
-            BinaryPrimitives.ReadUInt32BigEndian(packet.Slice at)
-        else
-            0u
+        if Ipv4.isWellFormed packet then read32 (packet, at) else 0u
 
     /// Source address in host order (10.0.0.1 = 0x0A000001); 0 if `packet` is not IPv4.
     let sourceOf (packet: ReadOnlySpan<byte>) : uint32 = addressOf (packet, Ipv4.SourceAt)
@@ -73,14 +64,14 @@ module Rewrite =
         if not (Ipv4.isWellFormed view) then
             false
         else
-            let before = BinaryPrimitives.ReadUInt32BigEndian(view.Slice at)
+            let before = read32 (view, at)
             let checksumAt = transportChecksumAt view
 
             if checksumAt >= 0 then
                 updateTransport (packet, checksumAt, before, after, partial)
 
             put16 (packet, Ipv4.ChecksumAt, updateAddress (read16 (packet, Ipv4.ChecksumAt), before, after))
-            BinaryPrimitives.WriteUInt32BigEndian(packet.Slice at, after)
+            put32 (packet, at, after)
             true
 
     /// Sets the source address (host order) and updates the checksums of the IPv4 header and of TCP or UDP; other

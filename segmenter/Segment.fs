@@ -3,7 +3,6 @@ namespace Lightway.Segmenter
 #nowarn "3391" // a Span given where a ReadOnlySpan is read: the conversion is meant
 
 open System
-open System.Buffers.Binary
 
 /// Cuts a planned superpacket into IP packets where it lies: the header of segment i is written over the bytes just
 /// before payload i, which belonged to segment i - 1. The bytes are those of the kernel's own software GSO.
@@ -15,12 +14,6 @@ module Segment =
     /// Bytes of the template that the caller keeps for `prepare` and `write`.
     [<Literal>]
     let MaxHeaderLength = Superpacket.MaxHeaderLength
-
-    let inline private read16 (bytes: ReadOnlySpan<byte>, at: int) =
-        BinaryPrimitives.ReadUInt16BigEndian(bytes.Slice at)
-
-    let inline private put16 (bytes: Span<byte>, at: int, value: uint16) =
-        BinaryPrimitives.WriteUInt16BigEndian(bytes.Slice at, value)
 
     /// Once per superpacket: copies its header to `template`, clears there what `write` fills in, and adds the sums of
     /// the rest to `plan`. Precondition: `plan` was made for `packet`; `template` has MaxHeaderLength bytes.
@@ -41,9 +34,9 @@ module Segment =
             put16 (header, Ipv4.ChecksumAt, 0us)
 
         if plan.IsTcp then
-            sequence <- BinaryPrimitives.ReadUInt32BigEndian(transport.Slice Tcp.SequenceAt)
+            sequence <- read32 (transport, Tcp.SequenceAt)
             offsetAndFlags <- read16 (transport, Tcp.OffsetAndFlagsAt)
-            BinaryPrimitives.WriteUInt32BigEndian(transport.Slice Tcp.SequenceAt, 0u)
+            put32 (transport, Tcp.SequenceAt, 0u)
             put16 (transport, Tcp.OffsetAndFlagsAt, 0us)
         else
             put16 (transport, Udp.LengthAt, 0us)
@@ -96,7 +89,7 @@ module Segment =
         if plan.IsTcp then
             let sequence = plan.Sequence + uint32 index * uint32 plan.GsoSize // modulo 2^32, RFC 9293 §3.4
             let flags = offsetAndFlags (&plan, index)
-            BinaryPrimitives.WriteUInt32BigEndian(transport.Slice Tcp.SequenceAt, sequence)
+            put32 (transport, Tcp.SequenceAt, sequence)
             put16 (transport, Tcp.OffsetAndFlagsAt, flags)
 
             let checksum =

@@ -65,9 +65,10 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
             _worker.Context.Counters.Add(Counter.TunRejectedPacketInvalidState);
             return null;
         }
+        var checksum = isPartial ? TransportChecksum.Partial : TransportChecksum.Complete;
         var rewritten =
-            Rewrite.source(packet, _granted.LocalIp, isPartial)
-            && (Rewrite.destinationOf(packet) != _inside.Dns || Rewrite.destination(packet, _granted.DnsIp, isPartial));
+            Rewrite.source(packet, _granted.LocalIp, checksum)
+            && (Rewrite.destinationOf(packet) != _inside.Dns || Rewrite.destination(packet, _granted.DnsIp, checksum));
         if (!rewritten)
         {
             _worker.Context.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
@@ -109,8 +110,11 @@ public sealed partial class ClientSession : IWorkerProgram, IConnectionOwner, ID
     public void DeliverInside(Connection connection, Span<byte> packet)
     {
         var rewritten =
-            Rewrite.destination(packet, _inside.Local, false)
-            && (Rewrite.sourceOf(packet) != _granted.DnsIp || Rewrite.source(packet, _inside.Dns, false));
+            Rewrite.destination(packet, _inside.Local, TransportChecksum.Complete)
+            && (
+                Rewrite.sourceOf(packet) != _granted.DnsIp
+                || Rewrite.source(packet, _inside.Dns, TransportChecksum.Complete)
+            );
         if (rewritten)
         {
             _worker.Context.ToInside.Append(packet);

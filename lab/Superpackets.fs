@@ -111,5 +111,11 @@ type RepeatedFrame(frame: byte[], headerLength: int) =
 type OneRoute(connection: Connection, address: uint32) =
     interface IInsideRouter with
         member _.Route(packet: Span<byte>, isPartial: bool) : Connection =
-            Rewrite.destination (packet, address, isPartial) |> ignore
+            let checksum =
+                if isPartial then
+                    TransportChecksum.Partial
+                else
+                    TransportChecksum.Complete
+
+            Rewrite.destination (packet, address, checksum) |> ignore
             connection

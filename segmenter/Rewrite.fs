@@ -5,6 +5,13 @@ namespace Lightway.Segmenter
 open System
 open System.Buffers.Binary
 
+/// State of a packet's TCP or UDP checksum field.
+type TransportChecksum =
+    /// Checksum, complemented.
+    | Complete = 0
+    /// Partial sum over the pseudo-header, not complemented (CHECKSUM_PARTIAL, announced by NEEDS_CSUM).
+    | Partial = 1
+
 /// Address translation and MSS clamping on IPv4 packets, with incremental checksums (RFC 1624). Packets that are not
 /// well-formed IPv4 are left untouched; nothing raises.
 [<RequireQualifiedAccess>]
@@ -47,18 +54,20 @@ module Rewrite =
         else
             -1
 
-    let private updateTransport (packet: Span<byte>, at: int, before: uint32, after: uint32, partial: bool) : unit =
+    let private updateTransport
+        (packet: Span<byte>, at: int, before: uint32, after: uint32, state: TransportChecksum)
+        : unit =
         let field = read16 (packet, at)
         let isUdp = Ipv4.protocol packet = IpProtocol.Udp
 
-        if partial then
+        if state = TransportChecksum.Partial then
             put16 (packet, at, updateAddressPartial (field, before, after))
         elif not isUdp then
             put16 (packet, at, updateAddress (field, before, after))
         elif field <> 0us then // zero says that the sender made none, RFC 768
             put16 (packet, at, Checksum.udpField (updateAddress (field, before, after)))
 
-    let private setAddress (packet: Span<byte>, at: int, after: uint32, partial: bool) : bool =
+    let private setAddress (packet: Span<byte>, at: int, after: uint32, state: TransportChecksum) : bool =
         let view: ReadOnlySpan<byte> = packet
 
         if not (Ipv4.isWellFormed view) then
@@ -68,21 +77,21 @@ module Rewrite =
             let checksumAt = transportChecksumAt view
 
             if checksumAt >= 0 then
-                updateTransport (packet, checksumAt, before, after, partial)
+                updateTransport (packet, checksumAt, before, after, state)
 
             put16 (packet, Ipv4.ChecksumAt, updateAddress (read16 (packet, Ipv4.ChecksumAt), before, after))
             put32 (packet, at, after)
             true
 
     /// Sets the source address (host order) and updates the checksums of the IPv4 header and of TCP or UDP; other
-    /// protocols have no pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `partial`: the TCP or
-    /// UDP field holds an uncomplemented partial sum (NEEDS_CSUM). False: not well-formed IPv4, `packet` untouched.
-    let source (packet: Span<byte>, address: uint32, partial: bool) : bool =
-        setAddress (packet, Ipv4.SourceAt, address, partial)
+    /// protocols have no pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `checksum` is the
+    /// state of the TCP or UDP field. False: not well-formed IPv4, `packet` untouched.
+    let source (packet: Span<byte>, address: uint32, checksum: TransportChecksum) : bool =
+        setAddress (packet, Ipv4.SourceAt, address, checksum)
 
     /// Sets the destination address; all else as `source`.
-    let destination (packet: Span<byte>, address: uint32, partial: bool) : bool =
-        setAddress (packet, Ipv4.DestinationAt, address, partial)
+    let destination (packet: Span<byte>, address: uint32, checksum: TransportChecksum) : bool =
+        setAddress (packet, Ipv4.DestinationAt, address, checksum)
 
     /// Offset of the value of the MSS option in a TCP header with its options, or -1. Options that do not fit or have a
     /// length that cannot be end the search, as the end-of-options kind does (RFC 9293 §3.1).

@@ -27,12 +27,18 @@ let private checksumOffset (mould: Mould) =
     | IpProtocol.Udp when mould.HasChecksum -> Some 6
     | _ -> None
 
+let private state (partial: bool) =
+    if partial then
+        TransportChecksum.Partial
+    else
+        TransportChecksum.Complete
+
 let private addressBytes (address: uint32) =
     Array.append (ByteSum.word (int (address >>> 16))) (ByteSum.word (int address))
 
 /// The packet for these addresses; with `partial` the transport checksum is the pseudo-header's sum only. Every checksum
 /// is computed over all that it covers, after the address is in place.
-let private cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) : byte[] =
+let cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) : byte[] =
     let mould =
         { mould with
             HasChecksum = mould.HasChecksum || partial } // NEEDS_CSUM says that there will be one
@@ -138,7 +144,7 @@ let private properties =
           <| fun (mould: Mould) (Address before) (Address after) (Address peer) (offset: byte) ->
               let placed = place (int offset) (cast mould partial before peer)
 
-              Rewrite.source (placed.Span, after, partial)
+              Rewrite.source (placed.Span, after, state partial)
               && placed.Bytes = cast mould partial after peer
               && placed.SurroundingsIntact
 
@@ -148,7 +154,7 @@ let private properties =
           <| fun (mould: Mould) (Address before) (Address after) (Address peer) (offset: byte) ->
               let placed = place (int offset) (cast mould partial peer before)
 
-              Rewrite.destination (placed.Span, after, partial)
+              Rewrite.destination (placed.Span, after, state partial)
               && placed.Bytes = cast mould partial peer after
               && placed.SurroundingsIntact
 
@@ -157,10 +163,10 @@ let private properties =
           let packet = cast mould partial source destination
           let copy = Array.copy packet
 
-          Rewrite.source (Span copy, other, partial)
-          && Rewrite.destination (Span copy, source, partial)
-          && Rewrite.destination (Span copy, destination, partial)
-          && Rewrite.source (Span copy, source, partial)
+          Rewrite.source (Span copy, other, state partial)
+          && Rewrite.destination (Span copy, source, state partial)
+          && Rewrite.destination (Span copy, destination, state partial)
+          && Rewrite.source (Span copy, source, state partial)
           && copy = packet
 
       testPropertyWithConfig config "RFC 1624 §3: a wrong checksum stays wrong, and by as much: nothing is laundered"
@@ -190,7 +196,7 @@ let private properties =
                   ByteSum.residue (Array.append (ByteSum.pseudoHeaderV4 packet mould.PayloadLength) packet[l4..]))
 
           let wrong = residues ()
-          Rewrite.source (Span packet, after, false) && residues () = wrong
+          Rewrite.source (Span packet, after, TransportChecksum.Complete) && residues () = wrong
 
       testPropertyWithConfig config "sourceOf and destinationOf read what was written"
       <| fun (mould: Mould) (Address source) (Address destination) ->
@@ -213,7 +219,9 @@ let private properties =
               packet[9] <- [| 6uy; 17uy; 1uy |][random.Next 3]
 
           let placed = place (seed % 64) packet
-          let isDone = Rewrite.destination (placed.Span, 0x0A000001u, random.Next 2 = 0)
+
+          let isDone =
+              Rewrite.destination (placed.Span, 0x0A000001u, state (random.Next 2 = 0))
 
           placed.SurroundingsIntact
           && isDone =
@@ -252,8 +260,12 @@ let private vectors =
               for before in packets do
                   for (source, destination), after in List.zip pairs packets do
                       let packet = Array.copy before
-                      Expect.isTrue (Rewrite.source (Span packet, source, false)) "source"
-                      Expect.isTrue (Rewrite.destination (Span packet, destination, false)) "destination"
+                      Expect.isTrue (Rewrite.source (Span packet, source, TransportChecksum.Complete)) "source"
+
+                      Expect.isTrue
+                          (Rewrite.destination (Span packet, destination, TransportChecksum.Complete))
+                          "destination"
+
                       Expect.equal packet after $"{source:x8} {destination:x8}"
 
       testCase "IPv6, version 0, no bytes and a header cut short are left alone"
@@ -264,8 +276,8 @@ let private vectors =
                 [||]
                 Array.create 19 0x45uy ] do
               let copy = Array.copy packet
-              Expect.isFalse (Rewrite.source (Span copy, 1u, false)) "source"
-              Expect.isFalse (Rewrite.destination (Span copy, 1u, true)) "destination"
+              Expect.isFalse (Rewrite.source (Span copy, 1u, TransportChecksum.Complete)) "source"
+              Expect.isFalse (Rewrite.destination (Span copy, 1u, TransportChecksum.Partial)) "destination"
               Expect.equal copy packet "untouched"
               Expect.equal (Rewrite.sourceOf (ReadOnlySpan copy)) 0u "sourceOf" ]
 

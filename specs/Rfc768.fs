@@ -87,13 +87,17 @@ let private never =
       <| fun () ->
           for checksum in [ 1; 0x1234; 0xFFFE ] do
               let packet = segment checksum ""
-              Expect.isTrue (Rewrite.source (Span packet, uint32 (checksum + 1), false)) "rewritten"
+
+              Expect.isTrue
+                  (Rewrite.source (Span packet, uint32 (checksum + 1), TransportChecksum.Complete))
+                  "rewritten"
+
               Expect.equal (word packet 36) 0 $"{checksum:x4}"
 
       testCase "a checksum of TCP that is zero is a checksum: it follows the address as any other"
       <| fun () ->
           let packet = segment 0 ""
-          Expect.isTrue (Rewrite.source (Span packet, 0x0000_0004u, false)) "rewritten"
+          Expect.isTrue (Rewrite.source (Span packet, 0x0000_0004u, TransportChecksum.Complete)) "rewritten"
           Expect.equal (word packet 36) 0xFFFC "~(ffff - 1 + 4)"
 
       testCase "a checksum of TCP that computes to zero with the MSS lowered stays 0000"
@@ -109,7 +113,7 @@ let private never =
           let packet = datagram (int sum)
           let high, low = int (address >>> 16), int (address &&& 0xFFFFu)
 
-          Rewrite.source (Span packet, address, true)
+          Rewrite.source (Span packet, address, TransportChecksum.Partial)
           && word packet 26 % 0xFFFF = (int sum + high + low + 0xFFFF - 1) % 0xFFFF ]
 
 let private changed =
@@ -120,20 +124,24 @@ let private changed =
       testProperty "a datagram without checksum has none after its address is rewritten"
       <| fun (address: uint32) ->
           let packet = datagram 0
-          Rewrite.source (Span packet, address, false) && word packet 26 = 0
+          Rewrite.source (Span packet, address, TransportChecksum.Complete) && word packet 26 = 0
 
       testCase "a rewritten checksum that computes to zero becomes ffff"
       <| fun () ->
           // Equation 3: ~(~c + ~0001 + m') = 0 where m' = c + 1, as ~c + fffe + (c + 1) folds to ffff.
           for checksum in [ 1; 0x1234; 0xFFFE ] do
               let packet = datagram checksum
-              Expect.isTrue (Rewrite.source (Span packet, uint32 (checksum + 1), false)) "rewritten"
+
+              Expect.isTrue
+                  (Rewrite.source (Span packet, uint32 (checksum + 1), TransportChecksum.Complete))
+                  "rewritten"
+
               Expect.equal (word packet 26) 0xFFFF $"{checksum:x4}"
 
       testCase "a partial sum of zero is a sum like any other: rewriting changes it"
       <| fun () ->
           let packet = datagram 0
-          Expect.isTrue (Rewrite.source (Span packet, 0x8001u, true)) "rewritten"
+          Expect.isTrue (Rewrite.source (Span packet, 0x8001u, TransportChecksum.Partial)) "rewritten"
           Expect.equal (word packet 26) 0x8000 "0 - 0001 + 8001" ]
 
 let laws = testList "RFC 768" (made @ changed @ never)

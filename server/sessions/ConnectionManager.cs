@@ -107,7 +107,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             Counters.Add(Counter.TunRejectedPacketNoConnection);
             return null;
         }
-        if (!Rewrite.destination(packet, _settings.ClientIp, isPartial))
+        var checksum = isPartial ? TransportChecksum.Partial : TransportChecksum.Complete;
+        if (!Rewrite.destination(packet, _settings.ClientIp, checksum))
         {
             Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
             return null;
@@ -213,7 +214,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         {
             Counters.Add(Counter.TunRejectedPacketNoClientIp);
         }
-        else if (!Rewrite.source(packet, connection.InsideAddress, false))
+        else if (!Rewrite.source(packet, connection.InsideAddress, TransportChecksum.Complete))
         {
             Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
         }

@@ -56,6 +56,13 @@ let private addresses (bytes: byte[]) =
     else
         let isSource = bytes[0] &&& 1uy = 0uy
         let partial = bytes[0] &&& 2uy <> 0uy
+
+        let state =
+            if partial then
+                TransportChecksum.Partial
+            else
+                TransportChecksum.Complete
+
         let address = BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(bytes, 1, 4))
         let packet = bytes[5..]
         let after = Array.copy packet
@@ -63,9 +70,9 @@ let private addresses (bytes: byte[]) =
 
         let rewrite (target: byte[]) (address: uint32) =
             if isSource then
-                Rewrite.source (Span target, address, partial)
+                Rewrite.source (Span target, address, state)
             else
-                Rewrite.destination (Span target, address, partial)
+                Rewrite.destination (Span target, address, state)
 
         let addressOf (packet: byte[]) =
             if isSource then

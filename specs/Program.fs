@@ -55,6 +55,7 @@ let private allLaws (settings: Settings) =
           Refusals.laws
           VirtioNet.laws
           AddressRewrite.laws
+          AddressExchange.laws
           MssClamp.laws
           SegmenterEdges.laws
           Coalescing.laws

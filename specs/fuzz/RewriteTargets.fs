@@ -134,6 +134,106 @@ let private addresses (bytes: byte[]) =
                   int (packet[0] &&& 15uy)
                   magnitude (word packet 6 % 8192) ]
 
+/// The first byte gives the end, the direction and the checksum's state, and whether the DNS server's address is the
+/// packet's own; 16 bytes give the four addresses; then comes the packet.
+let private translation (bytes: byte[]) =
+    if bytes.Length < 17 then
+        0L
+    else
+        let isSet (bit: byte) = bytes[0] &&& bit <> 0uy
+        let isServer, outbound = isSet 1uy, isSet 2uy
+        let partial = isSet 4uy && outbound
+        let packet = bytes[17..]
+
+        let number (bytes: byte[]) (at: int) =
+            BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(bytes, at, 4))
+
+        let here, atPeer = number bytes 1, number bytes 5
+        let isOwnDns = isSet 8uy && isIpv4 packet
+
+        let dnsHere =
+            if isOwnDns && outbound then
+                number packet 16
+            else
+                number bytes 9
+
+        let dnsAtPeer =
+            if isOwnDns && not outbound then
+                number packet 12
+            else
+                number bytes 13
+
+        let translation =
+            if isServer then
+                Translation.server (here, atPeer)
+            else
+                Translation.client (here, atPeer, dnsHere, dnsAtPeer)
+
+        let state =
+            if partial then
+                TransportChecksum.Partial
+            else
+                TransportChecksum.Complete
+
+        let after = Array.copy packet
+
+        let isDone =
+            if outbound then
+                Translation.toPeer (&translation, Span after, state)
+            else
+                Translation.fromPeer (&translation, Span after)
+
+        if isDone <> isIpv4 packet then
+            broken $"translated: {isDone}"
+
+        if not isDone then
+            require (after = packet) "refused, and yet written"
+            kind [ 0; flag isServer; flag outbound; magnitude packet.Length ]
+        else
+            let source, destination = number packet 12, number packet 16
+
+            let expected =
+                match isServer, outbound with
+                | true, true -> source, atPeer
+                | true, false -> here, destination
+                | false, true -> atPeer, (if destination = dnsHere then dnsAtPeer else destination)
+                | false, false -> (if source = dnsAtPeer then dnsHere else source), here
+
+            if (number after 12, number after 16) <> expected then
+                broken $"{number after 12:x8} to {number after 16:x8}, not {expected}"
+
+            let transport = checksumAt packet
+
+            let may i =
+                i = 10 || i = 11 || (i >= 12 && i < 20) || Some i = transport || Some(i - 1) = transport
+
+            require (List.forall may (differences packet after)) "another field was written"
+
+            let network (packet: byte[]) =
+                ByteSum.residue packet[.. int (packet[0] &&& 15uy) * 4 - 1]
+
+            require (network packet = network after) "the header's checksum says something else"
+
+            match transport with
+            | Some at when packet[9] = 17uy && not partial && word packet at = 0 ->
+                require (word after at = 0) "RFC 768: a checksum where there was none"
+            | Some _ ->
+                require
+                    (transportResidue packet partial = transportResidue after partial)
+                    "the transport checksum says something else"
+            | None -> ()
+
+            kind
+                [ 1
+                  flag isServer
+                  flag outbound
+                  flag partial
+                  int packet[9]
+                  flag transport.IsSome
+                  flag (number after 12 <> source)
+                  flag (number after 16 <> destination)
+                  int (packet[0] &&& 15uy) ]
+
 /// Two bytes of limit, then the packet.
 let private clamp (bytes: byte[]) =
     if bytes.Length < 2 then
@@ -192,6 +292,9 @@ let targets =
     [ { Name = "address-rewrite"
         MaxLength = 1600
         Run = addresses }
+      { Name = "translation"
+        MaxLength = 1600
+        Run = translation }
       { Name = "mss-clamp"
         MaxLength = 200
         Run = clamp }

@@ -1,0 +1,79 @@
+namespace Lightway.Segmenter
+
+#nowarn "3391" // a Span given where a ReadOnlySpan is read: the conversion is meant
+
+open System
+
+/// The end of a connection that translates.
+type internal TranslationEnd =
+    | None = 0
+    | Server = 1
+    | Client = 2
+
+/// Addresses of one connection that its two ends know under different numbers, in host order (10.0.0.1 = 0x0A000001).
+/// The default value is `Translation.none`.
+[<Struct; NoComparison>]
+type Translation =
+    private
+        {
+            End: TranslationEnd
+            /// The client's address at this end, and at the peer.
+            Here: uint32
+            AtPeer: uint32
+            /// The DNS server's address; used at the client only.
+            DnsHere: uint32
+            DnsAtPeer: uint32
+        }
+
+    /// No address is known yet: every packet is refused.
+    member this.IsNone: bool = this.End = TranslationEnd.None
+
+/// Replaces the addresses of inside packets where they enter and leave a connection. All clients use one address inside
+/// the tunnel; the server's network knows each by an address of its own. A client's programs know neither that address
+/// nor the server's DNS server: they use the device's address and a stand-in for DNS.
+/// Laws: the packet afterwards is the one built with the new addresses, its checksums as right or wrong as before; an
+/// answer to a translated packet comes back as an answer to the original, unless a client addressed the server's DNS
+/// server past its stand-in. Packets that are not well-formed IPv4 are refused and left untouched; nothing raises.
+[<RequireQualifiedAccess>]
+module Translation =
+    /// Refuses every packet.
+    let none: Translation = Unchecked.defaultof<Translation>
+
+    /// Translation at the server: `inside` is the client's address in the server's network, `client` the address that
+    /// every client uses.
+    let server (inside: uint32, client: uint32) : Translation =
+        { End = TranslationEnd.Server
+          Here = inside
+          AtPeer = client
+          DnsHere = 0u
+          DnsAtPeer = 0u }
+
+    /// Translation at the client: `local` is the device's address, `dns` the stand-in for DNS; the server granted
+    /// `grantedLocal` and `grantedDns` for them.
+    let client (local: uint32, grantedLocal: uint32, dns: uint32, grantedDns: uint32) : Translation =
+        { End = TranslationEnd.Client
+          Here = local
+          AtPeer = grantedLocal
+          DnsHere = dns
+          DnsAtPeer = grantedDns }
+
+    /// Translates a packet that goes to the peer; `checksum` is the state of its TCP or UDP field.
+    /// False: not well-formed IPv4, or no address is known; `packet` is untouched.
+    let toPeer (translation: inref<Translation>, packet: Span<byte>, checksum: TransportChecksum) : bool =
+        match translation.End with
+        | TranslationEnd.Server -> Rewrite.destination (packet, translation.AtPeer, checksum)
+        | TranslationEnd.Client ->
+            Rewrite.source (packet, translation.AtPeer, checksum)
+            && (read32 (packet, Ipv4.DestinationAt) <> translation.DnsHere
+                || Rewrite.destination (packet, translation.DnsAtPeer, checksum))
+        | _ -> false
+
+    /// Translates a packet that the peer sent; its checksums are complete. False as for `toPeer`.
+    let fromPeer (translation: inref<Translation>, packet: Span<byte>) : bool =
+        match translation.End with
+        | TranslationEnd.Server -> Rewrite.source (packet, translation.Here, TransportChecksum.Complete)
+        | TranslationEnd.Client ->
+            Rewrite.destination (packet, translation.Here, TransportChecksum.Complete)
+            && (read32 (packet, Ipv4.SourceAt) <> translation.DnsAtPeer
+                || Rewrite.source (packet, translation.DnsHere, TransportChecksum.Complete))
+        | _ -> false

@@ -46,6 +46,11 @@ type WireError =
     /// A version outside 1.1 to 1.3.
     | InvalidVersion = 3
 
+/// Content of a datagram behind its wire header.
+type WirePayload =
+    | Dtls = 0
+    | Expresslane = 1
+
 /// The clear-text header in front of every UDP datagram (never on TCP).
 [<Struct>]
 type WireHeader =
@@ -59,6 +64,13 @@ type WireHeader =
         /// 8 opaque bytes, big-endian.
         Session: uint64
     }
+
+    /// `Expresslane` as a name.
+    member this.Payload: WirePayload =
+        if this.Expresslane then
+            WirePayload.Expresslane
+        else
+            WirePayload.Dtls
 
 /// Wire header codec, 16 bytes, big-endian:
 /// `48 65 | major | minor | aggressive | expresslane | reserved (2) | session id (8)`.
@@ -94,15 +106,15 @@ module WireHeader =
                 WireError.None
 
     /// Writes all 16 bytes. Precondition: `dst` has at least 16.
-    let write (version: uint16, expresslane: bool, session: uint64, dst: Span<byte>) : unit =
+    let write (version: uint16, payload: WirePayload, session: uint64, dst: Span<byte>) : unit =
         BinaryPrimitives.WriteUInt16BigEndian(dst, Magic)
         BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 2, version)
         dst[4] <- 0uy
-        dst[5] <- if expresslane then 1uy else 0uy
+        dst[5] <- if payload = WirePayload.Expresslane then 1uy else 0uy
         BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 6, 0us)
         BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, session)
 
     /// The whole reject datagram: a bare header of the lowest version with the rejected session id.
     /// Precondition: `dst` has at least 16 bytes.
     let writeReject (dst: Span<byte>) : unit =
-        write (ProtocolVersion.V1_1, false, SessionId.Rejected, dst)
+        write (ProtocolVersion.V1_1, WirePayload.Dtls, SessionId.Rejected, dst)

@@ -274,10 +274,16 @@ let private wireHeader =
       <| fun (minor: byte) (expresslane: bool) (session: uint64) ->
           let version = 0x0101us + uint16 (minor % 3uy)
 
+          let payload =
+              if expresslane then
+                  WirePayload.Expresslane
+              else
+                  WirePayload.Dtls
+
           let bytes =
               written (
                   Writer(fun dst ->
-                      WireHeader.write (version, expresslane, session, dst)
+                      WireHeader.write (version, payload, session, dst)
                       WireHeader.Size)
               )
 
@@ -286,6 +292,7 @@ let private wireHeader =
           error = WireError.None
           && header.Version = version
           && header.Expresslane = expresslane
+          && header.Payload = payload
           && header.Session = session
           && not header.Aggressive
           && bytes[4] = 0uy
@@ -343,7 +350,7 @@ let private wireHeader =
               let again =
                   written (
                       Writer(fun dst ->
-                          WireHeader.write (parsed.Version, parsed.Expresslane, parsed.Session, dst)
+                          WireHeader.write (parsed.Version, parsed.Payload, parsed.Session, dst)
                           WireHeader.Size)
                   )
 

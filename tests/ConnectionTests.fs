@@ -32,7 +32,7 @@ let private expresslaneV1 (key: byte[]) (session: uint64) (inner: byte[]) : byte
     let datagram: byte[] =
         Array.zeroCreate (WireHeader.Size + ExpresslanePacket.Overhead + inner.Length)
 
-    WireHeader.write (ProtocolVersion.V1_3, true, session, Span datagram) |> ignore
+    WireHeader.write (ProtocolVersion.V1_3, WirePayload.Expresslane, session, Span datagram) |> ignore
     let body = Span(datagram).Slice WireHeader.Size
     ExpresslanePacket.writeHeader (1UL, inner.Length, 0us, body)
     let aad: byte[] = Array.zeroCreate ExpresslanePacket.MaxAadSize

@@ -50,7 +50,7 @@ let private answers (topology: Topology) (port: int) (datagrams: byte[] list) =
 
 let private header (session: uint64) =
     let bytes = Array.zeroCreate WireHeader.Size
-    WireHeader.write (ProtocolVersion.V1_3, false, session, Span bytes)
+    WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, session, Span bytes)
     bytes
 
 let tests =

@@ -37,7 +37,7 @@ let private read (source: IInsideSource) =
 /// A datagram of a session, as much of it as the kernel looks at.
 let private datagram (session: uint64) =
     let bytes: byte[] = Array.zeroCreate 20
-    WireHeader.write (ProtocolVersion.V1_3, false, session, Span bytes)
+    WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, session, Span bytes)
     bytes
 
 /// How many datagrams wait at each socket.

@@ -28,7 +28,7 @@ let private wireHeader (bytes: byte[]) =
 
     if error = WireError.None then
         let copy = junk 20
-        WireHeader.write (header.Version, header.Expresslane, header.Session, Span copy)
+        WireHeader.write (header.Version, header.Payload, header.Session, Span copy)
         require (isJunk copy[16..]) "written behind 16 bytes"
         require (copy[..3] = bytes[..3] && copy[8..15] = bytes[8..15]) "magic, version or session changed"
         let struct (again, second) = parseHeader copy

@@ -83,7 +83,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         _answered = true;
         var length = WireHeaderModule.Size + record.Length;
         var datagram = _worker.Datagram.Slice(0, length);
-        WireHeaderModule.write(_version, false, SessionId.Empty, datagram);
+        WireHeaderModule.write(_version, WirePayload.Dtls, SessionId.Empty, datagram);
         record.CopyTo(datagram[WireHeaderModule.Size..]);
         _worker.Counters.Add(Counter.UdpSends);
         _worker.Counters.Add(

@@ -350,7 +350,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _worker.Counters.Add(Counter.UdpSendFailed);
             return;
         }
-        WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), slot);
+        WireHeaderModule.write(_version, WirePayload.Dtls, SessionRotation.outgoing(_ids), slot);
         record.CopyTo(slot[WireHeaderModule.Size..]);
         _worker.ToOutside.Commit(length);
     }
@@ -378,7 +378,7 @@ public sealed class Connection : IRecordSink, IDisposable
             return SendResult.Blocked;
         }
         var session = SessionRotation.outgoing(_ids);
-        WireHeaderModule.write(_version, true, session, slot);
+        WireHeaderModule.write(_version, WirePayload.Expresslane, session, slot);
         if (!_expresslane.TrySeal(session, slot[WireHeaderModule.Size..], packet, _worker.Random))
         {
             _worker.Counters.Add(Counter.ExpresslaneEncryptNoKey);
@@ -700,7 +700,7 @@ public sealed class Connection : IRecordSink, IDisposable
             return;
         }
         var datagram = _worker.Datagram.Slice(0, length);
-        WireHeaderModule.write(_version, false, SessionRotation.outgoing(_ids), datagram);
+        WireHeaderModule.write(_version, WirePayload.Dtls, SessionRotation.outgoing(_ids), datagram);
         record.CopyTo(datagram[WireHeaderModule.Size..]);
         var copies =
             _settings.Role == Role.Client && State is ConnectionState.Connecting or ConnectionState.Authenticating

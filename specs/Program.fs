@@ -71,7 +71,9 @@ let private allLaws (settings: Settings) =
           SessionIds.laws
           KeepaliveMachine.laws
           BurstCap.laws
-          LifecycleTable.laws ]
+          LifecycleTable.laws
+          ClientHellos.laws
+          DispatchTable.laws ]
 
 /// FsCheck's second number: any odd one gives a sequence of its own for each seed.
 [<Literal>]

@@ -237,10 +237,60 @@ let private expresslanePacket (payload: byte[]) =
           int view.Flags &&& 0x8000
           magnitude (payload.Length - 40 - view.Length) ]
 
+/// The first byte of the body is how the newest handshake's random is made of it: the same, another, or none.
+let private clientHello (input: byte[]) =
+    let bytes = if input.Length = 0 then input else input[1..]
+    let part = ClientHello.partOf (ReadOnlySpan bytes)
+    let random = ClientHello.randomOf (ReadOnlySpan bytes)
+    let isHello = bytes.Length > 13 && bytes[0] = 22uy && bytes[13] = 1uy
+
+    let isFirst =
+        isHello && bytes.Length >= 43 && bytes[19] ||| bytes[20] ||| bytes[21] = 0uy
+
+    let expected =
+        if isFirst then ClientHelloPart.First
+        elif isHello then ClientHelloPart.Later
+        else ClientHelloPart.None
+
+    if part <> expected then
+        broken $"{expected} expected, {part} found"
+
+    let spelled =
+        if isFirst then
+            Convert.ToHexStringLower bytes[27..42]
+        else
+            String('0', 32)
+
+    if random.ToString "x32" <> spelled then
+        broken $"the random is {random:x32}, not {spelled}"
+
+    let newest =
+        match (if input.Length = 0 then 0 else int input[0] &&& 3) with
+        | 0 -> random
+        | 1 -> random + UInt128.One
+        | _ -> UInt128.Zero
+
+    let opening = DispatchRules.opening (ReadOnlySpan bytes, newest)
+
+    let expected =
+        match part with
+        | ClientHelloPart.First when newest = random -> Opening.Copy
+        | ClientHelloPart.First -> Opening.Fresh
+        | ClientHelloPart.Later -> Opening.LaterFragment
+        | _ -> Opening.None
+
+    if opening <> expected then
+        broken $"{expected} expected, {opening} found"
+
+    kind [ int part; int opening; magnitude bytes.Length; flag (random = UInt128.Zero) ]
+
 let targets =
     [ { Name = "wire-header"
         MaxLength = 64
         Run = wireHeader }
+      { Name = "client-hello"
+        MaxLength = 200
+        Run = clientHello }
       { Name = "frame"
         MaxLength = 3000
         Run = frames }

@@ -4,12 +4,12 @@ namespace Lightway.Protocol
 [<Struct>]
 type BurstRate =
     private
-        { Since: int64 // ms; start of the window
+        { Since: int64<ms> // start of the window
           Bytes: int64 // sent in it
-          PerMs: int64 } // bytes
+          PerMs: int64</ ms> } // bytes
 
     /// Bytes a millisecond: of the best window of late, each older one counting an eighth less than the next.
-    member this.BytesPerMs: int64 = this.PerMs
+    member this.BytesPerMs: int64</ ms> = this.PerMs
 
 /// A run of datagrams that leaves as one piece holds up whatever shares the way with it for as long as the link needs for
 /// it. So a run is as long as the peer takes in about a millisecond, as the kernel sizes its own TCP superpackets
@@ -17,27 +17,27 @@ type BurstRate =
 /// Laws: never below the floor; a steady rate above the floor is met within a tenth; silence brings back the floor.
 [<RequireQualifiedAccess>]
 module BurstRate =
-    /// ms; windows of which each gives a measurement.
+    /// Windows of which each gives a measurement.
     [<Literal>]
-    let WindowMs = 20L
+    let WindowMs = 20L<ms>
 
     /// Bytes a millisecond; 100 Mbit/s. What is known of a new peer, and the least that is assumed.
     [<Literal>]
-    let Floor = 12_500L
+    let Floor = 12_500L< / ms>
 
-    let create (now: int64) : BurstRate =
+    let create (now: int64<ms>) : BurstRate =
         { Since = now
           Bytes = 0L
           PerMs = Floor }
 
-    let rec private decay (perMs: int64) (windows: int64) =
+    let rec private decay (perMs: int64</ ms>) (windows: int64) =
         if windows <= 0L || perMs <= Floor then
             max Floor perMs
         else
             decay (perMs - perMs / 8L) (windows - 1L)
 
     /// So many more bytes have been sent since the last call.
-    let sent (rate: BurstRate, now: int64, bytes: int64) : BurstRate =
+    let sent (rate: BurstRate, now: int64<ms>, bytes: int64) : BurstRate =
         let elapsed = now - rate.Since
         let bytes = rate.Bytes + bytes
 
@@ -49,4 +49,5 @@ module BurstRate =
               PerMs = max (decay rate.PerMs (elapsed / WindowMs)) (bytes / elapsed) }
 
     /// Bytes of the longest run that takes the peer `microseconds`.
-    let limit (rate: BurstRate, microseconds: int64) : int64 = rate.PerMs * microseconds / 1_000L
+    let limit (rate: BurstRate, microseconds: int64) : int64 =
+        rate.PerMs * microseconds / 1_000L< / ms> // microseconds per ms

@@ -29,10 +29,10 @@ type ExpresslaneState =
         PeerKey: byte[]
         /// Opens what `PeerKey` does not: stragglers of a rotation.
         PreviousPeerKey: byte[]
-        /// When `timer` is due, in ms; `Int64.MaxValue` when nothing waits.
-        TimerAt: int64
-        /// From when on inside traffic must call `insideTraffic`, in ms; `Int64.MaxValue` for never.
-        RotateAt: int64
+        /// When `timer` is due, `Time.Never` when nothing waits.
+        TimerAt: int64<ms>
+        /// From when on inside traffic must call `insideTraffic`, `Time.Never` for never.
+        RotateAt: int64<ms>
         /// Key to seal with once the peer acknowledges it; kept for the next offer when this one finds no answer.
         StagedKey: byte[]
         /// Own config without an answer, repeated byte for byte.
@@ -42,7 +42,7 @@ type ExpresslaneState =
         Counter: uint64
         /// Highest counter of the peer's configs: what comes later with a lower one is out of date.
         PeerCounter: uint64
-        RotationIntervalMs: int64
+        RotationIntervalMs: int64<ms>
         /// The connection's protocol version has Expresslane.
         Allowed: bool
         Health: ExpresslaneHealth
@@ -74,13 +74,10 @@ type ExpresslaneStep =
 [<RequireQualifiedAccess>]
 module ExpresslaneKeys =
     [<Literal>]
-    let private Never = Int64.MaxValue
-
-    [<Literal>]
     let private LatestVersion = 2uy
 
     [<Literal>]
-    let private RetransmissionUnitMs = 500L
+    let private RetransmissionUnitMs = 500L<ms>
 
     [<Literal>]
     let private MaxRetransmissions = 5
@@ -108,7 +105,7 @@ module ExpresslaneKeys =
     let private rest state = step state state ValueNone ValueNone
 
     /// Wait before the repetition that follows `retransmissions` others, in ms: 500, 1000, 1500, ...
-    let retransmitAfter (retransmissions: int) : int64 =
+    let retransmitAfter (retransmissions: int) : int64<ms> =
         RetransmissionUnitMs * int64 (1 + retransmissions)
 
     /// Version to use with a peer that tells `version`: 1 when it says 1, else 2.
@@ -131,11 +128,11 @@ module ExpresslaneKeys =
             Unanswered = ValueSome config
             Retransmissions = 0
             TimerAt = now + retransmitAfter 0
-            RotateAt = Never }
+            RotateAt = Time.Never }
 
     // Offers a key if the time has come: a new one, unless the peer may hold one that it never acknowledged. Offering that
     // one again keeps "the peer's two keys include the one I seal with" true through any loss.
-    let private offerIfDue (state: ExpresslaneState, now: int64, freshKey: byte[]) : ExpresslaneState =
+    let private offerIfDue (state: ExpresslaneState, now: int64<ms>, freshKey: byte[]) : ExpresslaneState =
         let key =
             if isNull state.StagedKey then
                 usable freshKey
@@ -154,18 +151,18 @@ module ExpresslaneKeys =
         else
             state
 
-    let private nextRotation (state: ExpresslaneState, now: int64) =
-        if state.RotationIntervalMs > 0L then
+    let private nextRotation (state: ExpresslaneState, now: int64<ms>) =
+        if state.RotationIntervalMs > 0L<ms> then
             now + state.RotationIntervalMs
         else
-            Never
+            Time.Never
 
-    let private acknowledged (state: ExpresslaneState, config: ExpresslaneConfig, now: int64) : ExpresslaneState =
+    let private acknowledged (state: ExpresslaneState, config: ExpresslaneConfig, now: int64<ms>) : ExpresslaneState =
         let settled =
             { state with
                 Unanswered = ValueNone
                 Retransmissions = 0
-                TimerAt = Never }
+                TimerAt = Time.Never }
 
         if config.Counter <> state.Counter then
             state
@@ -188,8 +185,8 @@ module ExpresslaneKeys =
                     ExpresslaneStatus.Inactive
             Unanswered = ValueNone
             StagedKey = null
-            TimerAt = Never
-            RotateAt = Never }
+            TimerAt = Time.Never
+            RotateAt = Time.Never }
 
     let private install (state: ExpresslaneState, key: byte[]) : ExpresslaneState =
         let installed =
@@ -212,7 +209,7 @@ module ExpresslaneKeys =
             else
                 { state with
                     Status = ExpresslaneStatus.Inactive
-                    RotateAt = if state.Allowed then Int64.MinValue else Never }
+                    RotateAt = if state.Allowed then Time.Always else Time.Never }
 
         if not config.Enabled then refused known
         elif sameKey (config.Key, state.PeerKey) then known
@@ -227,7 +224,7 @@ module ExpresslaneKeys =
 
     /// An end before it is online. A stream connection, and one that must not use Expresslane, is created with
     /// `enabled` false. An interval of 0 or less never rotates.
-    let create (role: Role, enabled: bool, rotationIntervalMs: int64) : ExpresslaneState =
+    let create (role: Role, enabled: bool, rotationIntervalMs: int64<ms>) : ExpresslaneState =
         { Role = role
           Status =
             match enabled, role with
@@ -238,8 +235,8 @@ module ExpresslaneKeys =
           SelfKey = null
           PeerKey = null
           PreviousPeerKey = null
-          TimerAt = Never
-          RotateAt = Never
+          TimerAt = Time.Never
+          RotateAt = Time.Never
           StagedKey = null
           Unanswered = ValueNone
           Retransmissions = 0
@@ -251,15 +248,15 @@ module ExpresslaneKeys =
 
     /// The connection became online with protocol `version`: an enabled client makes its first offer. A second call does
     /// nothing.
-    let online (state: ExpresslaneState, version: uint16, now: int64, freshKey: byte[]) : ExpresslaneStep =
+    let online (state: ExpresslaneState, version: uint16, now: int64<ms>, freshKey: byte[]) : ExpresslaneStep =
         let opened =
             { state with
                 Allowed = version >= ProtocolVersion.V1_3
                 RotateAt =
                     if version >= ProtocolVersion.V1_3 && state.Status = ExpresslaneStatus.Inactive then
-                        Int64.MinValue
+                        Time.Always
                     else
-                        Never }
+                        Time.Never }
 
         if state.Allowed then
             rest state
@@ -268,11 +265,11 @@ module ExpresslaneKeys =
             step state next ValueNone next.Unanswered
 
     // Tells the peer that this end gave up.
-    let private sendStop (state: ExpresslaneState, now: int64) : ExpresslaneState =
+    let private sendStop (state: ExpresslaneState, now: int64<ms>) : ExpresslaneState =
         send state false (Array.zeroCreate Frame.KeySize) now
 
     // A degraded end installs and acknowledges nothing. An offer shows that the peer did not hear it stop.
-    let private receivedInVain (state: ExpresslaneState, config: ExpresslaneConfig, now: int64) : ExpresslaneStep =
+    let private receivedInVain (state: ExpresslaneState, config: ExpresslaneConfig, now: int64<ms>) : ExpresslaneStep =
         if config.Enabled && state.Unanswered.IsNone then
             let next = sendStop (state, now)
             step state next ValueNone next.Unanswered
@@ -281,7 +278,7 @@ module ExpresslaneKeys =
 
     /// A config came from the peer, while online. `anySent`: an Expresslane packet left already, so the version stays.
     let configReceived
-        (state: ExpresslaneState, config: ExpresslaneConfig, anySent: bool, now: int64, freshKey: byte[])
+        (state: ExpresslaneState, config: ExpresslaneConfig, anySent: bool, now: int64<ms>, freshKey: byte[])
         : ExpresslaneStep =
         let versioned = adopt (state, config.Version, anySent)
 
@@ -315,7 +312,7 @@ module ExpresslaneKeys =
             step state next (ValueSome ack) offer
 
     /// Call at `TimerAt`, or later: repeats the unanswered config, and gives it up after the fifth time.
-    let timer (state: ExpresslaneState, now: int64) : ExpresslaneStep =
+    let timer (state: ExpresslaneState, now: int64<ms>) : ExpresslaneStep =
         if now < state.TimerAt then
             rest state
         elif state.Retransmissions < MaxRetransmissions then
@@ -331,7 +328,7 @@ module ExpresslaneKeys =
             let given =
                 { state with
                     Unanswered = ValueNone
-                    TimerAt = Never }
+                    TimerAt = Time.Never }
 
             let next =
                 if state.Status = ExpresslaneStatus.Degraded then
@@ -344,7 +341,7 @@ module ExpresslaneKeys =
             step state next ValueNone ValueNone
 
     /// An inside packet is about to be sent: offers a key if one is due. Needed only from `RotateAt` on.
-    let insideTraffic (state: ExpresslaneState, now: int64, freshKey: byte[]) : ExpresslaneStep =
+    let insideTraffic (state: ExpresslaneState, now: int64<ms>, freshKey: byte[]) : ExpresslaneStep =
         let next = offerIfDue (state, now, freshKey)
 
         step
@@ -359,7 +356,7 @@ module ExpresslaneKeys =
     /// A keepalive reply (pong 0) came with `payload`; `sent` and `received` are own packet counts. Ignored unless ready.
     /// Persistent loss ends Expresslane for this connection and tells the peer.
     let pongReceived
-        (state: ExpresslaneState, payload: ReadOnlySpan<byte>, sent: uint64, received: uint64, now: int64)
+        (state: ExpresslaneState, payload: ReadOnlySpan<byte>, sent: uint64, received: uint64, now: int64<ms>)
         : ExpresslaneStep =
         if not state.Ready then
             rest state

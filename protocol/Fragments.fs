@@ -11,7 +11,7 @@ open System.Numerics
 /// Laws: pieces in any order, repeated or not, give the packet; no packet is longer than 65535 bytes; bytes that
 /// no piece brought never come out.
 [<Sealed; AllowNullLiteral>]
-type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64) =
+type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64<ms>) =
     static let maxPacket = 65535 // bytes: IPv4 total length
     static let minBuffer = 2048 // bytes: a full-size packet with some to spare
     static let maxSpare = 16 // emptied entries kept for the next packets
@@ -30,7 +30,7 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64) =
         if spare.Count < maxSpare then
             spare.Push node
 
-    let create (id: uint16, now: int64) =
+    let create (id: uint16, now: int64<ms>) =
         if packets.Count > 0 && packets.Count >= capacity then
             drop byAge.First
 
@@ -77,7 +77,7 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64) =
     member _.BytesHeld: int = held
 
     /// Drops the packets whose time is over. `now` in ms; `Add` does this too.
-    member _.Expire(now: int64) : unit =
+    member _.Expire(now: int64<ms>) : unit =
         while byAge.Count > 0 && now - byAge.First.Value.CreatedAt >= timeoutMs do
             drop byAge.First
 
@@ -90,7 +90,7 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64) =
             offset: int,
             more: bool,
             payload: ReadOnlySpan<byte>,
-            now: int64,
+            now: int64<ms>,
             dst: Span<byte>,
             length: byref<int>
         ) : FragmentStatus =

@@ -1,6 +1,5 @@
 namespace Lightway.Protocol
 
-open System
 
 /// What the client's keepalive asks for.
 type KeepaliveAction =
@@ -27,54 +26,51 @@ type KeepalivePhase =
 [<Struct>]
 type KeepaliveState =
     private
-        { IntervalMs: int64
-          TimeoutMs: int64
+        { IntervalMs: int64<ms>
+          TimeoutMs: int64<ms>
           Continuous: bool
           CurrentPhase: KeepalivePhase
-          PingAt: int64
-          CloseAt: int64 } // Int64.MaxValue: not armed
+          PingAt: int64<ms>
+          CloseAt: int64<ms> } // Time.Never: not armed
 
     /// Where it stands.
     member this.Phase: KeepalivePhase = this.CurrentPhase
 
-    /// When `tick` is due, in ms; `Int64.MaxValue` for never.
-    member this.NextAt: int64 =
+    /// When `tick` is due, `Time.Never` for never.
+    member this.NextAt: int64<ms> =
         match this.CurrentPhase with
         | KeepalivePhase.Waiting
         | KeepalivePhase.Pending -> min this.PingAt this.CloseAt
-        | _ -> Int64.MaxValue
+        | _ -> Time.Never
 
 /// Laws: when all is silent a ping goes out every interval; the connection closes one timeout after the first ping that
 /// nothing answered; any frame from the server calls that off; `Close` is asked for once.
 [<RequireQualifiedAccess>]
 module Keepalive =
-    [<Literal>]
-    let private Never = Int64.MaxValue
-
     /// Before the connection is online. Without `continuous` it pings only after a change of network.
-    let create (intervalMs: int64, timeoutMs: int64, continuous: bool, now: int64) : KeepaliveState =
+    let create (intervalMs: int64<ms>, timeoutMs: int64<ms>, continuous: bool, now: int64<ms>) : KeepaliveState =
         { IntervalMs = intervalMs
           TimeoutMs = timeoutMs
           Continuous = continuous
           CurrentPhase = KeepalivePhase.Inactive
           PingAt = now + intervalMs
-          CloseAt = Never }
+          CloseAt = Time.Never }
 
     let private isClosed (state: KeepaliveState) =
         state.CurrentPhase = KeepalivePhase.Closed
 
-    let private ping (state: KeepaliveState, now: int64) : KeepaliveState =
+    let private ping (state: KeepaliveState, now: int64<ms>) : KeepaliveState =
         { state with
             CurrentPhase = KeepalivePhase.Pending
             PingAt = now + state.IntervalMs
             CloseAt =
-                if state.CloseAt = Never then
+                if state.CloseAt = Time.Never then
                     now + state.TimeoutMs
                 else
                     state.CloseAt }
 
     /// The connection became online.
-    let online (state: KeepaliveState, now: int64) : KeepaliveState =
+    let online (state: KeepaliveState, now: int64<ms>) : KeepaliveState =
         match state.CurrentPhase with
         | KeepalivePhase.Inactive
         | KeepalivePhase.Suspended when state.Continuous ->
@@ -84,10 +80,10 @@ module Keepalive =
         | _ -> state
 
     /// At least one frame came from the server.
-    let activity (state: KeepaliveState, now: int64) : KeepaliveState =
+    let activity (state: KeepaliveState, now: int64<ms>) : KeepaliveState =
         { state with
             PingAt = now + state.IntervalMs
-            CloseAt = Never }
+            CloseAt = Time.Never }
 
     /// The reply to a ping with id 0 came. It counts as `activity` too: call both, in any order.
     let pong (state: KeepaliveState) : KeepaliveState =
@@ -100,7 +96,7 @@ module Keepalive =
                         KeepalivePhase.Waiting
                     else
                         KeepalivePhase.Inactive
-                CloseAt = Never }
+                CloseAt = Time.Never }
 
     /// The host goes to sleep: nothing more until the network changes or the connection is online anew.
     let suspend (state: KeepaliveState) : KeepaliveState =
@@ -109,17 +105,17 @@ module Keepalive =
         else
             { state with
                 CurrentPhase = KeepalivePhase.Suspended
-                CloseAt = Never }
+                CloseAt = Time.Never }
 
     /// The host's network changed: ping at once, so that the server learns the new address.
-    let networkChanged (state: KeepaliveState, now: int64) : struct (KeepaliveState * KeepaliveAction) =
+    let networkChanged (state: KeepaliveState, now: int64<ms>) : struct (KeepaliveState * KeepaliveAction) =
         if isClosed state then
             struct (state, KeepaliveAction.None)
         else
-            struct (ping ({ state with CloseAt = Never }, now), KeepaliveAction.SendPing)
+            struct (ping ({ state with CloseAt = Time.Never }, now), KeepaliveAction.SendPing)
 
     /// Call at `NextAt`, or later; earlier it changes nothing.
-    let tick (state: KeepaliveState, now: int64) : struct (KeepaliveState * KeepaliveAction) =
+    let tick (state: KeepaliveState, now: int64<ms>) : struct (KeepaliveState * KeepaliveAction) =
         if now < state.NextAt then
             struct (state, KeepaliveAction.None)
         elif now >= state.CloseAt then

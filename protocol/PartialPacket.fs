@@ -26,7 +26,7 @@ type internal PartialPacket() =
     let mutable total = -1 // bytes of the whole packet, once its last piece came
 
     member val Id = 0us with get, set
-    member val CreatedAt = 0L with get, set // ms
+    member val CreatedAt = 0L<ms> with get, set
 
     /// Bytes rented.
     member _.Capacity: int = buffer.Length

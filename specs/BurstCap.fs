@@ -1,37 +1,40 @@
 /// How long a run of datagrams may be (docs/offload.md, "How long a run may be").
 module Lightway.Specs.BurstCap
 
-open System
 open Expecto
 open Lightway.Protocol
+open Lightway.Specs.Generators
 
-/// A peer that has been sent this much at these times (ms), oldest first.
-let private after (sends: seq<int64 * int64>) =
-    (BurstRate.create 0L, sends) ||> Seq.fold (fun rate (at, bytes) -> BurstRate.sent (rate, at, bytes))
+/// A peer that has been sent this much at these times, oldest first.
+let private after (sends: seq<int64<ms> * int64>) =
+    (BurstRate.create 0L<ms>, sends)
+    ||> Seq.fold (fun rate (at, bytes) -> BurstRate.sent (rate, at, bytes))
 
 /// Sends in time order, of up to 64 KiB each.
 let private history (gaps: (byte * uint16) list) =
-    let times = gaps |> List.scan (fun at (gap, _) -> at + int64 gap) 0L |> List.tail
+    let times =
+        gaps |> List.scan (fun at (gap, _) -> at + milliseconds (int gap)) 0L<ms> |> List.tail
+
     List.zip times [ for _, bytes in gaps -> int64 bytes ]
 
-/// A peer that is sent this much every ms, for so many ms.
-let private steady (perMs: int64) (milliseconds: int64) =
-    after [ for at in 1L .. milliseconds -> at, perMs ]
+/// A peer that is sent this much every ms, for some time.
+let private steady (perMs: int64</ ms>) (time: int64<ms>) =
+    after [ for at in 1L<ms> .. 1L<ms> .. time -> at, perMs * 1L<ms> ]
 
 let laws =
     testList
         "burst cap"
         [ testCase "a new peer is taken for one of 100 Mbit/s"
-          <| fun () -> Expect.equal (BurstRate.create 7L).BytesPerMs 12_500L ""
+          <| fun () -> Expect.equal (BurstRate.create 7L<ms>).BytesPerMs 12_500L< / ms> ""
 
           testProperty "the rate is never below the floor, however it came down"
           <| fun (extra: uint16) (silences: byte list) ->
-              let mutable rate = steady (BurstRate.Floor + int64 extra) 40L
-              let mutable now = 40L
+              let mutable rate = steady (BurstRate.Floor + int64 extra * 1L< / ms>) 40L<ms>
+              let mutable now = 40L<ms>
 
               silences
               |> List.forall (fun silence ->
-                  now <- now + int64 silence
+                  now <- now + milliseconds (int silence)
                   rate <- BurstRate.sent (rate, now, 1L)
                   rate.BytesPerMs >= BurstRate.Floor)
 
@@ -40,41 +43,43 @@ let laws =
               let sends = history gaps
 
               let best =
-                  [ for from, _ in (0L, 0L) :: sends ->
-                        sends |> List.sumBy (fun (at, bytes) -> if at >= from && at - from <= 275L then bytes else 0L) ]
+                  [ for from, _ in (0L<ms>, 0L) :: sends ->
+                        sends
+                        |> List.sumBy (fun (at, bytes) -> if at >= from && at - from <= 275L<ms> then bytes else 0L) ]
                   |> List.max
 
               (after sends).BytesPerMs <= max BurstRate.Floor (best / BurstRate.WindowMs)
 
           testProperty "a steady rate above the floor is met within a tenth after two windows"
-          <| fun (extra: uint16) (milliseconds: byte) ->
-              let perMs = BurstRate.Floor + 10L * int64 extra
+          <| fun (extra: uint16) (more: byte) ->
+              let perMs = BurstRate.Floor + 10L< / ms> * int64 extra
 
-              let found = (steady perMs (2L * BurstRate.WindowMs + int64 milliseconds)).BytesPerMs
+              let found =
+                  (steady perMs (2L * BurstRate.WindowMs + milliseconds (int more))).BytesPerMs
 
               abs (found - perMs) * 10L <= perMs
 
           testProperty "two seconds of silence bring back the floor"
           <| fun (gaps: (byte * uint16) list) ->
               let sends = history gaps
-              let last = if sends.IsEmpty then 0L else fst (List.last sends)
-              let rate = BurstRate.sent (after sends, last + 2_000L, 1L)
+              let last = if sends.IsEmpty then 0L<ms> else fst (List.last sends)
+              let rate = BurstRate.sent (after sends, last + 2_000L<ms>, 1L)
               rate.BytesPerMs = BurstRate.Floor
 
           testCase "a peer that gets slower is followed by an eighth a window, not at once"
           <| fun () ->
-              let fast = steady 100_000L 200L
+              let fast = steady 100_000L< / ms> 200L<ms>
 
-              let next = BurstRate.sent (fast, 220L, 1_000L)
-              Expect.equal (fast.BytesPerMs, next.BytesPerMs) (100_000L, 87_500L) "seven eighths"
+              let next = BurstRate.sent (fast, 220L<ms>, 1_000L)
+              Expect.equal (fast.BytesPerMs, next.BytesPerMs) (100_000L< / ms>, 87_500L< / ms>) "seven eighths"
 
           testCase "what is sent within a window counts when the window ends"
           <| fun () ->
-              let rate = after [ 1L, 500_000L; 19L, 500_000L ]
+              let rate = after [ 1L<ms>, 500_000L; 19L<ms>, 500_000L ]
               Expect.equal rate.BytesPerMs BurstRate.Floor "not yet"
-              Expect.equal (BurstRate.sent (rate, 20L, 0L)).BytesPerMs 50_000L "1 MB in 20 ms"
+              Expect.equal (BurstRate.sent (rate, 20L<ms>, 0L)).BytesPerMs 50_000L< / ms> "1 MB in 20 ms"
 
           testProperty "the limit is what the rate carries in the time"
           <| fun (extra: uint16) (microseconds: uint16) ->
-              let rate = steady (BurstRate.Floor + int64 extra) 100L
-              BurstRate.limit (rate, int64 microseconds) = rate.BytesPerMs * int64 microseconds / 1_000L ]
+              let rate = steady (BurstRate.Floor + int64 extra * 1L< / ms>) 100L<ms>
+              BurstRate.limit (rate, int64 microseconds) = rate.BytesPerMs * int64 microseconds / 1_000L< / ms> ]

@@ -9,7 +9,7 @@ open FsCheck.FSharp
 open Lightway.Protocol
 open Lightway.Specs.Generators
 
-let private never = Int64.MaxValue
+let private never = Time.Never
 let private zeroKey: byte[] = Array.zeroCreate 32
 let private bytesOf (payload: byte[]) = ReadOnlySpan payload
 
@@ -42,12 +42,12 @@ type private End(role, enabled, interval, firstKey: int) =
         keys <- keys + 2
         filled (Random keys) 32
 
-type private World(interval: int64, clientEnabled, serverEnabled) =
+type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
     let client = End(Role.Client, clientEnabled, interval, 0)
     let server = End(Role.Server, serverEnabled, interval, 1)
     let toServer = List<ExpresslaneConfig>()
     let toClient = List<ExpresslaneConfig>()
-    let mutable now = 1_000L
+    let mutable now = 1_000L<ms>
 
     // The receiver opens with its current key or the one before.
     let canOpen (sender: End) (receiver: End) =
@@ -116,7 +116,7 @@ type private World(interval: int64, clientEnabled, serverEnabled) =
         apply server (ExpresslaneKeys.online (server.State, ProtocolVersion.V1_3, now, server.FreshKey()))
 
     member private this.Deaf(isServer, ms) =
-        let until = now + int64 ms
+        let until = now + milliseconds ms
 
         while now < until do
             this.Happen(Passes 100)
@@ -142,15 +142,15 @@ type private World(interval: int64, clientEnabled, serverEnabled) =
         | IsLost(isServer, which) when (queue isServer).Count > 0 ->
             (queue isServer).RemoveAt(which % (queue isServer).Count)
         | Passes ms ->
-            now <- now + int64 ms
+            now <- now + milliseconds ms
             timers ()
         | Traffic fromServer -> traffic (if fromServer then server else client)
         | Deaf(isServer, ms) -> this.Deaf(isServer, ms)
         | _ -> ()
 
-    /// So many ms in which everything arrives at once and both ends have traffic.
-    member this.Heal(ms: int64) =
-        let until = now + ms
+    /// A time in which everything arrives at once and both ends have traffic.
+    member this.Heal(time: int64<ms>) =
+        let until = now + time
 
         while now < until do
             this.Happen(Passes 100)
@@ -182,36 +182,37 @@ let private config =
         arbitrary = [ typeof<HappeningArbitrary>; typeof<SeedArbitrary> ] }
 
 /// Two online ends after a history; every step in it was checked.
-let private after (interval: int64) (history: Happening list) =
+let private after (interval: int64<ms>) (history: Happening list) =
     let world = World(interval, true, true)
     world.Online()
     history |> List.iter world.Happen
     world
 
 let private readyWorld () =
-    let world = after 900_000L []
-    world.Heal 1_000L
+    let world = after 900_000L<ms> []
+    world.Heal 1_000L<ms>
     Expect.isTrue world.Ready "ready"
     world
 
 let private adversity =
     [ testPropertyWithConfig config "§8: whatever is lost, repeated or late, the peer can open what an end seals"
-      <| fun (history: Happening list) (short: bool) -> after (if short then 1_500L else 20_000L) history |> ignore
+      <| fun (history: Happening list) (short: bool) ->
+          after (if short then 1_500L<ms> else 20_000L<ms>) history |> ignore
 
       testPropertyWithConfig config "§8: once configs arrive again, both ends become ready within 10 s and stay so"
       <| fun (history: Happening list) (short: bool) ->
-          let world = after (if short then 1_500L else 20_000L) history
-          world.Heal 10_000L
+          let world = after (if short then 1_500L<ms> else 20_000L<ms>) history
+          world.Heal 10_000L<ms>
 
           List.init 200 id
           |> List.forall (fun _ ->
-              world.Heal 100L
+              world.Heal 100L<ms>
               world.Ready)
 
       testPropertyWithConfig config "§8: once one end gave up, neither is ready ever again, and silence follows"
       <| fun (history: Happening list) (atServer: bool) (both: bool) ->
-          let world = after 1_500L history
-          world.Heal 10_000L
+          let world = after 1_500L<ms> history
+          world.Heal 10_000L<ms>
           let one = if atServer then world.Server else world.Client
 
           for one in (if both then [ world.Client; world.Server ] else [ one ]) do
@@ -219,13 +220,13 @@ let private adversity =
                   world.Step one (ExpresslaneKeys.pongReceived (one.State, bytesOf [||], 0UL, 0UL, world.Now))
 
           history |> List.truncate 4 |> List.iter world.Happen
-          world.Heal 12_000L
+          world.Heal 12_000L<ms>
 
           let counters () =
               world.Client.State.Counter, world.Server.State.Counter
 
           let before = counters ()
-          world.Heal 60_000L
+          world.Heal 60_000L<ms>
 
           one.State.Status = ExpresslaneStatus.Degraded
           && not (world.Client.State.Ready || world.Server.State.Ready)
@@ -234,8 +235,8 @@ let private adversity =
 // ---------------------------------------------------------------- one end alone
 
 let private online role =
-    let state = ExpresslaneKeys.create (role, true, 900_000L)
-    ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L, filled (Random 1) 32)
+    let state = ExpresslaneKeys.create (role, true, 900_000L<ms>)
+    ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L<ms>, filled (Random 1) 32)
 
 let private offer counter key =
     { Version = 2uy
@@ -255,29 +256,33 @@ let private exchange =
           Expect.equal (first.Version, first.Enabled, first.Ack, first.Counter) (2uy, true, false, 1UL) "first config"
           let server = (online Role.Server).State
           Expect.equal server.Status ExpresslaneStatus.WaitingForClient "the server waits"
-          let answered = receive server first 10L
+          let answered = receive server first 10L<ms>
           Expect.equal answered.Ack.Value { first with Ack = true } "answer"
           let second = answered.Offer.Value
           Expect.equal (second.Counter, second.Ack) (1UL, false) "server's config"
           Expect.isFalse answered.State.Ready "not before its own key is acknowledged"
-          let acked = receive opened.State answered.Ack.Value 20L
+          let acked = receive opened.State answered.Ack.Value 20L<ms>
           Expect.isFalse acked.State.Ready "not before the peer's key"
-          let client = receive acked.State second 20L
+          let client = receive acked.State second 20L<ms>
           Expect.isTrue client.State.Ready "client"
           Expect.isTrue client.Offer.IsNone "no second offer"
-          let server = receive answered.State client.Ack.Value 30L
+          let server = receive answered.State client.Ack.Value 30L<ms>
           Expect.isTrue server.State.Ready "server"
           Expect.equal server.State.SelfKey client.State.PeerKey "server to client"
           Expect.equal server.State.PeerKey client.State.SelfKey "client to server"
 
       testCase "§12: an unanswered config is repeated after 0.5, 1.0, 1.5, 2.0, 2.5 s, and given up 3.0 s later"
       <| fun () ->
-          Expect.equal (List.init 6 ExpresslaneKeys.retransmitAfter) [ 500L; 1000L; 1500L; 2000L; 2500L; 3000L ] "waits"
+          Expect.equal
+              (List.init 6 ExpresslaneKeys.retransmitAfter)
+              [ 500L<ms>; 1000L<ms>; 1500L<ms>; 2000L<ms>; 2500L<ms>; 3000L<ms> ]
+              "waits"
+
           let opened = online Role.Client
           let mutable state = opened.State
-          let sent = List<int64>()
+          let sent = List<int64<ms>>()
 
-          for now in 0L .. 20_000L do
+          for now in 0L<ms> .. 1L<ms> .. 20_000L<ms> do
               let step = ExpresslaneKeys.timer (state, now)
               state <- step.State
 
@@ -285,10 +290,10 @@ let private exchange =
                   Expect.equal step.Offer opened.Offer "the same bytes"
                   sent.Add now
 
-          Expect.equal (List.ofSeq sent) [ 500L; 1500L; 3000L; 5000L; 7500L ] "times"
+          Expect.equal (List.ofSeq sent) [ 500L<ms>; 1500L<ms>; 3000L<ms>; 5000L<ms>; 7500L<ms> ] "times"
           Expect.equal (state.Status, state.TimerAt) (ExpresslaneStatus.Inactive, never) "given up"
-          Expect.equal state.RotateAt 10_500L "the next inside packet starts again"
-          let again = ExpresslaneKeys.insideTraffic (state, 20_001L, filled (Random 5) 32)
+          Expect.equal state.RotateAt 10_500L<ms> "the next inside packet starts again"
+          let again = ExpresslaneKeys.insideTraffic (state, 20_001L<ms>, filled (Random 5) 32)
           Expect.equal again.Offer.Value.Counter 2UL "a new config"
 
       testCase "§8: a repeated config is only answered again: the key before the last still opens"
@@ -326,7 +331,7 @@ let private exchange =
                   Ack = true
                   Counter = 2UL }
 
-          let step = receive opened.State stray 0L
+          let step = receive opened.State stray 0L<ms>
           Expect.isFalse step.SelfKeyChanged "no key"
           Expect.equal step.State.TimerAt opened.State.TimerAt "still repeating"
 
@@ -334,10 +339,10 @@ let private exchange =
       <| fun () ->
           let world = readyWorld ()
           let state = world.Client.State
-          Expect.isTrue (state.RotateAt > world.Now && state.RotateAt <= world.Now + 900_000L) "in time"
+          Expect.isTrue (state.RotateAt > world.Now && state.RotateAt <= world.Now + 900_000L<ms>) "in time"
 
           let early =
-              ExpresslaneKeys.insideTraffic (state, state.RotateAt - 1L, filled (Random 5) 32)
+              ExpresslaneKeys.insideTraffic (state, state.RotateAt - 1L<ms>, filled (Random 5) 32)
 
           Expect.isTrue early.Offer.IsNone "early"
 
@@ -352,26 +357,26 @@ let private exchange =
 
       testCase "§8: an interval of 0 never rotates"
       <| fun () ->
-          let world = after 0L []
-          world.Heal 1_000L
+          let world = after 0L<ms> []
+          world.Heal 1_000L<ms>
           Expect.isTrue world.Ready "ready"
           Expect.equal (world.Client.State.RotateAt, world.Server.State.RotateAt) (never, never) "never"
 
       testCase "§8: below version 1.3 no end offers anything"
       <| fun () ->
-          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
+          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L<ms>)
 
           let opened =
-              ExpresslaneKeys.online (state, ProtocolVersion.V1_2, 0L, filled (Random 1) 32)
+              ExpresslaneKeys.online (state, ProtocolVersion.V1_2, 0L<ms>, filled (Random 1) 32)
 
           Expect.isTrue opened.Offer.IsNone "at once"
           Expect.equal opened.State.RotateAt never "later"
-          let server = ExpresslaneKeys.create (Role.Server, true, 1_000L)
+          let server = ExpresslaneKeys.create (Role.Server, true, 1_000L<ms>)
 
           let opened =
-              ExpresslaneKeys.online (server, ProtocolVersion.V1_1, 0L, filled (Random 1) 32)
+              ExpresslaneKeys.online (server, ProtocolVersion.V1_1, 0L<ms>, filled (Random 1) 32)
 
-          let answered = receive opened.State (offer 1UL (filled (Random 2) 32)) 0L
+          let answered = receive opened.State (offer 1UL (filled (Random 2) 32)) 0L<ms>
           Expect.isTrue (answered.Ack.IsSome && answered.Offer.IsNone) "only an answer" ]
 
 let private versions =
@@ -385,7 +390,7 @@ let private versions =
                       server
                       { offer 1UL (filled (Random 3) 32) with
                           Version = told }
-                      0L
+                      0L<ms>
 
               Expect.equal (ExpresslaneKeys.negotiate told) expected "negotiated"
               Expect.equal step.State.Version expected "used"
@@ -452,7 +457,7 @@ let private nevers =
               if i < due.Length && due[i] && state.TimerAt < never then
                   state <- (ExpresslaneKeys.timer (state, state.TimerAt)).State
 
-              state <- (receive state config (int64 i)).State
+              state <- (receive state config (milliseconds i)).State
               let held = [ state.SelfKey; state.PeerKey; state.PreviousPeerKey ]
 
               (not state.Ready || (usable state.SelfKey && usable state.PeerKey))
@@ -461,10 +466,10 @@ let private nevers =
       testPropertyWithConfig hostile "§10: an end that is switched off stays so, and offers nothing, whatever comes"
       <| fun (configs: ExpresslaneConfig list) (isServer: bool) ->
           let role = if isServer then Role.Server else Role.Client
-          let created = ExpresslaneKeys.create (role, false, 1L)
+          let created = ExpresslaneKeys.create (role, false, 1L<ms>)
 
           let opened =
-              ExpresslaneKeys.online (created, ProtocolVersion.V1_3, 0L, filled (Random 1) 32)
+              ExpresslaneKeys.online (created, ProtocolVersion.V1_3, 0L<ms>, filled (Random 1) 32)
 
           let mutable state = opened.State
 
@@ -472,10 +477,10 @@ let private nevers =
           && configs
              |> List.forall (fun config ->
                  let answers = not config.Ack && config.Counter >= state.PeerCounter
-                 let step = receive state config 5L
+                 let step = receive state config 5L<ms>
 
                  let later =
-                     ExpresslaneKeys.insideTraffic (step.State, Int64.MaxValue - 1L, filled (Random 2) 32)
+                     ExpresslaneKeys.insideTraffic (step.State, Time.Never - 1L<ms>, filled (Random 2) 32)
 
                  state <- step.State
 
@@ -492,7 +497,7 @@ let private nevers =
                   { offer (state.PeerCounter + 1UL) zeroKey with
                       Enabled = false }
 
-              let step = receive state stop 2_000L
+              let step = receive state stop 2_000L<ms>
               Expect.equal step.Ack.Value { stop with Ack = true } "answered"
               Expect.isTrue step.Offer.IsNone "no offer"
               Expect.equal step.State.Status ExpresslaneStatus.Inactive "through DTLS from now on"
@@ -500,17 +505,17 @@ let private nevers =
 
       testCase "§8: with an end that is switched off the other never is ready, and offers once an interval"
       <| fun () ->
-          let world = World(60_000L, true, false)
+          let world = World(60_000L<ms>, true, false)
           world.Online()
-          world.Heal 600_000L
+          world.Heal 600_000L<ms>
           Expect.isFalse (world.Client.State.Ready || world.Server.State.Ready) "ready"
           Expect.isLessThanOrEqual world.Client.State.Counter 11UL "offers"
           Expect.equal world.Server.State.Counter 0UL "the other offers nothing"
 
       testCase "§8: a random source that gives zeros leads to no offer"
       <| fun () ->
-          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L)
-          let step = ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L, zeroKey)
+          let state = ExpresslaneKeys.create (Role.Client, true, 1_000L<ms>)
+          let step = ExpresslaneKeys.online (state, ProtocolVersion.V1_3, 0L<ms>, zeroKey)
           Expect.isTrue step.Offer.IsNone "no offer" ]
 
 // ---------------------------------------------------------------- health
@@ -648,7 +653,7 @@ let private health =
           let mutable state = (online Role.Client).State
 
           for _ in 1..5 do
-              let step = ExpresslaneKeys.pongReceived (state, bytesOf [||], 0UL, 0UL, 0L)
+              let step = ExpresslaneKeys.pongReceived (state, bytesOf [||], 0UL, 0UL, 0L<ms>)
               Expect.isTrue step.Offer.IsNone "nothing to say"
               state <- step.State
 

@@ -34,7 +34,7 @@ type private Subject(capacity, maxBytes, timeoutMs) =
 
 let private add (subject: Subject) now piece = subject.Add(now, piece)
 
-let private roomy () = Subject(4096, 1 <<< 24, 10_000L)
+let private roomy () = Subject(4096, 1 <<< 24, 10_000L<ms>)
 
 /// All pieces of a packet, in order, `size` bytes each but the last.
 let private cut id (size: int) (packet: byte[]) =
@@ -168,7 +168,7 @@ let private whole =
                   else
                       FragmentStatus.Stored, [||]
 
-              Expect.equal (add table 0L piece) expected $"offset {piece.Offset}"
+              Expect.equal (add table 0L<ms> piece) expected $"offset {piece.Offset}"
               not completes)
           |> ignore
 
@@ -176,7 +176,7 @@ let private whole =
 
       testPropertyWithConfig config "§4: packets with different ids do not disturb each other"
       <| fun (deliveries: Delivery list) (Seed seed) ->
-          let table = Subject(4096, Int32.MaxValue, 10_000L)
+          let table = Subject(4096, Int32.MaxValue, 10_000L<ms>)
           let random = System.Random seed
 
           let queues =
@@ -195,7 +195,7 @@ let private whole =
 
           while not open'.IsEmpty do
               let packet, queue = open'[random.Next open'.Length]
-              let status, result = add table 0L (queue.Dequeue())
+              let status, result = add table 0L<ms> (queue.Dequeue())
               right <- right && (status = FragmentStatus.Complete) = (queue.Count = 0)
               right <- right && (queue.Count > 0 || result = packet)
               open' <- open' |> List.filter (fun (_, queue) -> queue.Count > 0)
@@ -209,12 +209,12 @@ let private rules =
               endSize = 60 }
           "§4: any pieces are judged as a table of single bytes would judge them"
       <| fun (pieces: Piece list) ->
-          let table = Subject(4096, 1 <<< 24, Int64.MaxValue)
+          let table = Subject(4096, 1 <<< 24, Time.Never)
           let model = Model()
 
           pieces
           |> List.iteri (fun i piece ->
-              Expect.equal (add table 0L piece) (model.Add piece) $"piece {i} at {piece.Offset}")
+              Expect.equal (add table 0L<ms> piece) (model.Add piece) $"piece {i} at {piece.Offset}")
 
       for name, pieces in
           [ "an empty piece", [ 0, true, 0 ]
@@ -234,7 +234,7 @@ let private rules =
                     More = more
                     Payload = Array.sub packet offset length }
 
-              let statuses = pieces |> List.map (piece >> add table 0L >> fst)
+              let statuses = pieces |> List.map (piece >> add table 0L<ms> >> fst)
               Expect.equal (List.last statuses) FragmentStatus.Invalid "invalid"
               Expect.all (List.take (pieces.Length - 1) statuses) ((=) FragmentStatus.Stored) "before"
               Expect.equal table.BytesHeld 0 "discarded"
@@ -251,10 +251,10 @@ let private rules =
                 Payload = packet[65_528 .. 65_528 + length - 1] }
 
           for piece in cut 1us 1240 packet[..65_527] do
-              Expect.equal (fst (add table 0L { piece with More = true })) FragmentStatus.Stored "stored"
+              Expect.equal (fst (add table 0L<ms> { piece with More = true })) FragmentStatus.Stored "stored"
 
-          Expect.equal (add table 0L (last 7)) (FragmentStatus.Complete, packet[..65_534]) "complete"
-          Expect.equal (fst (add table 0L (last 8))) FragmentStatus.Invalid "too long"
+          Expect.equal (add table 0L<ms> (last 7)) (FragmentStatus.Complete, packet[..65_534]) "complete"
+          Expect.equal (fst (add table 0L<ms> (last 8))) FragmentStatus.Invalid "too long"
 
       testCase "§4: a packet that does not fit the caller's buffer is invalid, and nothing is written"
       <| fun () ->
@@ -263,7 +263,7 @@ let private rules =
           let mutable length = -1
 
           let status =
-              table.Table.Add(1us, 0, false, ReadOnlySpan(Array.zeroCreate<byte> 100), 0L, Span dst, &length)
+              table.Table.Add(1us, 0, false, ReadOnlySpan(Array.zeroCreate<byte> 100), 0L<ms>, Span dst, &length)
 
           Expect.equal (status, length, dst) (FragmentStatus.Invalid, 0, junk 99) "refused" ]
 
@@ -283,7 +283,7 @@ let private limits =
       <| fun (Seed seed) ->
           let random = System.Random seed
           let maxBytes = random.Next(0, 300_000)
-          let table = Subject(random.Next(0, 20), maxBytes, 50L)
+          let table = Subject(random.Next(0, 20), maxBytes, 50L<ms>)
 
           Seq.init 300 (fun i ->
               let piece =
@@ -292,46 +292,46 @@ let private limits =
                     More = random.Next 4 > 0
                     Payload = junk (random.Next(0, 2000)) }
 
-              add table (int64 i) piece |> ignore
+              add table (milliseconds i) piece |> ignore
               table.BytesHeld <= maxBytes && table.BytesHeld >= 0)
           |> Seq.forall id
 
       testCase "§10: a packet that is not whole in time is dropped, one in time is not"
       <| fun () ->
-          let table = Subject(10, 1 <<< 20, 5_000L)
-          add table 1_000L (first 1us) |> ignore
-          add table 1_001L (first 2us) |> ignore
-          Expect.equal (fst (add table 6_000L (last 1us))) FragmentStatus.Stored "late: taken for a new packet"
-          Expect.equal (fst (add table 6_000L (last 2us))) FragmentStatus.Complete "in time"
-          table.Table.Expire 11_000L
+          let table = Subject(10, 1 <<< 20, 5_000L<ms>)
+          add table 1_000L<ms> (first 1us) |> ignore
+          add table 1_001L<ms> (first 2us) |> ignore
+          Expect.equal (fst (add table 6_000L<ms> (last 1us))) FragmentStatus.Stored "late: taken for a new packet"
+          Expect.equal (fst (add table 6_000L<ms> (last 2us))) FragmentStatus.Complete "in time"
+          table.Table.Expire 11_000L<ms>
           Expect.equal table.BytesHeld 0 "nothing is left"
 
       testCase "§4: with all places taken, the oldest packet makes room"
       <| fun () ->
-          let table = Subject(3, 1 <<< 20, 10_000L)
+          let table = Subject(3, 1 <<< 20, 10_000L<ms>)
 
           for id in [ 1us; 2us; 3us; 4us ] do
-              add table 0L (first id) |> ignore
+              add table 0L<ms> (first id) |> ignore
 
-          let statuses = [ 2us; 3us; 4us ] |> List.map (last >> add table 0L >> fst)
+          let statuses = [ 2us; 3us; 4us ] |> List.map (last >> add table 0L<ms> >> fst)
           Expect.all statuses ((=) FragmentStatus.Complete) "kept"
-          Expect.equal (fst (add table 0L (last 1us))) FragmentStatus.Stored "1 was dropped"
+          Expect.equal (fst (add table 0L<ms> (last 1us))) FragmentStatus.Stored "1 was dropped"
 
       testCase "§4: with all memory taken, the oldest packet makes room, and never the one being built"
       <| fun () ->
-          let table = Subject(100, 3 * 2048, 10_000L)
+          let table = Subject(100, 3 * 2048, 10_000L<ms>)
 
           for id in [ 1us; 2us; 3us ] do
-              add table 0L (first id) |> ignore
+              add table 0L<ms> (first id) |> ignore
 
           let far =
               { first 1us with
                   Offset = 2048
                   Payload = junk 100 }
 
-          Expect.equal (fst (add table 0L far)) FragmentStatus.Stored "grows at the cost of 2"
-          Expect.equal (fst (add table 0L (last 3us))) FragmentStatus.Complete "3 was kept"
-          Expect.equal (fst (add table 0L (last 2us))) FragmentStatus.Stored "2 was dropped"
+          Expect.equal (fst (add table 0L<ms> far)) FragmentStatus.Stored "grows at the cost of 2"
+          Expect.equal (fst (add table 0L<ms> (last 3us))) FragmentStatus.Complete "3 was kept"
+          Expect.equal (fst (add table 0L<ms> (last 2us))) FragmentStatus.Stored "2 was dropped"
 
       // Less than a byte per packet, and not 0: a garbage collection may trim the shared pool meanwhile.
       testCase "§4: reassembly in steady state allocates nothing"
@@ -355,7 +355,7 @@ let private limits =
                               piece.Offset,
                               piece.More,
                               ReadOnlySpan piece.Payload,
-                              int64 i,
+                              milliseconds i,
                               Span dst,
                               &length
                           )

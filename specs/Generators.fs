@@ -5,6 +5,7 @@ open System
 open System.Buffers.Binary
 open FsCheck
 open FsCheck.FSharp
+open Lightway.Protocol
 
 /// Bytes that every one of five runs of `body` allocates on this thread, at least. Code that allocates does so each time;
 /// the runtime, when it compiles a hot loop anew in the middle of one, does so once.
@@ -14,7 +15,6 @@ let allocatedBy (body: unit -> unit) : int64 =
         body ()
         GC.GetAllocatedBytesForCurrentThread() - before)
     |> Seq.min
-
 
 /// Bytes of a hexadecimal text; spaces are for the eye.
 let hex (text: string) : byte[] =
@@ -61,6 +61,9 @@ let filled (fill: Fill) (length: int) : byte[] =
         let bytes = Array.zeroCreate length
         System.Random(seed).NextBytes bytes
         bytes
+
+/// A whole number of milliseconds.
+let milliseconds (count: int) : int64<ms> = int64 count * 1L<ms>
 
 /// Reads 16 bits in network order.
 let word (bytes: byte[]) (at: int) : int =

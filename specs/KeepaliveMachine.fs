@@ -1,11 +1,11 @@
 /// The client's keepalive (protocol §7): laws about whole histories, one entry per ms.
 module Lightway.Specs.KeepaliveMachine
 
-open System
 open System.Collections.Generic
 open Expecto
 open FsCheck.FSharp
 open Lightway.Protocol
+open Lightway.Specs.Generators
 
 type Event =
     | Activity
@@ -21,9 +21,9 @@ type Seen =
 
 /// Intervals of 1 to 40 ms, timeouts of 1 to 120 ms, and what comes at which ms of 400.
 type Run =
-    { Interval: int64
-      Timeout: int64
-      Events: (int64 * Event) list }
+    { Interval: int64<ms>
+      Timeout: int64<ms>
+      Events: (int64<ms> * Event) list }
 
 type RunArbitrary =
     static member Run() =
@@ -36,11 +36,11 @@ type RunArbitrary =
                 Gen.frequency [ 4, Gen.constant Activity; 1, Gen.constant NetworkChanged ]
 
             let! events =
-                Gen.listOfLength count (Gen.zip (Gen.choose (1, 400) |> Gen.map int64) event)
+                Gen.listOfLength count (Gen.zip (Gen.choose (1, 400) |> Gen.map milliseconds) event)
 
             return
-                { Interval = int64 interval
-                  Timeout = int64 timeout
+                { Interval = milliseconds interval
+                  Timeout = milliseconds timeout
                   Events = List.sortBy fst events }
         }
         |> Arb.fromGen
@@ -50,12 +50,12 @@ let private config =
         maxTest = 3_000
         arbitrary = [ typeof<RunArbitrary> ] }
 
-let private length = 600L // ms of a history
+let private length = 600L<ms> // of a history
 
 /// What is seen, in order, when the machine is ticked every ms.
 let private history continuous (run: Run) =
-    let seen = List<int64 * Seen>()
-    let mutable state = Keepalive.create (run.Interval, run.Timeout, continuous, 0L)
+    let seen = List<int64<ms> * Seen>()
+    let mutable state = Keepalive.create (run.Interval, run.Timeout, continuous, 0L<ms>)
 
     let act now action =
         match action with
@@ -63,8 +63,8 @@ let private history continuous (run: Run) =
         | KeepaliveAction.Close -> seen.Add(now, Closed)
         | _ -> ()
 
-    for now in 0L .. length do
-        for _, event in (0L, Online) :: run.Events |> List.filter (fun (at, _) -> at = now) do
+    for now in 0L<ms> .. 1L<ms> .. length do
+        for _, event in (0L<ms>, Online) :: run.Events |> List.filter (fun (at, _) -> at = now) do
             seen.Add(now, Came event)
 
             match event with
@@ -101,7 +101,7 @@ let private latest holds at seen =
     seen |> List.filter (fun (time, what) -> time < at && holds what) |> List.tryLast |> Option.map fst
 
 /// When the timeout was armed that ran at ms `at`: at the first ping after the last sign of life.
-let private armedAt at (seen: (int64 * Seen) list) =
+let private armedAt at (seen: (int64<ms> * Seen) list) =
     let before = seen |> List.filter (fun (time, _) -> time < at)
 
     let rest =
@@ -123,7 +123,7 @@ let private continuous =
           let closeAt = run.Interval + run.Timeout
 
           let expected =
-              [ run.Interval .. run.Interval .. closeAt - 1L ] |> List.filter (fun at -> at <= length)
+              [ run.Interval .. run.Interval .. closeAt - 1L<ms> ] |> List.filter (fun at -> at <= length)
 
           pings seen = expected && closes seen = (if closeAt <= length then [ closeAt ] else [])
 
@@ -145,7 +145,7 @@ let private continuous =
           let seen = history true run |> alive
 
           let stop =
-              closes (history true run) |> List.tryHead |> Option.defaultValue (length + 1L)
+              closes (history true run) |> List.tryHead |> Option.defaultValue (length + 1L<ms>)
 
           let times =
               (seen |> List.filter (fun (_, what) -> what <> Came NetworkChanged) |> List.map fst) @ [ stop ]
@@ -171,12 +171,12 @@ let private continuous =
               armedAt at seen |> Option.exists (fun armed -> at - armed > run.Timeout)
 
           let stop = closes seen |> List.tryHead |> Option.defaultValue length
-          [ 0L .. stop ] |> List.forall (expired >> not)
+          [ 0L<ms> .. 1L<ms> .. stop ] |> List.forall (expired >> not)
 
       testPropertyWithConfig config "after the end nothing is asked for, whatever comes"
       <| fun (run: Run) ->
           let late =
-              [ Activity; Pong; NetworkChanged; Suspended; Online ] |> List.map (fun event -> 500L, event)
+              [ Activity; Pong; NetworkChanged; Suspended; Online ] |> List.map (fun event -> 500L<ms>, event)
 
           let seen = history true { run with Events = run.Events @ late }
 
@@ -187,29 +187,29 @@ let private continuous =
       testPropertyWithConfig config "with frames more often than the interval, no ping is sent at all"
       <| fun (run: Run) ->
           let events =
-              [ for at in 1L .. max 1L (run.Interval - 1L) .. length -> at, Activity ]
+              [ for at in 1L<ms> .. max 1L<ms> (run.Interval - 1L<ms>) .. length -> at, Activity ]
 
-          run.Interval = 1L || pings (history true { run with Events = events }) = []
+          run.Interval = 1L<ms> || pings (history true { run with Events = events }) = []
 
       testCase "a pong calls the end off, and the interval goes on"
       <| fun () ->
           let run =
-              { Interval = 10L
-                Timeout = 25L
-                Events = [ 12L, Pong; 12L, Activity ] }
+              { Interval = 10L<ms>
+                Timeout = 25L<ms>
+                Events = [ 12L<ms>, Pong; 12L<ms>, Activity ] }
 
           let seen = history true run
-          Expect.equal (pings seen |> List.truncate 3) [ 10L; 22L; 32L ] "pings"
-          Expect.equal (closes seen) [ 47L ] "25 ms after the ping at 22"
+          Expect.equal (pings seen |> List.truncate 3) [ 10L<ms>; 22L<ms>; 32L<ms> ] "pings"
+          Expect.equal (closes seen) [ 47L<ms> ] "25 ms after the ping at 22"
 
       testCase "an answer at the very ms of the timeout is in time"
       <| fun () ->
           let run =
-              { Interval = 10L
-                Timeout = 25L
-                Events = [ 35L, Activity ] }
+              { Interval = 10L<ms>
+                Timeout = 25L<ms>
+                Events = [ 35L<ms>, Activity ] }
 
-          Expect.equal (closes (history true run)) [ 70L ] "25 ms after the ping at 45" ]
+          Expect.equal (closes (history true run)) [ 70L<ms> ] "25 ms after the ping at 45" ]
 
 let private otherwise =
     [ testPropertyWithConfig config "not continuous: without a change of network it never pings and never ends"
@@ -221,49 +221,55 @@ let private otherwise =
       testCase "not continuous: after a change of network it pings at once, then every interval until a pong"
       <| fun () ->
           let run =
-              { Interval = 10L
-                Timeout = 60L
-                Events = [ 100L, NetworkChanged; 125L, Pong ] }
+              { Interval = 10L<ms>
+                Timeout = 60L<ms>
+                Events = [ 100L<ms>, NetworkChanged; 125L<ms>, Pong ] }
 
           let seen = history false run
-          Expect.equal (pings seen, closes seen) ([ 100L; 110L; 120L ], []) "and silence after it"
+          Expect.equal (pings seen, closes seen) ([ 100L<ms>; 110L<ms>; 120L<ms> ], []) "and silence after it"
 
       testCase "not continuous: after a change of network without any answer it ends"
       <| fun () ->
           let run =
-              { Interval = 10L
-                Timeout = 60L
-                Events = [ 100L, NetworkChanged ] }
+              { Interval = 10L<ms>
+                Timeout = 60L<ms>
+                Events = [ 100L<ms>, NetworkChanged ] }
 
-          Expect.equal (closes (history false run)) [ 160L ] "a timeout later"
+          Expect.equal (closes (history false run)) [ 160L<ms> ] "a timeout later"
 
       testCase "suspended it asks for nothing until the network changes or the connection is online anew"
       <| fun () ->
           let suspended =
-              { Interval = 10L
-                Timeout = 60L
-                Events = [ 15L, Suspended ] }
+              { Interval = 10L<ms>
+                Timeout = 60L<ms>
+                Events = [ 15L<ms>, Suspended ] }
 
           let seen = history true suspended
-          Expect.equal (pings seen, closes seen) ([ 10L ], []) "asleep"
+          Expect.equal (pings seen, closes seen) ([ 10L<ms> ], []) "asleep"
 
           let woken =
               history
                   true
                   { suspended with
-                      Events = suspended.Events @ [ 300L, NetworkChanged ] }
+                      Events = suspended.Events @ [ 300L<ms>, NetworkChanged ] }
 
-          Expect.equal (pings woken |> List.truncate 3, closes woken) ([ 10L; 300L; 310L ], [ 360L ]) "network"
+          Expect.equal
+              (pings woken |> List.truncate 3, closes woken)
+              ([ 10L<ms>; 300L<ms>; 310L<ms> ], [ 360L<ms> ])
+              "network"
 
           let online =
               history
                   true
                   { suspended with
-                      Events = suspended.Events @ [ 300L, Online ] }
+                      Events = suspended.Events @ [ 300L<ms>, Online ] }
 
-          Expect.equal (pings online |> List.truncate 3, closes online) ([ 10L; 310L; 320L ], [ 370L ]) "online"
+          Expect.equal
+              (pings online |> List.truncate 3, closes online)
+              ([ 10L<ms>; 310L<ms>; 320L<ms> ], [ 370L<ms> ])
+              "online"
 
       testCase "before the connection is online nothing is asked for"
-      <| fun () -> Expect.equal (Keepalive.create (10L, 60L, true, 0L)).NextAt Int64.MaxValue "never" ]
+      <| fun () -> Expect.equal (Keepalive.create (10L<ms>, 60L<ms>, true, 0L<ms>)).NextAt Time.Never "never" ]
 
 let laws = testList "keepalive, §7" (continuous @ otherwise)

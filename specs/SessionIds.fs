@@ -6,6 +6,7 @@ open System.Collections.Generic
 open Expecto
 open FsCheck.FSharp
 open Lightway.Protocol
+open Lightway.Specs.Generators
 
 type Happening =
     /// The server wants a new id: the client floated, or a key update began.
@@ -163,7 +164,7 @@ let private rotation =
 
 let private keyUpdate =
     let granted interval =
-        KeyUpdate.granted (KeyUpdate.create interval, 100L)
+        KeyUpdate.granted (KeyUpdate.create interval, 100L<ms>)
 
     let starts (state: KeyUpdateState) now =
         let struct (_, start) = KeyUpdate.tick (state, now)
@@ -171,44 +172,44 @@ let private keyUpdate =
 
     [ testCase "§3: no update before the client is let in, and none at all with an interval of 0"
       <| fun () ->
-          for state in [ KeyUpdate.create 900_000L; KeyUpdate.create 0L; granted 0L ] do
-              Expect.equal state.NextAt Int64.MaxValue "never"
-              Expect.isFalse (starts state (Int64.MaxValue - 1L)) "no start"
+          for state in [ KeyUpdate.create 900_000L<ms>; KeyUpdate.create 0L<ms>; granted 0L<ms> ] do
+              Expect.equal state.NextAt Time.Never "never"
+              Expect.isFalse (starts state (Time.Never - 1L<ms>)) "no start"
 
       testCase "§3: an update starts an interval after the client was let in, by the clock alone"
       <| fun () ->
-          let state = granted 900_000L
-          Expect.equal state.NextAt 900_100L "due"
-          Expect.isFalse (starts state 900_099L) "early"
-          Expect.isTrue (starts state 900_100L) "due"
-          Expect.isTrue (starts state 5_000_000L) "overdue"
+          let state = granted 900_000L<ms>
+          Expect.equal state.NextAt 900_100L<ms> "due"
+          Expect.isFalse (starts state 900_099L<ms>) "early"
+          Expect.isTrue (starts state 900_100L<ms>) "due"
+          Expect.isTrue (starts state 5_000_000L<ms>) "overdue"
 
       testCase "§3: a repeated auth request does not put it off"
-      <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L, 600L)).NextAt 1_100L "as before"
+      <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L<ms>, 600L<ms>)).NextAt 1_100L<ms> "as before"
 
       testCase "§3: nor does one that comes while an update is pending start a second"
       <| fun () ->
-          let struct (pending, _) = KeyUpdate.tick (granted 1_000L, 1_100L)
-          let again = KeyUpdate.granted (pending, 1_200L)
+          let struct (pending, _) = KeyUpdate.tick (granted 1_000L<ms>, 1_100L<ms>)
+          let again = KeyUpdate.granted (pending, 1_200L<ms>)
           Expect.isTrue again.IsPending "pending"
-          Expect.equal again.NextAt Int64.MaxValue "no second one"
+          Expect.equal again.NextAt Time.Never "no second one"
 
       testProperty "§3: one update at a time; the next one an interval after the answer"
       <| fun (delays: uint16 list) ->
-          let mutable state = granted 1_000L
-          let mutable now = 100L
+          let mutable state = granted 1_000L<ms>
+          let mutable now = 100L<ms>
 
           delays
           |> List.forall (fun delay ->
               let struct (pending, started) = KeyUpdate.tick (state, state.NextAt)
-              now <- state.NextAt + int64 delay
+              now <- state.NextAt + milliseconds (int delay)
 
               let alone =
-                  pending.IsPending && not (starts pending now) && pending.NextAt = Int64.MaxValue
+                  pending.IsPending && not (starts pending now) && pending.NextAt = Time.Never
 
               state <- KeyUpdate.completed (pending, now)
-              let unasked = KeyUpdate.completed (state, now + 500L)
-              started && alone && state.NextAt = now + 1_000L && unasked.NextAt = state.NextAt) ]
+              let unasked = KeyUpdate.completed (state, now + 500L<ms>)
+              started && alone && state.NextAt = now + 1_000L<ms> && unasked.NextAt = state.NextAt) ]
 
 let laws =
     testList "session ids" [ testList "rotation" rotation; testList "key update" keyUpdate ]

@@ -27,9 +27,9 @@ let private content (id: uint16) (at: int) = byte (at * 7 + int id * 31 + 1)
 /// follow, 0x40 the bytes are wrong, 0x20 the offset is small, 0x10 the length is small, 0x08 the length may be any.
 let private fragments (input: byte[]) =
     let maxBytes = 1 <<< 17
-    let table = FragmentTable(5, maxBytes, 1_000L)
+    let table = FragmentTable(5, maxBytes, 1_000L<ms>)
     let dst = packetBuffer
-    let mutable now = 0L
+    let mutable now = 0L<ms>
     let mutable traits = []
 
     for part in happenings 7 input |> Array.truncate 64 do
@@ -49,7 +49,7 @@ let private fragments (input: byte[]) =
                 let byte = content id (offset + i)
                 if isWrong then ~~~byte else byte)
 
-        now <- now + int64 (word part 5)
+        now <- now + int64 (word part 5) * 1L<ms>
         let mutable whole = -1
 
         let status =
@@ -176,8 +176,8 @@ let private expresslaneExchange (role: Role) (input: byte[]) =
     let isKey (key: byte[]) =
         isNull key || (key.Length = 32 && Array.exists ((<>) 0uy) key)
 
-    let mutable now = 0L
-    let created = ExpresslaneKeys.create (role, true, 5_000L)
+    let mutable now = 0L<ms>
+    let created = ExpresslaneKeys.create (role, true, 5_000L<ms>)
 
     let mutable state =
         (ExpresslaneKeys.online (created, ProtocolVersion.V1_3, now, fresh 0)).State
@@ -204,7 +204,7 @@ let private expresslaneExchange (role: Role) (input: byte[]) =
             traits <- int next.Status :: flag step.Ack.IsSome :: flag step.Offer.IsSome :: traits
 
     for number, part in happenings 47 input |> Array.truncate 40 |> Array.indexed do
-        now <- now + int64 (word part 1)
+        now <- now + int64 (word part 1) * 1L<ms>
         let struct (other, anySent) = struct (part[0] &&& 3uy, part[0] &&& 4uy <> 0uy)
 
         match other with

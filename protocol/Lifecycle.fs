@@ -21,7 +21,14 @@ type FrameVerdict =
     /// A frame that this role never receives.
     | InvalidMode = 3
 
-/// Everything that can go wrong in a connection.
+/// How a connection's frames travel.
+type Transport =
+    /// DTLS over UDP: datagrams may be lost, and anybody may send one.
+    | Datagram = 0
+    /// TLS over TCP.
+    | Stream = 1
+
+/// Reasons for which a connection ends or something in it fails. Numbers without a name are not used.
 type TunnelError =
     | None = 0
     /// The handshake made no progress, or keepalives found no answer.
@@ -32,11 +39,8 @@ type TunnelError =
     | AccessDenied = 3
     | NoFreeClientIp = 4
     | Goodbye = 5
-    | Disconnected = 6
     | InvalidMode = 7
-    | InvalidConnectionType = 8
     | InvalidInsideIpConfig = 9
-    | PmtudRequired = 10
     /// Encoded data came, but no codec is installed.
     | CodecMissing = 11
     | FieldTooLarge = 12
@@ -51,23 +55,12 @@ type TunnelError =
     /// No trust anchor for the peer's certificate.
     | TlsCaMissing = 19
     | TlsFatalAlert = 20
-    /// From here on: not fatal on datagram connections.
+    /// This and all that follow: not fatal on datagrams.
     | TlsOther = 21
     | InvalidProtocolVersion = 22
-    | InvalidState = 23
-    | UnknownSession = 24
     | RejectedSession = 25
-    | InvalidInsidePacket = 26
-    | InsideIoMissing = 27
-    | OutsideWrite = 28
-    | InvalidWireHeader = 29
     | UnknownFrameKind = 30
     | InsufficientData = 31
-    /// Replayed, without a key, or it does not authenticate.
-    | InvalidExpresslaneData = 32
-    | ExpresslaneVersionMismatch = 33
-    | ExpresslaneDegraded = 34
-    | DataFragment = 35
 
 /// Rules about states, as tables. Laws: nothing is processed before the handshake is done or after disconnecting began; every
 /// error is fatal on a stream.
@@ -120,9 +113,9 @@ module Lifecycle =
         | ConnectionState.Disconnecting, ConnectionState.Disconnected -> true
         | _ -> false
 
-    /// Does `error` end the connection? `datagram` is true on UDP.
-    let isFatal (datagram: bool, error: TunnelError) : bool =
-        error <> TunnelError.None && (not datagram || error < TunnelError.TlsOther)
+    /// Does `error` end a connection over `transport`?
+    let isFatal (transport: Transport, error: TunnelError) : bool =
+        error <> TunnelError.None && (transport = Transport.Stream || error < TunnelError.TlsOther)
 
     /// The error that a frame which could not be parsed stands for; `None` for `Ok`.
     let ofFrameStatus (status: FrameStatus) : TunnelError =

@@ -110,11 +110,8 @@ let private fatalOnDatagrams =
           TunnelError.AccessDenied
           TunnelError.NoFreeClientIp
           TunnelError.Goodbye
-          TunnelError.Disconnected
           TunnelError.InvalidMode
-          TunnelError.InvalidConnectionType
           TunnelError.InvalidInsideIpConfig
-          TunnelError.PmtudRequired
           TunnelError.CodecMissing
           TunnelError.FieldTooLarge
           TunnelError.InvalidEnum
@@ -130,19 +127,20 @@ let private errors =
     [ for error in Enum.GetValues<TunnelError>() |> Array.except [ TunnelError.None ] do
           testCase $"§6: {error} ends a stream always, a datagram connection {fatalOnDatagrams.Contains error}"
           <| fun () ->
-              Expect.isTrue (Lifecycle.isFatal (false, error)) "stream"
-              Expect.equal (Lifecycle.isFatal (true, error)) (fatalOnDatagrams.Contains error) "datagram"
+              Expect.isTrue (Lifecycle.isFatal (Transport.Stream, error)) "stream"
+              Expect.equal (Lifecycle.isFatal (Transport.Datagram, error)) (fatalOnDatagrams.Contains error) "datagram"
 
       testCase "§6: no error ends nothing"
       <| fun () ->
           Expect.isFalse
-              (Lifecycle.isFatal (false, TunnelError.None) || Lifecycle.isFatal (true, TunnelError.None))
+              (Lifecycle.isFatal (Transport.Stream, TunnelError.None)
+               || Lifecycle.isFatal (Transport.Datagram, TunnelError.None))
               "none"
 
       testCase "§6: of frames that cannot be read, those with a bad field end a datagram connection"
       <| fun () ->
           let fatal status =
-              Lifecycle.isFatal (true, Lifecycle.ofFrameStatus status)
+              Lifecycle.isFatal (Transport.Datagram, Lifecycle.ofFrameStatus status)
 
           let expected =
               [ FrameStatus.FieldTooLarge
@@ -152,7 +150,10 @@ let private errors =
 
           Expect.equal (Enum.GetValues<FrameStatus>() |> List.ofArray |> List.filter fatal) expected "fatal"
           Expect.equal (Lifecycle.ofFrameStatus FrameStatus.Ok) TunnelError.None "ok"
-          Expect.isTrue (Lifecycle.isFatal (false, Lifecycle.ofFrameStatus FrameStatus.UnknownKind)) "on a stream" ]
+
+          Expect.isTrue
+              (Lifecycle.isFatal (Transport.Stream, Lifecycle.ofFrameStatus FrameStatus.UnknownKind))
+              "on a stream" ]
 
 let laws =
     testList "lifecycle" [ testList "frames" frames; testList "moves" moves; testList "errors" errors ]

@@ -520,7 +520,7 @@ public sealed class Connection : IRecordSink, IDisposable
             _worker.Counters.Add(Counter.ConnTlsError);
             // In a handshake anyone may have sent what broke it: a server waits for the rest, a client can't go on.
             var reason = _session.FailureReason;
-            if (_session.IsEstablished ? Lifecycle.isFatal(true, reason) : _settings.Role == Role.Client)
+            if (_session.IsEstablished ? Lifecycle.isFatal(Transport.Datagram, reason) : _settings.Role == Role.Client)
             {
                 Fail(reason);
             }
@@ -843,7 +843,7 @@ public sealed class Connection : IRecordSink, IDisposable
 
     private void FailIfFatal(TunnelError error)
     {
-        if (Lifecycle.isFatal(true, error))
+        if (Lifecycle.isFatal(Transport.Datagram, error))
         {
             Fail(error);
         }

@@ -5,7 +5,7 @@ open System.Buffers.Binary
 open System.Text
 open System.Text.Unicode
 
-/// What a client sends to be let in. Members that the method does not use are empty or 0.
+/// A client's login. Members that the method does not use are empty or 0.
 [<Struct>]
 type AuthRequest =
     {
@@ -49,7 +49,7 @@ module AuthRequest =
         { blank AuthMethod.Token with
             Token = token }
 
-    /// A request by token that also tells the client's version.
+    /// A request by token that contains the client's version.
     let versionedToken (version: uint16, token: string) : AuthRequest =
         { blank AuthMethod.VersionedToken with
             Version = version
@@ -118,7 +118,7 @@ module AuthRequest =
             | AuthMethod.UserPassword -> tryUserPassword (payload, &request)
             | AuthMethod.Token -> tryToken (payload, length, &request)
             | AuthMethod.VersionedToken -> tryVersionedToken (payload, length, &request)
-            | _ -> // Custom: the length was only told for the four methods
+            | _ -> // Custom: `authRequestLength` refuses all other methods
                 request <- custom (payload.Slice(3, length - 3).ToArray())
                 FrameStatus.Ok
 
@@ -141,7 +141,8 @@ module AuthRequest =
             ReadOnlySpan(password).CopyTo(dst.Slice(4 + Frame.MaxUser))
             4 + 2 * Frame.MaxUser
 
-    /// Writes the whole frame, kind byte included, and returns its bytes; 0 when a field is too long or the method is unknown.
+    /// Writes the whole frame, kind byte included, and returns its bytes; 0 when a field is too long or the method is
+    /// unknown.
     /// Precondition: `dst` has at least `MaxSize` bytes.
     let write (request: AuthRequest, dst: Span<byte>) : int =
         dst[0] <- byte FrameKind.AuthRequest

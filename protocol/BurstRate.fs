@@ -1,6 +1,6 @@
 namespace Lightway.Protocol
 
-/// How fast a peer has been served lately, as bounds what may leave for it in one piece.
+/// Recent send rate of one peer; it limits the length of a burst.
 [<Struct>]
 type BurstRate =
     private
@@ -8,20 +8,20 @@ type BurstRate =
           Bytes: int64 // sent in it
           PerMs: int64</ ms> } // bytes
 
-    /// Bytes a millisecond: of the best window of late, each older one counting an eighth less than the next.
+    /// Bytes per ms: the peak of recent windows, decayed by 1/8 per window.
     member this.BytesPerMs: int64</ ms> = this.PerMs
 
-/// A run of datagrams that leaves as one piece holds up whatever shares the way with it for as long as the link needs for
-/// it. So a run is as long as the peer takes in about a millisecond, as the kernel sizes its own TCP superpackets
-/// (net/ipv4/tcp_output.c, tcp_tso_autosize). `now` in ms.
+/// A burst delays all other traffic of its path for as long as the link needs to carry it. So it is limited to the
+/// bytes that the peer receives in about a millisecond, as the kernel sizes its own TCP superpackets
+/// (net/ipv4/tcp_output.c, tcp_tso_autosize).
 /// Laws: never below the floor; a steady rate above the floor is met within a tenth; silence brings back the floor.
 [<RequireQualifiedAccess>]
 module BurstRate =
-    /// Windows of which each gives a measurement.
+    /// Length of a window; each gives one measurement.
     [<Literal>]
     let WindowMs = 20L<ms>
 
-    /// Bytes a millisecond; 100 Mbit/s. What is known of a new peer, and the least that is assumed.
+    /// Bytes per ms, or 100 Mbit/s: the rate of a new peer, and the least that is assumed of any.
     [<Literal>]
     let Floor = 12_500L< / ms>
 
@@ -36,7 +36,7 @@ module BurstRate =
         else
             decay (perMs - perMs / 8L) (windows - 1L)
 
-    /// So many more bytes have been sent since the last call.
+    /// Adds `bytes` sent since the last call.
     let sent (rate: BurstRate, now: int64<ms>, bytes: int64) : BurstRate =
         let elapsed = now - rate.Since
         let bytes = rate.Bytes + bytes
@@ -48,6 +48,6 @@ module BurstRate =
               Bytes = 0L
               PerMs = max (decay rate.PerMs (elapsed / WindowMs)) (bytes / elapsed) }
 
-    /// Bytes of the longest run that takes the peer `microseconds`.
+    /// Longest burst in bytes that the peer receives within `microseconds`.
     let limit (rate: BurstRate, microseconds: int64) : int64 =
         rate.PerMs * microseconds / 1_000L< / ms> // microseconds per ms

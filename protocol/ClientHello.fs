@@ -3,7 +3,7 @@ namespace Lightway.Protocol
 open System
 open System.Buffers.Binary
 
-/// What a datagram says about a plaintext ClientHello.
+/// The part of a plaintext ClientHello that a datagram holds.
 type ClientHelloPart =
     /// The datagram does not begin with a plaintext ClientHello record.
     | None = 0
@@ -12,8 +12,8 @@ type ClientHelloPart =
     /// A fragment that holds the client's random.
     | First = 2
 
-/// What a server needs to know of a plaintext ClientHello before any handshake state: a DTLSPlaintext record (RFC 9147 §4)
-/// whose first handshake message is, or is part of, a ClientHello (§5.2). Offsets are bytes from the datagram's start.
+/// Recognizes plaintext ClientHellos without any handshake state: DTLSPlaintext records (RFC 9147 §4) that begin with a
+/// fragment of a ClientHello (§5.2). Offsets are bytes from the datagram's start.
 /// Laws: total; the first 43 bytes decide; a fragment's random is that of the message it was cut from.
 [<RequireQualifiedAccess>]
 module ClientHello =
@@ -45,7 +45,7 @@ module ClientHello =
         && datagram[FragmentOffsetAt + 1] = 0uy
         && datagram[FragmentOffsetAt + 2] = 0uy
 
-    /// What the datagram holds of a ClientHello.
+    /// Classifies a datagram by its first record.
     let partOf (datagram: ReadOnlySpan<byte>) : ClientHelloPart =
         if
             datagram.Length <= TypeAt

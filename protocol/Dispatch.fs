@@ -31,7 +31,7 @@ type Opening =
     /// A ClientHello with another random: the client has started again.
     | Fresh = 3
 
-/// What the server does with a datagram.
+/// The server's treatment of a datagram.
 type DispatchVerdict =
     /// Counted, without an answer.
     | Drop = 0
@@ -48,13 +48,15 @@ type DispatchVerdict =
     /// A reject is due, within the limits of rejects.
     | Reject = 6
 
-/// Which connection gets a datagram whose wire header is usable: the rules of docs/protocol.md §2, in their order.
-/// Laws: total; the reject's id is never answered; a session id of another connection decides before the address does; a
-/// datagram from a known address is never rejected; only session zero without Expresslane is looked at for a ClientHello.
+/// Decides which connection reads a datagram with a usable wire header: the rules of docs/protocol.md §2, in their
+/// order.
+/// Laws: total; the reject's id is never answered; a session id of another connection decides before the address does;
+/// a datagram from a known address is never rejected; only session zero without Expresslane is looked at for a
+/// ClientHello.
 [<RequireQualifiedAccess>]
 module DispatchRules =
-    /// Compares a body with the newest handshake from its address, which began with a ClientHello of random `newest` (as
-    /// `ClientHello.randomOf` gives it).
+    /// Compares a body with the newest handshake from its address. `newest` is `ClientHello.randomOf` of the datagram
+    /// that began that handshake.
     let opening (body: ReadOnlySpan<byte>, newest: UInt128) : Opening =
         match ClientHello.partOf body with
         | ClientHelloPart.None -> Opening.None
@@ -73,7 +75,7 @@ module DispatchRules =
         | SessionClaim.OfOther -> DispatchVerdict.Move
         | SessionClaim.Empty when sender <> Sender.Known -> DispatchVerdict.Accept
         | SessionClaim.Unknown when sender <> Sender.Known -> DispatchVerdict.Reject
-        | _ when sender <> Sender.Known -> DispatchVerdict.Drop // no connection for the address, and yet its id
+        | _ when sender <> Sender.Known -> DispatchVerdict.Drop // OfPeer without a peer: contradictory
         | SessionClaim.Empty when payload = WirePayload.Dtls ->
             match opening with
             | Opening.LaterFragment

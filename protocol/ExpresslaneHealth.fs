@@ -3,8 +3,8 @@ namespace Lightway.Protocol
 open System
 open System.Buffers.Binary
 
-/// Is the Expresslane path losing packets that DTLS does not? Judged on each keepalive reply from the counters that both
-/// ends exchange in it. Counts are packets since the connection began; they wrap.
+/// Detects an Expresslane path that loses packets while DTLS gets through. Judged on each keepalive reply from the
+/// counters that both ends exchange in it. Counts are packets since the connection began; they wrap.
 [<Struct>]
 type ExpresslaneHealth =
     private
@@ -16,8 +16,8 @@ type ExpresslaneHealth =
           OutboundStrikes: byte
           Missing: byte } // replies without counters, in a row
 
-/// Laws: three bad windows in a row, or three replies in a row without counters, degrade; a good window takes one strike
-/// back; fewer than 10 packets sent are no evidence.
+/// Laws: three bad windows in a row, or three replies in a row without counters, degrade; a good window removes one
+/// strike; fewer than 10 packets sent are no evidence.
 [<RequireQualifiedAccess>]
 module ExpresslaneHealth =
     /// Bytes of the counters in a keepalive: packets sent (8), packets received (8), big-endian.
@@ -30,7 +30,7 @@ module ExpresslaneHealth =
     [<Literal>]
     let private MinimumSent = 10UL // packets in a window
 
-    /// Nothing seen, nothing held against either direction.
+    /// No packets, no strikes.
     let start: ExpresslaneHealth =
         { PeerSent = 0UL
           PeerReceived = 0UL
@@ -52,7 +52,7 @@ module ExpresslaneHealth =
         else
             strikes - 1uy
 
-    /// True when so many strikes end Expresslane for the connection.
+    /// True when `strikes` end Expresslane for the connection.
     let isFatal (strikes: byte) : bool = strikes >= Threshold
 
     /// Writes own counters for a keepalive and returns 16.

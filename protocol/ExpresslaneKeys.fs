@@ -2,7 +2,7 @@ namespace Lightway.Protocol
 
 open System
 
-/// Where one end stands in the key exchange.
+/// Progress of one end in the key exchange.
 type ExpresslaneStatus =
     /// Switched off at this end, for good.
     | Disabled = 0
@@ -21,7 +21,7 @@ type ExpresslaneState =
     {
         Role: Role
         Status: ExpresslaneStatus
-        /// Version of the additional data: 1 or 2; 0 before the peer told its own (sealed like 1).
+        /// Version of the additional data: 1 or 2; 0 before the peer has reported its own (sealed like 1).
         Version: byte
         /// Seals. Null before the peer acknowledged one.
         SelfKey: byte[]
@@ -35,12 +35,12 @@ type ExpresslaneState =
         RotateAt: int64<ms>
         /// Key to seal with once the peer acknowledges it; kept for the next offer when this one finds no answer.
         StagedKey: byte[]
-        /// Own config without an answer, repeated byte for byte.
+        /// Own config that awaits an answer; it is repeated byte for byte.
         Unanswered: ValueOption<ExpresslaneConfig>
         Retransmissions: int
         /// Counter of the last own config.
         Counter: uint64
-        /// Highest counter of the peer's configs: what comes later with a lower one is out of date.
+        /// Highest counter of the peer's configs: one that arrives later with a lower counter is out of date.
         PeerCounter: uint64
         RotationIntervalMs: int64<ms>
         /// The connection's protocol version has Expresslane.
@@ -52,7 +52,7 @@ type ExpresslaneState =
     member this.Ready: bool =
         this.Status = ExpresslaneStatus.Active && not (isNull this.SelfKey) && not (isNull this.PeerKey)
 
-/// What one step asks for: first send the acknowledgement, then the offer.
+/// Result of one step. Send the acknowledgement first, then the offer.
 [<Struct; NoComparison; NoEquality>]
 type ExpresslaneStep =
     {
@@ -60,17 +60,18 @@ type ExpresslaneStep =
         Ack: ValueOption<ExpresslaneConfig>
         /// A new config or a repeated one.
         Offer: ValueOption<ExpresslaneConfig>
-        /// `SelfKey` is another than before.
+        /// `SelfKey` differs from the one before.
         SelfKeyChanged: bool
-        /// `PeerKey` or `PreviousPeerKey` is another than before.
+        /// `PeerKey` or `PreviousPeerKey` differs from the one before.
         PeerKeyChanged: bool
     }
 
 /// The Expresslane key exchange of either end. Each end makes the key that it seals with, offers it in an
-/// ExpresslaneConfig frame until the peer acknowledges, and only then seals with it. `now` is in ms; `freshKey` is 32 random
-/// bytes in an array that the state may keep.
+/// ExpresslaneConfig frame until the peer acknowledges, and only then seals with it. `freshKey` is 32 random bytes in
+/// an array that the state may keep.
 /// Laws: whatever is lost, repeated or late, the peer can open what this end seals; both ends become ready once frames
-/// get through again and inside packets flow; the all-zero key never opens or seals anything; `Disabled` and `Degraded` are final.
+/// get through again and inside packets flow; the all-zero key never opens or seals anything; `Disabled` and `Degraded`
+/// are final.
 [<RequireQualifiedAccess>]
 module ExpresslaneKeys =
     [<Literal>]
@@ -104,11 +105,11 @@ module ExpresslaneKeys =
 
     let private rest state = step state state ValueNone ValueNone
 
-    /// Wait before the repetition that follows `retransmissions` others, in ms: 500, 1000, 1500, ...
+    /// Wait before the repetition that follows `retransmissions` others: 500, 1000, 1500, ... ms.
     let retransmitAfter (retransmissions: int) : int64<ms> =
         RetransmissionUnitMs * int64 (1 + retransmissions)
 
-    /// Version to use with a peer that tells `version`: 1 when it says 1, else 2.
+    /// Version to use with a peer that reports `version`: 1 for 1, else 2.
     let negotiate (version: byte) : byte =
         if version = 1uy then 1uy else LatestVersion
 
@@ -130,8 +131,8 @@ module ExpresslaneKeys =
             TimerAt = now + retransmitAfter 0
             RotateAt = Time.Never }
 
-    // Offers a key if the time has come: a new one, unless the peer may hold one that it never acknowledged. Offering that
-    // one again keeps "the peer's two keys include the one I seal with" true through any loss.
+    // Offers a key if the time has come: a new one, unless the peer may hold one that it never acknowledged. Offering
+    // that one again keeps "the peer's two keys include the one I seal with" true through any loss.
     let private offerIfDue (state: ExpresslaneState, now: int64<ms>, freshKey: byte[]) : ExpresslaneState =
         let key =
             if isNull state.StagedKey then
@@ -175,7 +176,7 @@ module ExpresslaneKeys =
                     StagedKey = null
                     RotateAt = nextRotation (state, now) }
 
-    // The peer will not have it again in this connection: no further offers.
+    // The peer refuses Expresslane for the rest of the connection: no further offers.
     let private refused (state: ExpresslaneState) : ExpresslaneState =
         { state with
             Status =
@@ -201,7 +202,7 @@ module ExpresslaneKeys =
                 Status = ExpresslaneStatus.Inactive }
         | _ -> activate installed
 
-    // What an up-to-date config of the peer changes, besides the answer.
+    // State after an up-to-date config of the peer, apart from the answer.
     let private taken (state: ExpresslaneState, config: ExpresslaneConfig) : ExpresslaneState =
         let known =
             if state.Status <> ExpresslaneStatus.WaitingForClient then
@@ -246,8 +247,8 @@ module ExpresslaneKeys =
           Allowed = false
           Health = ExpresslaneHealth.start }
 
-    /// The connection became online with protocol `version`: an enabled client makes its first offer. A second call does
-    /// nothing.
+    /// The connection became online with protocol `version`: an enabled client makes its first offer. A second call
+    /// does nothing.
     let online (state: ExpresslaneState, version: uint16, now: int64<ms>, freshKey: byte[]) : ExpresslaneStep =
         let opened =
             { state with
@@ -264,12 +265,14 @@ module ExpresslaneKeys =
             let next = offerIfDue (opened, now, freshKey)
             step state next ValueNone next.Unanswered
 
-    // Tells the peer that this end gave up.
+    // Offers `enabled` false: this end has given up.
     let private sendStop (state: ExpresslaneState, now: int64<ms>) : ExpresslaneState =
         send state false (Array.zeroCreate Frame.KeySize) now
 
-    // A degraded end installs and acknowledges nothing. An offer shows that the peer did not hear it stop.
-    let private receivedInVain (state: ExpresslaneState, config: ExpresslaneConfig, now: int64<ms>) : ExpresslaneStep =
+    // A degraded end installs and acknowledges nothing. An offer shows that the peer has not received its stop.
+    let private receivedDegraded
+        (state: ExpresslaneState, config: ExpresslaneConfig, now: int64<ms>)
+        : ExpresslaneStep =
         if config.Enabled && state.Unanswered.IsNone then
             let next = sendStop (state, now)
             step state next ValueNone next.Unanswered
@@ -285,7 +288,7 @@ module ExpresslaneKeys =
         if config.Ack then
             step state (acknowledged (versioned, config, now)) ValueNone ValueNone
         elif state.Status = ExpresslaneStatus.Degraded then
-            receivedInVain (state, config, now)
+            receivedDegraded (state, config, now)
         elif config.Counter < state.PeerCounter then
             rest state // overtaken by a later config, whose key is installed
         else
@@ -311,7 +314,7 @@ module ExpresslaneKeys =
 
             step state next (ValueSome ack) offer
 
-    /// Call at `TimerAt`, or later: repeats the unanswered config, and gives it up after the fifth time.
+    /// Call at `TimerAt`, or later: repeats the unanswered config, and gives up after the fifth repetition.
     let timer (state: ExpresslaneState, now: int64<ms>) : ExpresslaneStep =
         if now < state.TimerAt then
             rest state
@@ -353,8 +356,8 @@ module ExpresslaneKeys =
              else
                  next.Unanswered)
 
-    /// A keepalive reply (pong 0) came with `payload`; `sent` and `received` are own packet counts. Ignored unless ready.
-    /// Persistent loss ends Expresslane for this connection and tells the peer.
+    /// A keepalive reply (pong 0) came with `payload`; `sent` and `received` are own packet counts. Ignored unless
+    /// ready. Persistent loss ends Expresslane for this connection and notifies the peer.
     let pongReceived
         (state: ExpresslaneState, payload: ReadOnlySpan<byte>, sent: uint64, received: uint64, now: int64<ms>)
         : ExpresslaneStep =

@@ -51,7 +51,7 @@ module ExpresslanePacket =
     [<Literal>]
     let Encoded = 0x8000us
 
-    /// False when the payload is shorter than the header or than the length that the header tells.
+    /// False when the payload is shorter than the header or than the length in its header.
     /// Bytes behind the ciphertext are ignored.
     let tryParse (payload: ReadOnlySpan<byte>, view: byref<ExpresslaneView>) : bool =
         if payload.Length < Overhead then

@@ -4,16 +4,16 @@ open System
 open System.Collections.Generic
 open System.Numerics
 
-/// Puts fragmented inside packets together again. One per connection, guarded by its lock; plain and encoded
-/// fragments share it, and the kind of the frame that completes a packet says whether the result is encoded.
-/// At most `capacity` packets and `maxBytes` bytes of buffers are held: the oldest packet makes room. A packet that is
-/// not whole `timeoutMs` after its first piece is dropped. Steady traffic allocates nothing.
-/// Laws: pieces in any order, repeated or not, give the packet; no packet is longer than 65535 bytes; bytes that
-/// no piece brought never come out.
+/// Puts fragmented inside packets together again. One per connection, used by one thread, its worker's. Plain and
+/// encoded fragments share it; the kind of the frame that completes a packet says whether the result is encoded. At
+/// most `capacity` packets and `maxBytes` bytes of buffers are held: the oldest packet is dropped to make room. A
+/// packet that is incomplete `timeoutMs` after its first piece is dropped. Steady traffic allocates nothing.
+/// Laws: pieces in any order, repeated or not, give the packet; no packet is longer than 65535 bytes; bytes that no
+/// piece brought never come out.
 [<Sealed; AllowNullLiteral>]
 type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64<ms>) =
     static let maxPacket = 65535 // bytes: IPv4 total length
-    static let minBuffer = 2048 // bytes: a full-size packet with some to spare
+    static let minBuffer = 2048 // bytes: holds a full-size packet
     static let maxSpare = 16 // emptied entries kept for the next packets
 
     let packets = Dictionary<uint16, LinkedListNode<PartialPacket>>()
@@ -46,7 +46,8 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64<ms>) =
         packets.Add(id, node)
         node
 
-    // Makes the packet's buffer reach `finish`, at the cost of older packets; false when the budget is too small for it alone.
+    // Makes the packet's buffer reach `finish`, at the cost of older packets; false when the budget is too small for it
+    // alone.
     let fit (node: LinkedListNode<PartialPacket>, finish: int) =
         let wanted = max minBuffer (int (BitOperations.RoundUpToPowerOf2(uint32 finish)))
         let growth = wanted - node.Value.Capacity
@@ -73,17 +74,17 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64<ms>) =
 
             fits
 
-    /// Bytes of buffers held now.
+    /// Total size of the buffers held, in bytes.
     member _.BytesHeld: int = held
 
-    /// Drops the packets whose time is over. `now` in ms; `Add` does this too.
+    /// Drops the packets whose time is over; `Add` does this too.
     member _.Expire(now: int64<ms>) : unit =
         while byAge.Count > 0 && now - byAge.First.Value.CreatedAt >= timeoutMs do
             drop byAge.First
 
-    /// Adds a piece: `offset` in bytes, `more` when others follow it, `now` in ms.
-    /// On `Complete` the packet is `dst[0 .. length - 1]`, and its id is free again. Precondition: `offset` is not negative.
-    /// A `dst` shorter than the packet makes it `Invalid`: give it 65535 bytes.
+    /// Adds a piece: `offset` in bytes, `more` when others follow it. On `Complete` the packet is the first
+    /// `length` bytes of `dst`, and its id is free again. A `dst` shorter than the packet makes it `Invalid`: give it
+    /// 65535 bytes. Precondition: `offset` is not negative.
     member this.Add
         (
             id: uint16,

@@ -3,7 +3,7 @@ namespace Lightway.Protocol
 open System
 open System.Buffers.Binary
 
-/// One frame found in a buffer: where it ends and where its payload stands. Holds no bytes itself.
+/// One frame found in a buffer: where it ends and where its payload lies. Holds no bytes itself.
 [<Struct>]
 type Frame =
     {
@@ -12,7 +12,8 @@ type Frame =
         Length: int
         /// Bytes from the start of the parsed buffer.
         PayloadOffset: int
-        /// Bytes. The payload is the packet (data), the piece (fragment), the echo bytes (ping, pong), else the whole body.
+        /// Bytes. The payload is the packet (data), the piece (fragment), the echo bytes (ping, pong), else the whole
+        /// body.
         PayloadLength: int
         /// Ping and fragment ids are 16 bits, encoding ids 64; else 0.
         Id: uint64
@@ -25,9 +26,9 @@ type Frame =
     }
 
 /// Frame codec: one kind byte, then a body that the kind defines. Integers are big-endian.
-/// Laws: `tryParse` of what a writer wrote gives the same fields and the same length; `tryParse` is total and
-/// allocates nothing. Writers return the bytes written. Preconditions of all writers: `dst` is long enough, and payloads are
-/// at most 65535 bytes.
+/// Laws: `tryParse` of what a writer wrote gives the same fields and the same length; `tryParse` is total and allocates
+/// nothing. Writers return the bytes written. Preconditions of all writers: `dst` is long enough, and payloads are at
+/// most 65535 bytes.
 [<RequireQualifiedAccess>]
 module Frame =
     /// Bytes before the packet of a data frame: kind, length (2).
@@ -157,7 +158,7 @@ module Frame =
 
             status
 
-    // Bytes of an auth request's body, method byte included, as far as its first bytes tell. `body` may be cut short.
+    // Bytes of an auth request's body, method byte included, determined from its first bytes. `body` may be cut short.
     let internal authRequestLength (body: ReadOnlySpan<byte>, length: byref<int>) : FrameStatus =
         let mutable limit = -1
         let mutable lengthAt = 1
@@ -266,7 +267,7 @@ module Frame =
         content.CopyTo(dst.Slice 3)
         3 + content.Length
 
-    /// The 3 bytes before a packet of `length` bytes that already stands behind them.
+    /// The 3 bytes before a packet of `length` bytes that already lies behind them.
     let writeDataHeader (length: int, dst: Span<byte>) : unit =
         dst[0] <- byte FrameKind.Data
         putWord (dst, 1, length)
@@ -317,7 +318,7 @@ module Frame =
         BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 97, success.Session)
         AuthSuccessSize
 
-    /// Reads the 104 body bytes. A text that is not UTF-8, or an address that is no IPv4 address: `InvalidString`.
+    /// Reads the 104 body bytes. A text that is not UTF-8, or an address that is not IPv4: `InvalidString`.
     let tryParseAuthSuccess (payload: ReadOnlySpan<byte>, result: byref<AuthSuccess>) : FrameStatus =
         if payload.Length < AuthSuccessSize - 1 then
             FrameStatus.Insufficient

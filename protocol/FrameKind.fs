@@ -1,6 +1,6 @@
 namespace Lightway.Protocol
 
-/// Which end of a connection.
+/// The end of a connection.
 type Role =
     | Server = 0
     | Client = 1
@@ -23,26 +23,26 @@ type FrameKind =
     | EncodingResponse = 19uy
     | ExpresslaneConfig = 20uy
 
-/// How parsing ended. `Insufficient` consumes nothing: append more bytes and try again.
+/// Result of parsing. `Insufficient` consumes nothing: append more bytes and try again.
 type FrameStatus =
     | Ok = 0
     | Insufficient = 1
     | UnknownKind = 2
     | FieldTooLarge = 3
     | InvalidEnum = 4
-    /// Not UTF-8, or a text that is no IPv4 address where one must stand.
+    /// Not UTF-8, or not an IPv4 address where one is required.
     | InvalidString = 5
     | InvalidBool = 6
     | InvalidVersion = 7
 
-/// How a client proves who it is: the first byte of an auth request's body.
+/// Login method of a client: the first byte of an auth request's body.
 type AuthMethod =
     | UserPassword = 1uy
     | Token = 2uy
     | VersionedToken = 3uy
     | Custom = 23uy
 
-/// What the server tells a client that it let in. Addresses are numbers: 10.0.0.1 is 0x0A000001.
+/// The server's answer to a client that it has admitted. Addresses are numbers: 10.0.0.1 is 0x0A000001.
 [<Struct>]
 type AuthSuccess =
     {
@@ -50,7 +50,7 @@ type AuthSuccess =
         LocalIp: uint32
         PeerIp: uint32
         DnsIp: uint32
-        /// Bytes of the server's TUN MTU; 0 when the text is no number that fits.
+        /// Bytes of the server's TUN MTU; 0 when the text is not a number of at most 9 digits.
         Mtu: int
         Session: uint64
     }

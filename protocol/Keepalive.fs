@@ -1,17 +1,17 @@
 namespace Lightway.Protocol
 
 
-/// What the client's keepalive asks for.
+/// Action that the client's keepalive requests.
 type KeepaliveAction =
     | None = 0
     /// Send a ping with id 0.
     | SendPing = 1
-    /// The server is gone: end the connection.
+    /// End the connection: the server does not answer.
     | Close = 2
 
-/// Where the client's keepalive stands.
+/// Phase of the client's keepalive.
 type KeepalivePhase =
-    /// Asks for nothing: not online yet, or not continuous and nothing awaited.
+    /// Requests nothing: not online yet, or not continuous and nothing awaited.
     | Inactive = 0
     /// Will ping after an interval of silence.
     | Waiting = 1
@@ -19,10 +19,10 @@ type KeepalivePhase =
     | Pending = 2
     /// Stopped until the network changes.
     | Suspended = 3
-    /// Asked to end the connection; final.
+    /// Has requested the end of the connection; final.
     | Closed = 4
 
-/// The client's keepalive: does the server still answer? Times are in ms.
+/// The client's keepalive: it finds out whether the server still answers.
 [<Struct>]
 type KeepaliveState =
     private
@@ -33,7 +33,7 @@ type KeepaliveState =
           PingAt: int64<ms>
           CloseAt: int64<ms> } // Time.Never: not armed
 
-    /// Where it stands.
+    /// Its phase.
     member this.Phase: KeepalivePhase = this.CurrentPhase
 
     /// When `tick` is due, `Time.Never` for never.
@@ -44,10 +44,10 @@ type KeepaliveState =
         | _ -> Time.Never
 
 /// Laws: when all is silent a ping goes out every interval; the connection closes one timeout after the first ping that
-/// nothing answered; any frame from the server calls that off; `Close` is asked for once.
+/// nothing answered; any frame from the server calls that off; `Close` is requested once.
 [<RequireQualifiedAccess>]
 module Keepalive =
-    /// Before the connection is online. Without `continuous` it pings only after a change of network.
+    /// The keepalive before the connection is online. Without `continuous` it pings only after a change of network.
     let create (intervalMs: int64<ms>, timeoutMs: int64<ms>, continuous: bool, now: int64<ms>) : KeepaliveState =
         { IntervalMs = intervalMs
           TimeoutMs = timeoutMs
@@ -98,7 +98,7 @@ module Keepalive =
                         KeepalivePhase.Inactive
                 CloseAt = Time.Never }
 
-    /// The host goes to sleep: nothing more until the network changes or the connection is online anew.
+    /// The host goes to sleep: no pings until the network changes or the connection is online again.
     let suspend (state: KeepaliveState) : KeepaliveState =
         if isClosed state then
             state

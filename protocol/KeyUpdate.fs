@@ -15,8 +15,7 @@ type KeyUpdateState =
     /// An update was started and the peer's answer has not come.
     member this.IsPending: bool = this.Pending
 
-/// The schedule; `now` in ms. It runs on a timer, so that idle connections and those with Expresslane traffic only
-/// change keys too.
+/// The schedule. It runs on a timer, so that idle connections and those with Expresslane traffic only change keys too.
 /// Laws: no update before the client is let in; one at a time; the next one an interval after the last one completed.
 [<RequireQualifiedAccess>]
 module KeyUpdate =

@@ -1,6 +1,6 @@
 namespace Lightway.Protocol
 
-/// Where a connection stands. The numbers are those that other implementations report.
+/// State of a connection. The numbers are those that other implementations report.
 type ConnectionState =
     | Disconnected = 1
     /// (D)TLS handshake.
@@ -8,11 +8,11 @@ type ConnectionState =
     | Disconnecting = 4
     /// A client that sent its auth request; never a server.
     | Authenticating = 5
-    /// Handshake done.
+    /// The handshake is complete.
     | LinkUp = 6
     | Online = 7
 
-/// What to do with a frame that was read.
+/// Treatment of a frame that was read.
 type FrameVerdict =
     | Process = 0
     /// Without effect, not even an error.
@@ -62,8 +62,8 @@ type TunnelError =
     | UnknownFrameKind = 30
     | InsufficientData = 31
 
-/// Rules about states, as tables. Laws: nothing is processed before the handshake is done or after disconnecting began; every
-/// error is fatal on a stream.
+/// Rules about states, as tables. Laws: nothing is processed before the handshake is done or after disconnecting began;
+/// every error is fatal on a stream.
 [<RequireQualifiedAccess>]
 module Lifecycle =
     let private inState (valid: bool) =
@@ -83,8 +83,8 @@ module Lifecycle =
         elif role = Role.Server then FrameVerdict.InvalidMode
         else inState (state = ConnectionState.Authenticating)
 
-    /// What an end in `role` and `state` does with a frame. Neither end has an inside packet codec: encoding requests are
-    /// ignored, and what only a codec can answer is processed as `CodecMissing`.
+    /// Treatment of a frame by an end in `role` and `state`. Neither end has an inside packet codec: encoding requests
+    /// are ignored, and encoded data is processed as `CodecMissing`.
     let accepts (role: Role, state: ConnectionState, kind: FrameKind) : FrameVerdict =
         let online = state = ConnectionState.Online
 
@@ -101,7 +101,7 @@ module Lifecycle =
             | FrameKind.AuthSuccess -> authSuccess (role, state)
             | _ -> inState online
 
-    /// May a connection go from `before` to `after`?
+    /// True if a connection may go from `before` to `after`.
     let canMove (role: Role, before: ConnectionState, after: ConnectionState) : bool =
         match before, after with
         | ConnectionState.Connecting, ConnectionState.LinkUp -> true
@@ -113,11 +113,11 @@ module Lifecycle =
         | ConnectionState.Disconnecting, ConnectionState.Disconnected -> true
         | _ -> false
 
-    /// Does `error` end a connection over `transport`?
+    /// True if `error` ends a connection over `transport`.
     let isFatal (transport: Transport, error: TunnelError) : bool =
         error <> TunnelError.None && (transport = Transport.Stream || error < TunnelError.TlsOther)
 
-    /// The error that a frame which could not be parsed stands for; `None` for `Ok`.
+    /// The error of a frame that could not be parsed; `None` for `Ok`.
     let ofFrameStatus (status: FrameStatus) : TunnelError =
         match status with
         | FrameStatus.Insufficient -> TunnelError.InsufficientData

@@ -4,20 +4,20 @@ open System
 open System.Buffers
 open System.Collections.Generic
 
-/// What became of one fragment.
+/// Result of adding one fragment.
 type FragmentStatus =
-    /// Kept, or known already; more must come.
+    /// Kept, or known already; pieces are still missing.
     | Stored = 0
-    /// It was the last piece missing: the packet stands in the caller's buffer.
+    /// It was the last missing piece: the packet is in the caller's buffer.
     | Complete = 1
-    /// It contradicts the other pieces, is empty, or has no room: its id starts afresh.
+    /// It contradicts the other pieces, is empty, or there is no room for it: its id starts from scratch.
     | Invalid = 2
 
 /// Bytes `Start` (inclusive) to `End` (exclusive) of a packet.
 [<Struct>]
 type internal Run = { Start: int; End: int }
 
-/// One packet on its way to being whole. Its buffer is rented, so that steady traffic allocates nothing.
+/// One packet that is being reassembled. Its buffer is rented, so that steady traffic allocates nothing.
 /// Law: runs are sorted, apart from each other, and hold exactly the bytes received.
 [<Sealed; AllowNullLiteral>]
 type internal PartialPacket() =
@@ -28,7 +28,7 @@ type internal PartialPacket() =
     member val Id = 0us with get, set
     member val CreatedAt = 0L<ms> with get, set
 
-    /// Bytes rented.
+    /// Size of the rented buffer, in bytes.
     member _.Capacity: int = buffer.Length
 
     /// Makes room for `capacity` bytes, keeping what is there. Precondition: more than now.
@@ -45,10 +45,10 @@ type internal PartialPacket() =
         total <- -1
         runs.Clear()
 
-        if runs.Capacity > 64 then // a packet in crumbs: do not keep its table
+        if runs.Capacity > 64 then // a packet in tiny pieces: do not keep its table
             runs.Capacity <- 64
 
-    // Index of the first run that ends behind `offset`; in order, that is none.
+    // Index of the first run that ends behind `offset`; runs.Count for pieces that arrive in order.
     member private _.Find(offset: int) : int =
         let mutable i = runs.Count
 
@@ -72,7 +72,7 @@ type internal PartialPacket() =
         else
             runs.Insert(i, { Start = offset; End = finish })
 
-    /// Adds a piece. What repeats known bytes exactly is tolerated, every other overlap is not.
+    /// Adds a piece. An exact repetition of known bytes is tolerated; any other overlap is not.
     /// Precondition: `payload` is not empty and ends within the capacity.
     member this.Add(offset: int, more: bool, payload: ReadOnlySpan<byte>) : FragmentStatus =
         let finish = offset + payload.Length

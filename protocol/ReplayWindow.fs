@@ -2,8 +2,8 @@ namespace Lightway.Protocol
 
 open System
 
-/// Which packet counters of one direction were seen: the last 8192, one bit each, like the window of RFC 6479.
-/// Not safe for threads: the connection's lock covers preview, opening and commit.
+/// Packet counters of one direction that were seen: the last 8192, one bit each, like the window of RFC 6479.
+/// Used by one thread, the connection's worker: nothing changes between preview, opening and commit.
 /// Laws: a counter commits at most once; 0 never does; counters 8192 or more behind the highest never do.
 [<Sealed; AllowNullLiteral>]
 type ReplayWindow() =
@@ -14,7 +14,7 @@ type ReplayWindow() =
     let wordOf (counter: uint64) = int (counter >>> 6) &&& 127
     let bitOf (counter: uint64) = 1UL <<< (int counter &&& 63)
 
-    // Forgets what stood in the slots of `counter`, `counter` + 1, ... (`count` of them), whole words where it can.
+    // Clears the slots of `counter`, `counter` + 1, ... (`count` of them), whole words where it can.
     let clear (first: uint64, count: uint64) =
         let mutable counter = first
         let mutable left = count
@@ -29,14 +29,14 @@ type ReplayWindow() =
                 counter <- counter + 1UL
                 left <- left - 1UL
 
-    /// Would `counter` commit? Ask before opening a packet, so that replays cost no decryption.
+    /// True if `counter` would commit. Ask before opening a packet, so that replays cost no decryption.
     member _.IsFresh(counter: uint64) : bool =
         if counter > high then
             true
         else
             counter <> 0UL && high - counter < width && words[wordOf counter] &&& bitOf counter = 0UL
 
-    /// Marks an authenticated counter as seen; false when it was seen meanwhile or is too old.
+    /// Marks an authenticated counter as seen; false when it has been seen or is too old.
     member this.Commit(counter: uint64) : bool =
         let fresh = this.IsFresh counter
 

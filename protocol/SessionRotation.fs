@@ -1,6 +1,6 @@
 namespace Lightway.Protocol
 
-/// The server's ids of one connection.
+/// Session ids of one connection at the server.
 [<Struct>]
 type SessionIds =
     {
@@ -9,7 +9,7 @@ type SessionIds =
         Pending: uint64
     }
 
-/// What a header's session id says to the server.
+/// Meaning of a header's session id to its connection.
 type SessionEvent =
     | None = 0
     /// The client uses the pending id: it is the current one now.
@@ -25,8 +25,8 @@ type SessionReceipt =
     { Ids: SessionIds; Event: SessionEvent }
 
 /// Change of a connection's session id, driven by the server, followed by the client.
-/// Law: whatever was lost, repeated or late, both ends hold the same id once the client heard the server's latest datagram
-/// and the server then heard the client; an announced id finds the connection until a later one is finalized.
+/// Law: whatever was lost, repeated or late, both ends hold the same id once the client heard the server's latest
+/// datagram and the server then heard the client; an announced id finds the connection until a later one is finalized.
 [<RequireQualifiedAccess>]
 module SessionRotation =
     /// A new connection's ids.
@@ -43,7 +43,7 @@ module SessionRotation =
             { Ids = { ids with Pending = fresh }
               Started = true }
 
-    /// The server read at least one frame from a datagram with this id in its header.
+    /// To be called when a datagram with this id in its header has yielded at least one frame.
     let received (ids: SessionIds, headerSession: uint64) : SessionReceipt =
         if headerSession = SessionId.Empty || headerSession = ids.Current then
             { Ids = ids; Event = SessionEvent.None }
@@ -61,8 +61,8 @@ module SessionRotation =
         else
             ids.Pending
 
-    /// The client's id after a datagram with this id in its header yielded so many `frames`: nothing is learned from a
-    /// datagram without any (rejects, handshake), nor from a reserved id.
+    /// The client's id after a datagram with this id in its header yielded `frames` frames: nothing is learned from a
+    /// datagram without frames (rejects, handshake), nor from a reserved id.
     let adopt (current: uint64, headerSession: uint64, frames: int) : uint64 =
         if frames < 1 || SessionId.isReserved headerSession then
             current

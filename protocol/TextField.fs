@@ -28,7 +28,7 @@ module internal TextField =
 
         value
 
-    /// False when the text is not UTF-8. A text that is no number, or one of more than 9 digits, reads as 0.
+    /// False when the text is not UTF-8. A text that is not a number of at most 9 digits reads as 0.
     let tryReadNumber (field: ReadOnlySpan<byte>, value: byref<int>) : bool =
         let digits = text field
         value <- max 0 (number digits)
@@ -57,7 +57,7 @@ module internal TextField =
 
         valid
 
-    /// Writes the decimal digits of `value` (not negative) and returns how many.
+    /// Writes the decimal digits of `value` (not negative) and returns their number.
     let writeNumber (value: int, dst: Span<byte>) : int =
         let mutable length = 0
         value.TryFormat(dst, &length) |> ignore

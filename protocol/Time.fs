@@ -1,7 +1,7 @@
 namespace Lightway.Protocol
 
-/// Milliseconds. A point in time is their number on the caller's monotonic clock, which the core never reads itself. The
-/// compiler checks the unit and then erases it: other languages see `int64`.
+/// Milliseconds. A point in time is their number on the caller's monotonic clock, which the core never reads itself.
+/// The compiler checks the unit and then erases it: other languages see `int64`.
 [<Measure>]
 type ms
 

@@ -36,7 +36,7 @@ module ProtocolVersion =
     /// True for 1.1, 1.2 and 1.3; every other version is dropped without an answer.
     let isValid (version: uint16) : bool = version >= V1_1 && version <= V1_3
 
-/// Why a datagram has no usable wire header. Each one is a silent drop.
+/// Defects of a wire header. Each is a silent drop.
 type WireError =
     | None = 0
     /// Shorter than 16 bytes.
@@ -57,7 +57,7 @@ type WireHeader =
     {
         /// Major byte, then minor byte.
         Version: uint16
-        /// Read for completeness; nothing acts on it.
+        /// Parsed for completeness, then ignored.
         Aggressive: bool
         /// The payload is an Expresslane packet, not a DTLS datagram.
         Expresslane: bool

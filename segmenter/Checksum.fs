@@ -97,8 +97,8 @@ module Checksum =
     let private VectorThreshold = 64
 
     /// One's complement sum of `data` as big-endian 16-bit words, an odd last byte padded with zero (RFC 1071 §1).
-    /// Law: congruent, modulo 65535, to the number that `data` spells in base 2^16. The widest vectors the processor has
-    /// are used; `IsHardwareAccelerated` is a constant to the JIT, so nothing is chosen at run time.
+    /// Law: congruent, modulo 65535, to the number that `data` spells in base 2^16. Uses the widest vectors of the
+    /// processor; `IsHardwareAccelerated` is a constant to the JIT, so nothing is chosen at run time.
     let sum (data: ReadOnlySpan<byte>) : uint16 =
         if data.Length < VectorThreshold then sumScalar data
         elif Vector512.IsHardwareAccelerated then sumVector512 data
@@ -106,11 +106,11 @@ module Checksum =
         else sumScalar data
 
     /// Checksum field after one covered word changed: HC' = ~(~HC + ~m + m') (RFC 1624 §3, equation 3).
-    /// Precondition: the word stands at an even offset. Law: equals recomputing, unless all covered bytes become 0.
+    /// Precondition: the word is at an even offset. Law: equals recomputing, unless all covered bytes become 0.
     let update (field: uint16, before: uint16, after: uint16) : uint16 =
         ~~~(fold (uint64 (~~~field) + uint64 (~~~before) + uint64 after))
 
-    /// The same for a field that holds an uncomplemented partial sum (CHECKSUM_PARTIAL, what NEEDS_CSUM announces).
+    /// The same for a field that holds an uncomplemented partial sum (CHECKSUM_PARTIAL, announced by NEEDS_CSUM).
     let updatePartial (field: uint16, before: uint16, after: uint16) : uint16 =
         fold (uint64 field + uint64 (~~~before) + uint64 after)
 
@@ -124,6 +124,6 @@ module Checksum =
     let pseudoHeaderV6 (addresses: ReadOnlySpan<byte>, protocol: byte, length: int) : uint16 =
         fold (uint64 (sum addresses) + uint64 protocol + uint64 (uint32 length))
 
-    /// What UDP puts on the wire for a computed checksum: zero means "none", so zero goes as 0xFFFF (RFC 768).
+    /// UDP's checksum field for a computed checksum: zero means "none", so a computed zero is sent as 0xFFFF (RFC 768).
     let udpField (checksum: uint16) : uint16 =
         if checksum = 0us then 0xFFFFus else checksum

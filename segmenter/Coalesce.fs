@@ -5,20 +5,20 @@ namespace Lightway.Segmenter
 open System
 open System.Runtime.InteropServices
 
-/// What a packet may do to the packets around it on their way into a TUN device.
+/// Effect of a packet on its neighbours on their way into a TUN device.
 type CoalesceClass =
-    /// Passes as it is; no order to keep with TCP and UDP flows.
+    /// Passes unchanged; its order among TCP and UDP flows does not matter.
     | Unrelated = 0
-    /// Passes as it is, and may belong to any flow (a fragment, an extension header, a malformed packet): nothing that
+    /// Passes unchanged, and may belong to any flow (a fragment, an extension header, a malformed packet): nothing that
     /// follows it joins what came before it.
     | Barrier = 1
-    /// Passes as it is; what follows it in its flow does not join what came before it.
+    /// Passes unchanged; packets that follow it in its flow do not join those before it.
     | Alone = 2
     /// May share a superpacket with its neighbours.
     | Mergeable = 3
 
-/// What `Coalesce.classify` found out. Lengths and offsets in bytes from the start of the IP header. Only `Class` means
-/// something for `Unrelated` and `Barrier`; `Alone` has no more than `IsV4`, `IsTcp` and `L4Offset`.
+/// Result of `Coalesce.classify`. Lengths and offsets in bytes from the start of the IP header. Only `Class` is set for
+/// `Unrelated` and `Barrier`; `Alone` sets `IsV4`, `IsTcp` and `L4Offset` besides.
 [<Struct>]
 type CoalesceCandidate =
     {
@@ -32,13 +32,13 @@ type CoalesceCandidate =
         PayloadLength: int
     }
 
-/// One frame for the TUN device: a packet as it came, or a run of packets that a superpacket replaces.
+/// One frame for the TUN device: an unchanged packet, or a run of packets that a superpacket replaces.
 [<Struct>]
 type CoalescedRun =
     {
         /// Index of the first packet; `Coalescer.Next` leads to the others.
         First: int
-        /// Packets in it. 1: write that packet as it is, with a zero virtio_net_hdr.
+        /// Packets in it. 1: write that packet unchanged, behind a zeroed virtio_net_hdr.
         Count: int
         /// Bytes before the payload in every packet of a run of two or more.
         HeaderLength: int
@@ -47,15 +47,15 @@ type CoalescedRun =
         IsTcp: bool
     }
 
-/// Which packets may travel together: the inverse of `Segment`, to the rules by which the kernel's GRO merges TCP and UDP
-/// (net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c), or stricter ones.
+/// Decides which packets may share a superpacket: the inverse of `Segment`, by the rules of the kernel's GRO for TCP
+/// and UDP (net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c) or stricter ones.
 [<RequireQualifiedAccess>]
 module Coalesce =
     /// Longest header of a mergeable packet: IPv6 (40) and TCP with options (60).
     [<Literal>]
     let MaxHeaderLength = 100
 
-    /// Datagrams of one UDP superpacket: what the kernel's GRO makes and every kernel with USO takes.
+    /// Datagrams of one UDP superpacket: the kernel's GRO builds as many, and every kernel with USO accepts them.
     [<Literal>]
     let MaxUdpSegments = 64
 
@@ -137,7 +137,7 @@ module Coalesce =
         let isTcp = protocol = IpProtocol.Tcp
 
         if packet.Length < l4Offset + 4 then
-            only CoalesceClass.Barrier // no ports to know the flow by
+            only CoalesceClass.Barrier // no ports, so the flow is unknown
         else
             let header =
                 if not sound then 0
@@ -197,7 +197,7 @@ module Coalesce =
 
     /// Whether a packet may share a superpacket, looking at nothing but the packet. Mergeable are TCP data segments and
     /// UDP datagrams without IP options, extension headers or fragmentation whose lengths are exact and whose checksums
-    /// are right: a superpacket's checksum is computed anew, so a wrong one merged would be laundered.
+    /// are right: a superpacket's checksum is computed from scratch, which would launder a wrong one.
     /// Law: total; any bytes give a class.
     let classify (packet: ReadOnlySpan<byte>) : CoalesceCandidate =
         if packet.IsEmpty then
@@ -251,8 +251,8 @@ module Coalesce =
     let identification (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : uint16 =
         if candidate.IsV4 then Ipv4.identification packet else 0us
 
-    /// An atomic datagram's identification means nothing (RFC 6864 §4.1): only those that may still be fragmented must
-    /// count up by one, as they will when the superpacket is cut again.
+    /// The identification of an atomic datagram has no meaning (RFC 6864 §4.1). Others must count up by one, as they
+    /// will when the superpacket is segmented again.
     let identificationMatters (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : bool =
         candidate.IsV4 && packet[6] &&& 0x40uy = 0uy
 
@@ -271,8 +271,8 @@ module Coalesce =
             && packet.Slice(8, 32).SequenceEqual(masked.Slice(8, 32))
             && packet.Slice(at, 4).SequenceEqual(masked.Slice(Ipv6.HeaderLength, 4))
 
-    /// A number by which flows are found: equal for packets of one flow. Every byte of addresses and ports reaches its
-    /// high bits; the low ones know only some, as a multiplication carries upwards.
+    /// Hash of the flow: equal for packets of one flow. Every byte of addresses and ports reaches its high bits; the
+    /// low bits depend on some only, as a multiplication carries upwards.
     let flowHash (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : uint32 =
         let ports = MemoryMarshal.Read<uint32>(packet.Slice candidate.L4Offset)
 
@@ -290,8 +290,8 @@ module Coalesce =
 
         uint32 (mixed >>> 32)
 
-    /// Writes the superpacket's header at `dst[10..]`, and before it the virtio_net_hdr that makes the kernel take it for
-    /// one (Documentation/networking/tuntap.rst, linux/virtio_net.h): NEEDS_CSUM, and the transport checksum field holds
+    /// Writes the superpacket's header at `dst[10..]`, and before it the virtio_net_hdr that declares it to the kernel
+    /// (Documentation/networking/tuntap.rst, linux/virtio_net.h): NEEDS_CSUM, and the transport checksum field holds
     /// the pseudo-header's sum, not complemented. Returns the bytes written, 10 + the header's length.
     /// `masked` is the header as `mask` left it; `identification` and `sequence` are those of the first packet, `flags`
     /// the closing flags of the last; `payloadLength` counts all payloads.

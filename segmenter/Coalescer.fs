@@ -2,7 +2,7 @@ namespace Lightway.Segmenter
 
 open System
 
-/// What a run of packets must know to take the next one.
+/// State of a run that the next packet is compared with.
 [<Struct; NoEquality; NoComparison>]
 type private OpenRun =
     {
@@ -22,17 +22,18 @@ type private OpenRun =
         mutable Sequence: uint32
     }
 
-/// Sorts the packets of one receive batch into runs, each of which one superpacket replaces. It holds indices and headers,
-/// never payload: the caller gathers the payloads when it writes a run. State is bounded by `maxPackets`; nothing is
-/// allocated after construction. Not safe for threads.
+/// Sorts the packets of one receive batch into runs, each of which one superpacket replaces. It holds indices and
+/// headers, never payload: the caller gathers the payloads when it writes a run. State is bounded by `maxPackets`;
+/// nothing is allocated after construction. One thread, the worker's.
 /// Laws: every packet added is in exactly one run; runs in the order of `Run` keep the order of every flow; cutting a
-/// run's superpacket (`Segment`) gives back its packets, but for the identification of atomic datagrams (RFC 6864 §4.1).
+/// run's superpacket (`Segment`) gives back its packets, but for the identification of atomic datagrams (RFC 6864
+/// §4.1).
 [<Sealed; AllowNullLiteral>]
 type Coalescer(maxPackets: int) =
-    /// Flows that are told apart at a time; one too many ends the run of another.
+    /// Flows that are distinguished at a time; a further one evicts another, whose run ends.
     static let slotCount = 256
 
-    /// Slots in which a flow is looked for.
+    /// Length of a flow's probe sequence, in slots.
     static let probeCount = 8
 
     let runs: OpenRun[] = Array.zeroCreate maxPackets
@@ -94,7 +95,7 @@ type Coalescer(maxPackets: int) =
         run.Closed <- flags <> 0uy || candidate.PayloadLength < run.GsoSize
         run.ClosingFlags <- flags
 
-    /// The slot of this flow, else the first free one near its place, else its place, whose flow has to give way.
+    /// The flow's slot, else the first free slot of its probe sequence, else its home slot, whose flow is evicted.
     /// Slots are never freed within a batch, so a flow has one slot at most.
     let slotOf (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) : int =
         let home = int (Coalesce.flowHash (&candidate, packet) >>> 24) // the 8 highest bits: 0 to slotCount - 1
@@ -131,20 +132,20 @@ type Coalescer(maxPackets: int) =
             start (&candidate, packet, index)
             slot <- count
 
-    /// Nothing that follows in this packet's flow joins what came before it.
+    /// Ends the run of this packet's flow: packets that follow do not join it.
     let endFlow (candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>) =
         let slot = slots[slotOf (&candidate, packet)]
 
         if slot > 0 && Coalesce.sameFlow (&candidate, packet, masked (slot - 1, Coalesce.MaxHeaderLength)) then
             runs[slot - 1].Closed <- true
 
-    /// Merge TCP segments; off, each passes as it is.
+    /// Merges TCP segments; if false, each passes unchanged.
     member val MergeTcp = true with get, set
 
-    /// Merge UDP datagrams; off, each passes as it is.
+    /// Merges UDP datagrams; if false, each passes unchanged.
     member val MergeUdp = true with get, set
 
-    /// Runs so far.
+    /// Number of runs since the last reset.
     member _.Count: int = count
 
     /// Forgets everything: the batch was written.
@@ -184,8 +185,8 @@ type Coalescer(maxPackets: int) =
     member _.Next(index: int) : int = next[index]
 
     /// Writes the virtio_net_hdr (10 bytes) and the header of the superpacket that replaces a run of two or more; the
-    /// payloads follow it. Returns the bytes written, at most 10 + Coalesce.MaxHeaderLength. The packets stay as they
-    /// are, so they can still be written one by one if the kernel refuses the superpacket.
+    /// payloads follow it. Returns the bytes written, at most 10 + Coalesce.MaxHeaderLength. The packets are not
+    /// changed, so they can still be written one by one if the kernel refuses the superpacket.
     member _.WriteHeader(run: int, dst: Span<byte>) : int =
         let it = &runs[run]
 

@@ -58,8 +58,8 @@ module DropReason =
     [<Literal>]
     let count = 25
 
-    /// Name of the reason's counter with its label, "" for `None` and for numbers that are no reason. Counters that the
-    /// reference server has too bear its names.
+    /// Name of the reason's counter with its label, "" for `None` and for undefined numbers. Counters that the
+    /// reference server has too carry its names.
     let counterName (reason: DropReason) : string =
         match reason with
         | DropReason.ShortRead -> "tun_recv_gso_short_read"

@@ -89,7 +89,7 @@ module Ipv6 =
     [<Literal>]
     let private NextHeaderAt = 6
 
-    /// Bytes of the packet: 40 plus what the payload length field claims. Precondition: 40 bytes.
+    /// Bytes of the packet: 40 plus the payload length field. Precondition: 40 bytes.
     let totalLength (packet: ReadOnlySpan<byte>) : int =
         HeaderLength + int (read16 (packet, PayloadLengthAt))
 

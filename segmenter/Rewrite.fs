@@ -36,8 +36,8 @@ module Rewrite =
 
         Checksum.updatePartial (high, uint16 before, uint16 after)
 
-    /// Where the checksum that covers the pseudo-header stands, or -1: only the first fragment has it, and only of TCP
-    /// and UDP; bytes beyond the IP length are no part of the packet.
+    /// Offset of the checksum that covers the pseudo-header, or -1: only TCP and UDP have one, in their first fragment;
+    /// bytes beyond the IP length are not part of the packet.
     let private transportChecksumAt (packet: ReadOnlySpan<byte>) : int =
         let l4Offset = Ipv4.headerLength packet
 
@@ -135,8 +135,8 @@ module Rewrite =
                 Span<byte>.Empty
 
     /// Lowers the MSS option of an IPv4 SYN or SYN-ACK to `limit` bytes if it is larger, with the TCP checksum, and
-    /// returns what it was; 0 if nothing was changed. Never raises it, adds none. The checksum must be complete: finish
-    /// a NEEDS_CSUM packet by `Segment.completeChecksum` before.
+    /// returns the previous value; 0 if nothing was changed. Never raises it, adds no option. The checksum must be
+    /// complete: complete a NEEDS_CSUM packet with `Segment.completeChecksum` first.
     let clampMss (packet: Span<byte>, limit: int) : int =
         let header = synHeader packet
         let at = mssValueAt header

@@ -4,19 +4,19 @@ namespace Lightway.Segmenter
 
 open System
 
-/// Cuts a planned superpacket into IP packets where it lies: the header of segment i is written over the bytes just
-/// before payload i, which belonged to segment i - 1. The bytes are those of the kernel's own software GSO.
+/// Cuts a planned superpacket into IP packets in place: the header of segment i is written over the bytes just before
+/// payload i, which belonged to segment i - 1. The result equals the kernel's own software GSO byte for byte.
 ///
 /// The checksum field must hold the pseudo-header's partial sum, as NEEDS_CSUM promises; it is used, not recomputed, so
-/// a wrong one makes wrong checksums and not valid ones over corrupt packets.
+/// that a wrong one gives wrong checksums, and not valid ones over corrupt packets.
 [<RequireQualifiedAccess>]
 module Segment =
     /// Bytes of the template that the caller keeps for `prepare` and `write`.
     [<Literal>]
     let MaxHeaderLength = Superpacket.MaxHeaderLength
 
-    /// Once per superpacket: copies its header to `template`, clears there what `write` fills in, and adds the sums of
-    /// the rest to `plan`. Precondition: `plan` was made for `packet`; `template` has MaxHeaderLength bytes.
+    /// Once per superpacket: copies its header to `template`, clears the fields that `write` fills in, and adds the
+    /// sums of the rest to `plan`. Precondition: `plan` was made for `packet`; `template` has MaxHeaderLength bytes.
     let prepare (plan: byref<SuperpacketPlan>, packet: ReadOnlySpan<byte>, template: Span<byte>) : unit =
         let header = template.Slice(0, plan.HeaderLength)
         packet.Slice(0, plan.HeaderLength).CopyTo header
@@ -54,7 +54,8 @@ module Segment =
                 Sequence = sequence
                 OffsetAndFlags = offsetAndFlags }
 
-    /// TCP flags of one segment: CWR belongs to the first (RFC 3168 §6.1.2), PSH and FIN to the last, all others to each.
+    /// TCP flags of one segment: CWR belongs to the first (RFC 3168 §6.1.2), PSH and FIN to the last, all others to
+    /// each.
     let inline private offsetAndFlags (plan: inref<SuperpacketPlan>, index: int) : uint16 =
         let kept = if index = 0 then 0xFFFFus else ~~~Tcp.Cwr
 
@@ -118,7 +119,7 @@ module Segment =
             writeTransport (&plan, index, segment.Slice plan.L4Offset, payload)
             length
 
-    /// Bytes of `packet` that its IP header claims, or all of them if it claims more or is no IP header.
+    /// Bytes of `packet` that its IP header claims, or all of them if it claims more or is not an IP header.
     let private claimedLength (packet: ReadOnlySpan<byte>) : int =
         let claimed =
             if Ipv4.isWellFormed packet then
@@ -130,9 +131,10 @@ module Segment =
 
         min claimed packet.Length
 
-    /// Completes the transport checksum of a packet that is no superpacket, if `vnet` says NEEDS_CSUM: the complement of
-    /// the sum from csum_start to the packet's end, where the field itself holds the seed. UDP sends zero as 0xFFFF
-    /// (RFC 768); a zero of TCP stays. False, and nothing touched, if csum_start and csum_offset point beyond the packet.
+    /// Completes the transport checksum of a packet that is not a superpacket, if `vnet` says NEEDS_CSUM: the
+    /// complement of the sum from csum_start to the packet's end, where the field itself holds the seed. UDP sends zero
+    /// as 0xFFFF (RFC 768); TCP keeps a zero. False, and nothing touched, if csum_start and csum_offset point beyond
+    /// the packet.
     let completeChecksum (vnet: inref<VirtioNetHeader>, packet: Span<byte>) : bool =
         if not vnet.NeedsChecksum then
             true

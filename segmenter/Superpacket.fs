@@ -2,15 +2,15 @@ namespace Lightway.Segmenter
 
 open System
 
-/// Headers of a superpacket that differ in how they are rewritten for each segment.
+/// Kinds of superpacket: their headers are rewritten for each segment in different ways.
 type SuperpacketKind =
     | TcpV4 = 0
     | TcpV6 = 1
     | UdpV4 = 2
     | UdpV6 = 3
 
-/// What `Superpacket.plan` found out and, below `Kind`, what `Segment.prepare` adds. Lengths and offsets in bytes from
-/// the start of the IP header; values in host order.
+/// Result of `Superpacket.plan`; the fields below `Kind` are set by `Segment.prepare`. Lengths and offsets in bytes
+/// from the start of the IP header; values in host order.
 [<Struct>]
 type SuperpacketPlan =
     {
@@ -22,7 +22,7 @@ type SuperpacketPlan =
         GsoSize: int
         /// At least 1.
         SegmentCount: int
-        /// Bytes up to the end that the IP header claims; what was read beyond it is no part of the packet.
+        /// Bytes up to the end that the IP header claims; bytes read beyond it are not part of the packet.
         PacketLength: int
         Kind: SuperpacketKind
         /// Sum of the IPv4 header without total length, identification and checksum.
@@ -44,7 +44,7 @@ type SuperpacketPlan =
     member this.IsTcp: bool =
         this.Kind = SuperpacketKind.TcpV4 || this.Kind = SuperpacketKind.TcpV6
 
-/// Parses and validates what a TUN device with offloads hands over in one read.
+/// Parses and validates one read from a TUN device with offloads.
 /// Law: for any bytes, `plan` returns a reason or a plan by which `Segment` stays within the packet; it never raises.
 [<RequireQualifiedAccess>]
 module Superpacket =
@@ -172,7 +172,7 @@ module Superpacket =
                 DropReason.GsoTypeMismatch
         | _ -> DropReason.UnknownGsoType
 
-    /// Checks the metadata against what the packet itself says. hdr_len is not looked at: the kernel sets it to the
+    /// Checks the metadata against the packet itself. hdr_len is ignored: the kernel sets it to the
     /// length of the linear part of forwarded packets.
     let private metadata
         (vnet: inref<VirtioNetHeader>, isTcp: bool, l4Offset: int, headerLength: int, mtu: int)
@@ -195,9 +195,9 @@ module Superpacket =
             DropReason.None
 
     /// Plans the segmentation of `packet`, an IP packet without its virtio_net_hdr `vnet`, for a path that carries IP
-    /// packets of `mtu` bytes. Sets `plan` and returns None, or returns why not and leaves `plan` alone. Any number of
-    /// segments is planned. Bytes beyond the IP length field are ignored; the UDP length field is too, as it follows
-    /// from the IP length.
+    /// packets of `mtu` bytes. Sets `plan` and returns None, or returns the reason and leaves `plan` unchanged. Any
+    /// number of segments is planned. Bytes beyond the IP length field are ignored; the UDP length field is too, as it
+    /// follows from the IP length.
     let plan
         (vnet: inref<VirtioNetHeader>, packet: ReadOnlySpan<byte>, mtu: int, plan: byref<SuperpacketPlan>)
         : DropReason =

@@ -42,7 +42,8 @@ module Tcp =
     [<Literal>]
     let NoOperation = 1uy
 
-    /// Bytes of header and options: data offset in 32-bit words, 0 to 60. Precondition: 13 bytes from the header's start.
+    /// Bytes of header and options: data offset in 32-bit words, 0 to 60. Precondition: 13 bytes from the header's
+    /// start.
     let headerLength (segment: ReadOnlySpan<byte>) : int =
         int (segment[OffsetAndFlagsAt] >>> 4) * 4
 

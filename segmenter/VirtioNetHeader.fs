@@ -14,11 +14,11 @@ type VirtioNetHeader =
         GsoType: byte
         /// Bytes; a hint only: for forwarded packets the kernel puts the length of its linear part here.
         HdrLen: uint16
-        /// Payload bytes of each segment but the last; 0 when the packet is no superpacket.
+        /// Payload bytes of each segment but the last; 0 when the packet is not a superpacket.
         GsoSize: uint16
-        /// Bytes from the start of the packet to the transport header. Means something with NeedsCsum only.
+        /// Bytes from the start of the packet to the transport header. Valid with NeedsCsum only.
         CsumStart: uint16
-        /// Bytes from CsumStart to the checksum field. Means something with NeedsCsum only.
+        /// Bytes from CsumStart to the checksum field. Valid with NeedsCsum only.
         CsumOffset: uint16
     }
 

@@ -15,7 +15,7 @@ type SessionClaim =
     /// No connection has this id.
     | Unknown = 4
 
-/// Whether a connection is known for the address that a datagram came from.
+/// Standing of the address that a datagram came from: known if a connection is known for it.
 type Sender =
     | Stranger = 0
     | Known = 1

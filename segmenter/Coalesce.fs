@@ -195,7 +195,7 @@ module Coalesce =
             else
                 transport (packet, false, protocol, at, Ipv6.totalLength packet = packet.Length)
 
-    /// Whether a packet may share a superpacket, looking at nothing but the packet. Mergeable are TCP data segments and
+    /// Classifies a packet by nothing but its own bytes. Mergeable are TCP data segments and
     /// UDP datagrams without IP options, extension headers or fragmentation whose lengths are exact and whose checksums
     /// are right: a superpacket's checksum is computed from scratch, which would launder a wrong one.
     /// Law: total; any bytes give a class.

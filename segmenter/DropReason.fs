@@ -1,6 +1,6 @@
 namespace Lightway.Segmenter
 
-/// Why a superpacket, or the read that should have given one, was dropped: one case per drop counter.
+/// Reason for dropping a superpacket, or the read that should have held one: one case per drop counter.
 type DropReason =
     | None = 0
     /// The read held no complete virtio_net_hdr and packet.

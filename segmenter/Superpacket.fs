@@ -16,7 +16,7 @@ type SuperpacketPlan =
     {
         /// IP header, options or extension headers, and transport header.
         HeaderLength: int
-        /// Where the transport header starts.
+        /// Start of the transport header.
         L4Offset: int
         /// Payload bytes of each segment but the last, which has 1 to GsoSize. Never 0.
         GsoSize: int

@@ -1,5 +1,5 @@
-/// Translation of inside packets at both ends (protocol §5, "Addresses"): the packet afterwards is the one that would have
-/// been built with the addresses that the other side knows.
+/// Translation of inside packets at both ends (protocol §5, "Addresses"): the packet afterwards is the one that would
+/// have been built with the addresses that the other side knows.
 module Lightway.Specs.AddressExchange
 
 open System
@@ -32,7 +32,7 @@ type Exchange =
 type ExchangeArbitrary =
     static member Exchange() =
         gen {
-            // Few addresses, so that two of a connection's may be the same; no address often, so that all are compared.
+            // Few addresses among them, so that two of a connection's may be equal.
             let address =
                 Gen.oneof
                     [ Gen.elements [ 0u; 0x0A7D0005u; 0x0A7D0001u; 0xFFFFFFFFu ]
@@ -87,7 +87,8 @@ let private fromPeer (exchange: Exchange) (packet: Span<byte>) =
 let private addressesOf (packet: byte[]) =
     Rewrite.sourceOf (ReadOnlySpan packet), Rewrite.destinationOf (ReadOnlySpan packet)
 
-/// What the checksums say about a packet, modulo 65535: 0 where they are right. None: there is no transport checksum.
+/// Residues of a packet's checksums modulo 65535, of the IP header and of the transport: 0 where they are right. None:
+/// the packet has no transport checksum.
 let private verdicts (mould: Mould) (packet: byte[]) =
     let l4 = 20 + mould.OptionWords * 4
     let offset = if mould.Protocol = IpProtocol.Tcp then 16 else 6
@@ -151,7 +152,7 @@ let private properties =
           let answer = cast mould false destinationThere sourceThere
           let isBack = fromPeer exchange (Span answer)
 
-          // The answer of a host that has the granted DNS address cannot be told from one to the stand-in.
+          // The answer of a host that has the granted DNS address cannot be distinguished from one of the stand-in's.
           let isPastStandIn =
               not exchange.IsServer && destination = exchange.DnsAtPeer && destination <> exchange.DnsHere
 
@@ -186,7 +187,7 @@ let private properties =
           isThere && packet = cast mould false sender exchange.Here
 
       testPropertyWithConfig config "RFC 1624 §3: checksums stay as right or as wrong as they were, in both directions"
-      <| fun (mould: Mould) (exchange: Exchange) (toDns: bool) (isInbound: bool) (network: uint16) (transport: uint16) ->
+      <| fun (mould: Mould) (exchange: Exchange) (toDns: bool) (isInbound: bool) (spoilt: uint16 * uint16) ->
           let packet = outbound exchange toDns ||> cast mould false
           let l4 = 20 + mould.OptionWords * 4
 
@@ -194,10 +195,10 @@ let private properties =
               if at + 2 <= packet.Length then
                   (ByteSum.word ((word packet at + int by) % 0x10000)).CopyTo(packet, at)
 
-          spoil 10 network
+          spoil 10 (fst spoilt)
 
           if mould.PayloadLength >= 18 then
-              spoil (l4 + (if mould.Protocol = IpProtocol.Tcp then 16 else 6)) transport
+              spoil (l4 + (if mould.Protocol = IpProtocol.Tcp then 16 else 6)) (snd spoilt)
 
           let before = verdicts mould packet
 

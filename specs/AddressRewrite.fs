@@ -36,8 +36,8 @@ let private state (partial: bool) =
 let private addressBytes (address: uint32) =
     Array.append (ByteSum.word (int (address >>> 16))) (ByteSum.word (int address))
 
-/// The packet for these addresses; with `partial` the transport checksum is the pseudo-header's sum only. Every checksum
-/// is computed over all that it covers, after the address is in place.
+/// The packet for these addresses; with `partial` the transport checksum is the pseudo-header's sum only. Every
+/// checksum is computed over all that it covers, after the address is in place.
 let cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) : byte[] =
     let mould =
         { mould with

@@ -1,4 +1,4 @@
-/// How long a run of datagrams may be (docs/offload.md, "How long a run may be").
+/// Limit of a run of datagrams (docs/offload.md, "How long a run may be").
 module Lightway.Specs.BurstCap
 
 open Expecto

@@ -6,7 +6,7 @@ open Expecto
 open Lightway.Segmenter
 open Lightway.Specs.Generators
 
-/// What would be written to the TUN in one system call.
+/// Bytes of one write to the TUN device.
 type Frame =
     {
         /// Places in the batch.
@@ -22,7 +22,7 @@ type Frame =
         VirtioNetHeader.tryParse (ReadOnlySpan this.Bytes, &vnet) |> ignore
         vnet
 
-/// Gathers a run: the header, then the payloads as they came.
+/// Gathers a run: the header, then the unchanged payloads.
 let private gather (coalescer: Coalescer) (packets: byte[][]) (number: int) : Frame =
     let run = coalescer.Run number
 

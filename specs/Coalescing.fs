@@ -1,5 +1,6 @@
-/// What may share a superpacket on its way into the TUN: the inverse of segmentation. The oracle for cutting is the naive
-/// segmenter; for what belongs together, a model that sees the descriptions of the packets and never their bytes.
+/// Packets that may share a superpacket on their way into the TUN: the inverse of segmentation. The oracle for cutting
+/// is the naive segmenter; for what belongs together, a model that sees the descriptions of the packets and never their
+/// bytes.
 module Lightway.Specs.Coalescing
 
 open System
@@ -21,7 +22,7 @@ let private config =
 let private groups (packets: Packet list) : int list list =
     coalesce (List.map bytesOf packets) |> List.map _.Members
 
-// ---- the model -------------------------------------------------------------------------------------------------------
+// ---- the model ------------------------------------------------------------------------------------------------------
 
 let private isBarrier (packet: Packet) =
     packet.Fragment &&& 0x3FFF <> 0 || packet.Extension.IsSome
@@ -87,7 +88,7 @@ let private model (packets: Packet list) : int list list =
     let runs, _ = List.fold step (Map.empty, Map.empty) (List.indexed packets)
     [ for KeyValue(_, run) in runs -> List.map fst run ]
 
-// ---- what every frame must be ----------------------------------------------------------------------------------------
+// ---- what every frame must be ---------------------------------------------------------------------------------------
 
 let private knownOf (frame: Frame) : NaiveSegmenter.Known =
     { IsV6 = frame.Packet[0] >>> 4 = 6uy
@@ -107,7 +108,8 @@ let private significant (packet: byte[]) =
 
     copy
 
-/// What the kernel asks of a superpacket that is written to a TUN device (linux/virtio_net.h, virtio_net_hdr_to_skb).
+/// The kernel's requirements of a superpacket that is written to a TUN device (linux/virtio_net.h,
+/// virtio_net_hdr_to_skb).
 let private expectValid (frame: Frame) =
     let known = knownOf frame
     let isV6 = frame.Packet[0] >>> 4 = 6uy
@@ -246,7 +248,7 @@ let private properties =
           | [ frame ] -> frame.Packet = segments.Head
           | _ -> false
 
-      testPropertyWithConfig config "any bytes pass: what is no packet is written as it came, in order"
+      testPropertyWithConfig config "any bytes pass: those that are not a packet are written unchanged, in order"
       <| fun (Seed seed) ->
           let packets = [ for offset in 0..20 -> snd (mutated (seed / 2 + offset)) ]
           let frames = coalesce packets
@@ -261,7 +263,7 @@ let private properties =
 
       testPropertyWithConfig
           { config with maxTest = 30 }
-          "a thousand flows, more than are told apart at a time: the same laws hold"
+          "a thousand flows, more than are distinguished at a time: the same laws hold"
       <| fun (Seed seed) ->
           let packets = batch 1000 1500 seed |> List.map bytesOf
           let frames = coalesce packets

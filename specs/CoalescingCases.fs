@@ -14,7 +14,7 @@ type Case =
         /// Protocol and IP version.
         Kind: string
         Packets: Packet list
-        /// Which packets travel together, in the order in which they are written.
+        /// The packets that travel together, in the order in which they are written.
         Groups: int list list
     }
 
@@ -49,11 +49,11 @@ let private at (places: int list) (change: Packet -> Packet) (packets: Packet li
     packets
     |> List.mapi (fun place packet -> if List.contains place places then change packet else packet)
 
-/// What is special about the second of four packets keeps it apart.
+/// A property of the second of four packets keeps it apart.
 let private second (rule: int) (name: string) kinds (change: Packet -> Packet) : Case list =
     each rule $"{name} in one" kinds [ 1; 1; 2 ] (train 4 >> at [ 1 ] change)
 
-/// What four packets have in common.
+/// Common properties of four packets.
 let private shared (rule: int) (name: string) kinds (sizes: int list) (change: Packet -> Packet) : Case list =
     each rule $"{name} in all" kinds sizes (train 4 >> List.map change)
 
@@ -167,7 +167,7 @@ let private flagRules =
               |> at [ 2; 3; 4 ] (fun p -> { p with Acknowledgement = 0x01020399u }))
       yield! lengths 14 "pure ACKs" tcp [ 1; 1; 1 ] [ 0; 0; 0 ] ]
 
-/// A packet and those after it, moved by so many bytes of the stream.
+/// A packet and those after it, moved by some bytes in the stream.
 let private shifted (place: int) (bytes: int) =
     List.mapi (fun index packet ->
         if index >= place then

@@ -1,4 +1,4 @@
-/// What the coalescer merges, compared with what the running kernel's GRO merges: never more. Needs root and /dev/net/tun.
+/// The coalescer against the running kernel's GRO: it never merges more. Needs root and /dev/net/tun.
 module Lightway.Specs.CoalescingOracle
 
 open Expecto
@@ -29,7 +29,7 @@ type private Verdict =
     /// We merge what the kernel does not.
     | Looser
 
-/// What two parties made of a batch.
+/// Results of two parties for one batch.
 type private Comparison =
     {
         Kernels: Group list
@@ -59,9 +59,10 @@ let private merged (kernel: Kernel) (packets: byte[] list) : Group list =
 let private twin (groups: Group list) (members: int list) : Frame option =
     groups |> List.tryFind (fun group -> group.Members = members) |> Option.map _.Frame
 
-/// A run of ours, and the kernel's frame for the same packets if it made one. Where the kernel did not merge them, it may
-/// have been elsewhere in its own runs (we had refused an earlier packet that it took): it gets the batch once more from
-/// this run's first packet on. It must merge the run now, or do so once the identifications of atomic datagrams count up.
+/// A run of ours, and the kernel's frame for the same packets if it made one. Where the kernel did not merge them, it
+/// may have been elsewhere in its own runs (we had refused an earlier packet that it took): it gets the batch once more
+/// from this run's first packet on. It must merge the run now, or do so once the identifications of atomic datagrams
+/// count up.
 let private judgeRun (kernel: Kernel) (packets: byte[] list) (all: Group list) (run: Group) : Verdict * Frame option =
     if covers all run.Members then
         Stricter, twin all run.Members
@@ -139,8 +140,8 @@ let private check (name: string) (outcome: Comparison) : unit =
     for ours, kernels in outcome.Twins do
         Expect.equal ours kernels $"{name}: superpackets of the same packets"
 
-/// The kernel holds no more than 8 packets of a bucket (MAX_GRO_SKBS in net/core/gro.c), whose flows it chooses by a hash:
-/// with more flows it may have to let one go.
+/// The kernel holds no more than 8 packets of a bucket (MAX_GRO_SKBS in net/core/gro.c), whose flows it chooses by a
+/// hash: with more flows it may have to let one go.
 let private fits (case: Case) : bool =
     (List.distinctBy flowOf case.Packets).Length <= 8
 

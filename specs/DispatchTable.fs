@@ -1,5 +1,5 @@
-/// Which connection gets a datagram (protocol §2): the five numbered rules as a list in which the first that fits decides,
-/// over every input that there is.
+/// The connection that reads a datagram (protocol §2): the five numbered rules as a list in which the first that fits
+/// decides, over the whole input space.
 module Lightway.Specs.DispatchTable
 
 open System
@@ -36,7 +36,7 @@ let private isHello arrival =
 let private contradicts arrival =
     arrival.Claim = SessionClaim.OfPeer && not (isKnown arrival)
 
-/// Rule number, what it asks, what it says. Rule 3's exception stands before it.
+/// Number, condition and verdict of each rule. Rule 3's exception comes before it.
 let private rules =
     [ "1", (fun arrival -> arrival.Claim = SessionClaim.Rejected), DispatchVerdict.Drop
       "2", (fun arrival -> arrival.Claim = SessionClaim.OfOther), DispatchVerdict.Move
@@ -132,7 +132,7 @@ let private sentences =
           (is [ DispatchVerdict.Receive; DispatchVerdict.Move; DispatchVerdict.Drop ])
 
       law
-          "§2: whom the id of its own connection comes from is read by that connection, whatever the body begins with"
+          "§2: a datagram with the id of its address's own connection is read by it, whatever the body begins with"
           (fun arrival -> arrival.Claim = SessionClaim.OfPeer && isKnown arrival)
           (is [ DispatchVerdict.Receive ])
 

@@ -68,10 +68,10 @@ type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
         let other = if before.Role = Role.Server then toClient else toServer
         step.Ack |> ValueOption.iter other.Add
         step.Offer |> ValueOption.iter other.Add
-        Expect.equal step.SelfKeyChanged (before.SelfKey <> step.State.SelfKey) "own key's change is told"
+        Expect.equal step.SelfKeyChanged (before.SelfKey <> step.State.SelfKey) "own key's change is reported"
 
         let peerKeys (state: ExpresslaneState) = state.PeerKey, state.PreviousPeerKey
-        Expect.equal step.PeerKeyChanged (peerKeys before <> peerKeys step.State) "peer keys' change is told"
+        Expect.equal step.PeerKeyChanged (peerKeys before <> peerKeys step.State) "peer keys' change is reported"
         check ()
 
     let arrive isServer (config: ExpresslaneConfig) =
@@ -381,7 +381,7 @@ let private exchange =
 
 let private versions =
     [ for told, expected in [ 1uy, 1uy; 2uy, 2uy; 0uy, 2uy; 3uy, 2uy; 255uy, 2uy ] do
-          testCase $"§12: a peer that tells version {told} gets version {expected}"
+          testCase $"§12: a peer that reports version {told} gets version {expected}"
           <| fun () ->
               let server = (online Role.Server).State
 
@@ -394,7 +394,7 @@ let private versions =
 
               Expect.equal (ExpresslaneKeys.negotiate told) expected "negotiated"
               Expect.equal step.State.Version expected "used"
-              Expect.equal (step.Ack.Value.Version, step.Offer.Value.Version) (expected, expected) "told"
+              Expect.equal (step.Ack.Value.Version, step.Offer.Value.Version) (expected, expected) "reported"
 
       testCase "§8: the version stays once a packet was sent"
       <| fun () ->
@@ -562,7 +562,7 @@ let private health =
                 UInt64.MaxValue, UInt64.MaxValue / 2UL + 1UL, 0uy ] do
               Expect.equal (ExpresslaneHealth.strike (0uy, sent, received)) expected $"{received} of {sent}"
 
-      testCase "§8: three replies in a row without counters degrade; one with counters in between starts anew"
+      testCase "§8: three replies in a row without counters degrade; one with counters in between restarts the count"
       <| fun () ->
           let step struct (health, _) payload =
               ExpresslaneHealth.step (health, bytesOf payload, 0UL, 0UL)
@@ -646,7 +646,7 @@ let private health =
               (ValueSome
                   { expected with
                       Counter = expected.Counter + 1UL })
-              "but told again"
+              "but notified again"
 
       testCase "§8: replies to an end that is not ready are no evidence"
       <| fun () ->

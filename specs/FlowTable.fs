@@ -1,4 +1,4 @@
-/// Flows that arrive between each other: how many the coalescer tells apart, and by what.
+/// Interleaved flows: the number that the coalescer distinguishes, and the fields by which it does.
 module Lightway.Specs.FlowTable
 
 open Expecto

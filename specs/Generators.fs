@@ -7,8 +7,8 @@ open FsCheck
 open FsCheck.FSharp
 open Lightway.Protocol
 
-/// Bytes that every one of five runs of `body` allocates on this thread, at least. Code that allocates does so each time;
-/// the runtime, when it compiles a hot loop anew in the middle of one, does so once.
+/// Bytes that every one of five runs of `body` allocates on this thread, at least. Code that allocates does so each
+/// time; the runtime, when it recompiles a hot loop in the middle of one, does so once.
 let allocatedBy (body: unit -> unit) : int64 =
     Seq.init 5 (fun _ ->
         let before = GC.GetAllocatedBytesForCurrentThread()
@@ -20,7 +20,7 @@ let allocatedBy (body: unit -> unit) : int64 =
 let hex (text: string) : byte[] =
     Convert.FromHexString(text.Replace(" ", ""))
 
-/// What fresh buffers hold, so that a byte that nobody wrote cannot pass for a zero.
+/// Content of fresh buffers, so that an unwritten byte cannot pass for a zero.
 let junk (length: int) : byte[] = Array.create length 0xA5uy
 
 /// `bytes` in the middle of a larger junk buffer, at an offset that spoils every alignment.
@@ -47,7 +47,7 @@ let place (offset: int) (bytes: byte[]) : Placed =
       Offset = offset
       Length = bytes.Length }
 
-/// How payload and options are filled: the two constants are where one's complement has its two zeros.
+/// Content of payload and options: the two constants are where one's complement has its two zeros.
 type Fill =
     | Random of seed: int
     | Zeros
@@ -69,15 +69,15 @@ let milliseconds (count: int) : int64<ms> = int64 count * 1L<ms>
 let word (bytes: byte[]) (at: int) : int =
     int (BinaryPrimitives.ReadUInt16BigEndian(ReadOnlySpan(bytes, at, 2)))
 
-/// A seed of its own for laws that mutate bytes faster than FsCheck could.
+/// A separate seed for laws that mutate bytes faster than FsCheck could.
 type Seed = Seed of int
 
 type SeedArbitrary =
     static member Seed() =
         Arb.fromGen (Gen.choose (0, Int32.MaxValue - 1) |> Gen.map Seed)
 
-/// Numbers of every size for the laws that say "any": FsCheck's own keep below 100. A third are small, so that they meet
-/// each other; a third lie at the edge of a power of two; a third are anything.
+/// Numbers of every size for the laws that say "any": FsCheck's own keep below 100. A third are small, so that they
+/// meet each other; a third lie at the edge of a power of two; a third are anything.
 let private anyWord: Gen<uint64> =
     let anything = Gen.choose64 (Int64.MinValue, Int64.MaxValue) |> Gen.map uint64
 

@@ -52,7 +52,7 @@ let private config =
 
 let private length = 600L<ms> // of a history
 
-/// What is seen, in order, when the machine is ticked every ms.
+/// Events and actions, in order, of a machine that is ticked every ms.
 let private history continuous (run: Run) =
     let seen = List<int64<ms> * Seen>()
     let mutable state = Keepalive.create (run.Interval, run.Timeout, continuous, 0L<ms>)
@@ -237,7 +237,7 @@ let private otherwise =
 
           Expect.equal (closes (history false run)) [ 160L<ms> ] "a timeout later"
 
-      testCase "suspended it asks for nothing until the network changes or the connection is online anew"
+      testCase "suspended it asks for nothing until the network changes or the connection is online again"
       <| fun () ->
           let suspended =
               { Interval = 10L<ms>

@@ -13,8 +13,8 @@ open Lightway.Specs.Oracles
 [<Literal>]
 let private UdpMaxSegments = 64
 
-/// Shapes that the kernel segments: it leaves alone what fits into one segment, and takes no more than 64 of UDP. Mostly
-/// up to 60 segments, and one in ten with as many as 65535 bytes have.
+/// Shapes that the kernel segments: it leaves alone what fits into one segment, and takes no more than 64 of UDP.
+/// Mostly up to 60 segments, and one in ten with as many as 65535 bytes have.
 let private segmentable =
     Gen.frequency [ 9, shapes 1361 60; 1, shapes 1361 2000 ]
     |> Gen.map (fun shape ->
@@ -33,7 +33,7 @@ let private frameOf (superpacket: Superpacket) =
     VirtioNetHeader.write (&vnet, Span header)
     Array.append header superpacket.Packet
 
-/// hdr_len may be any up to the packet's length; the kernel refuses more, so does not tell us anything there.
+/// hdr_len may be any up to the packet's length; the kernel refuses more, so it is not an oracle there.
 let private superpacketOf (shape: Shape) =
     let superpacket = build shape
     let hdrLen = min (int superpacket.Vnet.HdrLen) superpacket.Packet.Length
@@ -76,7 +76,7 @@ let private judge (kernel: SoftwareGso.Kernel) (shape: Shape) : Verdict =
 let private sample (seed: uint64) (count: int) =
     Gen.sampleWithSeed (FsCheck.Rnd seed) 100 count segmentable
 
-/// What came out, or a skipped test where the kernel or the container refuses.
+/// The result, or a skipped test where the kernel or the container refuses.
 let orSkip (oracle: string) (outcome: Result<'T, string>) : 'T =
     match outcome with
     | Ok result -> result

@@ -1,4 +1,4 @@
-/// Which frame is good in which state (protocol §4), how states follow each other (§6), what ends a connection (§6):
+/// Frames accepted per state (protocol §4), transitions between states (§6), errors that end a connection (§6):
 /// the tables once more, written down cell by cell.
 module Lightway.Specs.LifecycleTable
 

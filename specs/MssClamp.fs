@@ -64,7 +64,7 @@ let private config =
 let private properties =
     [ testPropertyWithConfig
           config
-          "the result is the packet built with the lower of MSS and limit, wherever the option stands"
+          "the result is the packet built with the lower of MSS and limit, wherever the option is"
       <| fun (options: Options) (limit: uint16) ->
           let packet = packetWith 0x002 (bytesOf options (int options.Mss))
           let expected = packetWith 0x002 (bytesOf options (int (min options.Mss limit)))

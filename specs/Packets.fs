@@ -45,7 +45,7 @@ type Packet =
         SpoilHeader: int
         /// Bytes after the end that the IP length claims.
         Trailing: int
-        /// The checksum covers them, so nothing but the length tells.
+        /// The checksum covers them, so only the length shows them.
         IsTrailingSummed: bool
     }
 
@@ -126,7 +126,7 @@ let normal (packet: Packet) : Packet =
             NoChecksum = false
             SpoilLength = 0 }
 
-/// What packets of one flow have in common.
+/// Common fields of one flow's packets.
 let flowOf (packet: Packet) =
     packet.IsUdp, packet.Source, packet.Destination, packet.SourcePort, packet.DestinationPort
 
@@ -209,7 +209,7 @@ let bytesOf (packet: Packet) : byte[] =
     (ByteSum.word checksum).CopyTo(whole, (if packet.IsUdp then 6 else 16))
     Array.append network whole
 
-/// The packet that its sender makes after this one, with so many bytes of payload: sequence number and identification
+/// The packet that its sender makes after this one, with a payload of given length: sequence number and identification
 /// count up.
 let following (packet: Packet) (length: int) : Packet =
     let sequence = packet.Sequence + uint32 packet.Payload.Length

@@ -13,9 +13,9 @@ type private Settings =
         Count: int option
         /// Superpackets that go through the kernel.
         Superpackets: int
-        /// Where the three totals are written, as numbers in one line.
+        /// File for the three totals, as numbers in one line.
         Summary: string option
-        /// What Expecto understands.
+        /// Arguments for Expecto.
         Rest: string list
     }
 
@@ -75,7 +75,7 @@ let private allLaws (settings: Settings) =
           ClientHellos.laws
           DispatchTable.laws ]
 
-/// FsCheck's second number: any odd one gives a sequence of its own for each seed.
+/// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]
 let private Gamma = 0x9E3779B97F4A7C15UL
 

@@ -1,4 +1,4 @@
-/// What is no superpacket, or one that must not be cut, is refused with a reason of its own; nothing raises.
+/// A read that is not a superpacket, or one that must not be cut, is refused with its own reason; nothing raises.
 module Lightway.Specs.Refusals
 
 open System

@@ -20,7 +20,7 @@ type private Model() =
         accepted.Add counter |> ignore
         high <- max high counter
 
-/// Where the next counter is, seen from the highest so far.
+/// Position of the next counter relative to the highest so far.
 type Step =
     | Ahead of uint64
     | Behind of uint64

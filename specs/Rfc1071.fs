@@ -73,8 +73,8 @@ let private byVariant =
           testCase $"§3: {name} of the example 0001 f203 f4f5 f6f7 is ddf2"
           <| fun () -> Expect.equal (sum.Invoke(ReadOnlySpan(hex "0001 f203 f4f5 f6f7"))) 0xddf2us "sum" ]
 
-/// Sums of the first 0, 1, 2, … bytes, one byte after the other: even ones count 256 fold, and what passes 16 bits comes
-/// back at the bottom (§1). An odd last byte so is the first of a word padded with zero.
+/// Sums of the first 0, 1, 2, … bytes, one byte after the other: even ones count 256 fold, and what passes 16 bits
+/// comes back at the bottom (§1). An odd last byte so is the first of a word padded with zero.
 let private running (bytes: byte[]) : int[] =
     let step (sum, index) (value: byte) =
         let sum = sum + (if index % 2 = 0 then int value * 256 else int value)
@@ -152,7 +152,7 @@ let private detection =
 
           Checksum.add (sumOf first.Bytes, tail) = sumOf (Array.append first.Bytes second.Bytes)
 
-      testPropertyWithConfig config "§1: wherever its field stands among the words, a stored checksum verifies"
+      testPropertyWithConfig config "§1: wherever its field is among the words, a stored checksum verifies"
       <| fun (block: Block) (place: uint16) ->
           let bytes = Array.append (evenPart block) [| 0uy; 0uy |]
           let field = int place % (bytes.Length / 2) * 2

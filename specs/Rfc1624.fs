@@ -103,7 +103,7 @@ let laws =
                           if updated % 65535 <> expected then
                               failtest $"{field:x4} with {before:x4} changed to {after:x4}: {updated:x4}"
 
-          testCase "§4: where RFC 1141 gives ffff for data that sums to ffff, the field is 0000 as if computed anew"
+          testCase "§4: where RFC 1141 gives ffff for data that sums to ffff, the field is 0000 as if recomputed"
           <| fun () ->
               for after in 1us .. 0xFFFFus do
                   let data = [| 0x45uy; 0uy |]
@@ -113,7 +113,7 @@ let laws =
                       ByteSum.checksum (Array.concat [ data; ByteSum.word (int word); rest ])
 
                   Expect.equal (Checksum.update (field after, after, 0us)) (field 0us) $"{after:x4}"
-                  Expect.equal (field 0us) 0us "computed anew"
+                  Expect.equal (field 0us) 0us "recomputed"
 
           testCase "§4: in the RFC's example, dd2f with 5555 changed to 3285 gives 0000, not ffff"
           <| fun () -> Expect.equal (Checksum.update (0xdd2fus, 0x5555us, 0x3285us)) 0us "field"

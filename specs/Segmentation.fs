@@ -1,4 +1,4 @@
-/// What leaves for a superpacket: the rules of RFC 791, 8200, 9293, 768 and 3168.
+/// Segments of a superpacket: the rules of RFC 791, 8200, 9293, 768 and 3168.
 module Lightway.Specs.Segmentation
 
 open System

@@ -9,8 +9,8 @@ open Lightway.Specs.Oracles
 let private pick (random: System.Random) (items: 'T list) : 'T = items[random.Next items.Length]
 let private oneIn (random: System.Random) (count: int) : bool = random.Next count = 0
 
-/// Payload of UDP is found again in the kernel's frames by its bytes, so it is never so short that two packets are likely
-/// to have the same.
+/// Payload of UDP is found again in the kernel's frames by its bytes, so it is never so short that two packets are
+/// likely to have the same.
 [<Literal>]
 let private ShortestDatagram = 8
 
@@ -34,7 +34,7 @@ let private otherSequence (random: System.Random) (packet: Packet) =
 let private tcpOptions (random: System.Random) =
     filled (Random(random.Next 3)) (4 * pick random [ 0; 0; 1; 3 ])
 
-/// What a sender or a router may change from one packet on.
+/// Changes that a sender or a router may make from one packet on.
 let private lasting (random: System.Random) (packet: Packet) : Packet =
     match random.Next 10 with
     | 0 ->
@@ -62,7 +62,7 @@ let private lasting (random: System.Random) (packet: Packet) : Packet =
     | 8 -> otherSequence random packet
     | _ -> resized random packet
 
-/// What may be special about one packet.
+/// Special properties of a single packet.
 let private passing (random: System.Random) (packet: Packet) : Packet =
     match random.Next 18 with
     | 0 ->
@@ -114,7 +114,7 @@ type private Flow =
     {
         Last: Packet
         Length: int
-        /// What the next packet's identification is, after this one's.
+        /// Identification of the next packet, given this one's.
         Identify: int -> int
     }
 

@@ -48,7 +48,11 @@ let private header =
                 CsumOffset = 0x10us }
 
           Expect.equal parsed expected "fields"
-          Expect.isTrue (parsed.IsSuperpacket && parsed.BaseGsoType = VirtioNetHeader.GsoTcpV4) "the ECN bit is no type"
+
+          Expect.isTrue
+              (parsed.IsSuperpacket && parsed.BaseGsoType = VirtioNetHeader.GsoTcpV4)
+              "the ECN bit is not a type"
+
           Expect.isFalse { parsed with GsoType = 0x80uy }.IsSuperpacket "NONE with ECN is NONE" ]
 
 let private completion =

@@ -1,4 +1,4 @@
-/// What stands on the wire: header (protocol §1), frames (§4), auth requests (§5). Vectors: §12.
+/// Bytes on the wire: header (protocol §1), frames (§4), auth requests (§5). Vectors: §12.
 module Lightway.Specs.WireFormat
 
 open System
@@ -77,7 +77,7 @@ type Message =
     | Config of ExpresslaneConfig
     | Request of AuthRequest
 
-/// Texts of at most so many UTF-8 bytes.
+/// Texts of limited length in UTF-8 bytes.
 let private text limit =
     gen {
         let! length = Gen.choose (0, limit)
@@ -245,7 +245,7 @@ let private write message : byte[] =
     | Config config -> written (Writer(fun dst -> Frame.writeExpresslaneConfig (config, dst)))
     | Request request -> written (Writer(fun dst -> AuthRequest.write (request, dst)))
 
-/// What a parsed frame says, in the writers' words.
+/// Content of a parsed frame, in the writers' terms.
 let private read (bytes: byte[]) (frame: Frame) : Message =
     let payload = payload bytes frame
     let id16 = uint16 frame.Id
@@ -579,7 +579,7 @@ let private frameVectors =
           <| fun () ->
               let bytes = write (Piece(false, 1us, offset, more, [| 1uy |]))
               Expect.equal bytes[5..6] (hex word) "word"
-              bytes[5] <- bytes[5] ||| 0xC0uy // the two bits that nobody uses
+              bytes[5] <- bytes[5] ||| 0xC0uy // the two unused bits
               let _, frame = parse bytes
               Expect.equal (frame.FragmentOffset, frame.MoreFragments) (offset, more) "read back" ]
 
@@ -716,7 +716,7 @@ let private refusals =
               let status, success = withText 24 (Encoding.ASCII.GetBytes text)
               Expect.equal (status, success.PeerIp) (FrameStatus.Ok, address) text
 
-      testCase "§5: an MTU that is no number, or one of more than 9 digits, reads as 0"
+      testCase "§5: an MTU that is not a number of at most 9 digits reads as 0"
       <| fun () ->
           for text, mtu in
               [ "1350", 1350

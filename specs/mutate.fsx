@@ -58,7 +58,7 @@ let mutantsOf (path: string) : Mutant list =
 
     read "" [] [] (List.ofArray (File.ReadAllLines path))
 
-/// What is wrong with the list itself: it has to follow the code.
+/// Faults of the list itself: it has to follow the code.
 let faultsOf (mutants: Mutant list) : string list =
     [ for name, sameName in List.groupBy _.Name mutants do
           if sameName.Length > 1 then
@@ -192,7 +192,7 @@ let build worker (restore: bool) : string option =
 
     let project = "specs/Lightway.Specs.fsproj"
 
-    // An unused name is no reason to refuse a mutant.
+    // An unused name must not refuse a mutant.
     let arguments =
         [ "build"
           project
@@ -231,8 +231,8 @@ type Settings =
 
 let private failure = Regex @"ERR\] Laws\.(.*) (failed|errored) in \d"
 
-/// Runs a list of laws of a worker's build, or all (""), up to the first that fails. Those of allocation do not count: on a busy machine the
-/// runtime's own work may fail them, which says nothing about a mutant.
+/// Runs a list of laws of a worker's build, or all (""), up to the first that fails. Those of allocation do not count:
+/// on a busy machine the runtime's own work may fail them, which says nothing about a mutant.
 let judge settings (worker: string) (laws: string) : Verdict =
     let program =
         Path.Combine(worker, "artifacts", "bin", "Lightway.Specs", "release", "Lightway.Specs")

@@ -1,4 +1,4 @@
-/// What peers send into the tunnel in one batch: runs of packets that superpackets replace.
+/// Packets that peers send into the tunnel in one batch: runs that superpackets replace.
 module Lightway.Fuzz.CoalesceTargets
 
 open System

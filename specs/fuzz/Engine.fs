@@ -10,7 +10,7 @@ open Lightway.Fuzz.Target
 /// An input that no other of its kind could do without.
 type Failure = { Input: byte[]; What: string }
 
-/// What the watchdog sees of the run: the input in work, and since when. A parser that does not end cannot report itself.
+/// The watchdog's view of the run: the input in work, and since when. A parser that does not end cannot report itself.
 [<AllowNullLiteral>]
 type Work(target: string, input: byte[]) =
     member val Since = Stopwatch.GetTimestamp()
@@ -29,7 +29,7 @@ let watch (limit: TimeSpan) (stop: Work -> unit) : IDisposable =
 
     new Timer(look, null, 1_000, 1_000)
 
-/// What an input does: its kind, or how it fails.
+/// Outcome of an input: its kind, or its failure.
 let attempt (target: Target) (input: byte[]) : Result<int64, string> =
     Volatile.Write(&current, Work(target.Name, input))
 
@@ -69,7 +69,7 @@ let private MaxKept = 20_000
 
 /// Inputs of a target, and what came of them.
 type Pool(target: Target, seeds: byte[] list, seed: int) =
-    // A sequence of its own for each target: how long the others take changes nothing.
+    // A separate sequence for each target: how long the others take changes nothing.
     let random =
         Random(int (kind (seed :: [ for letter in target.Name -> int letter ])))
 

@@ -1,5 +1,5 @@
-/// Fuzzes every parser of bytes from a peer or the kernel for a while. Its last line is `N passed, N failed`, by targets; the
-/// exit code is 0 if no input failed.
+/// Fuzzes every parser of bytes from a peer or the kernel for a while. Its last line is `N passed, N failed`, by
+/// targets; the exit code is 0 if no input failed.
 module Lightway.Fuzz.Program
 
 open System
@@ -15,9 +15,9 @@ type private Settings =
         Only: string
         /// A file with an input to run once.
         Replay: string option
-        /// Where failing inputs are written.
+        /// Folder for failing inputs.
         Output: string
-        /// Where the totals are written, as numbers in one line.
+        /// File for the totals, as numbers in one line.
         Summary: string option
     }
 

@@ -1,5 +1,5 @@
-/// What changes IPv4 packets on their way: addresses and MSS. Nothing but the fields named changes, and what a checksum said
-/// about a packet before, right or wrong, it says afterwards.
+/// Rewriting of IPv4 packets on their way: addresses and MSS. Only the fields named change, and a checksum stays as
+/// right or as wrong as it was.
 module Lightway.Fuzz.RewriteTargets
 
 open System
@@ -22,8 +22,8 @@ let private differences (one: byte[]) (other: byte[]) =
 
 let private word (bytes: byte[]) (at: int) = int bytes[at] * 256 + int bytes[at + 1]
 
-/// Where the transport checksum of a packet stands that has one, as RFC 791 says; None for later fragments, other protocols
-/// and a field that the IP length does not reach.
+/// Offset of a packet's transport checksum (RFC 791); None for later fragments, other protocols and a field that the IP
+/// length does not reach.
 let private checksumAt (packet: byte[]) : int option =
     let l4 = int (packet[0] &&& 15uy) * 4
 
@@ -37,7 +37,7 @@ let private checksumAt (packet: byte[]) : int option =
     |> Option.map ((+) l4)
     |> Option.filter (fun at -> word packet 6 % 8192 = 0 && at + 2 <= min packet.Length (word packet 2))
 
-/// What the checksum of a packet covers, with or without its partial sum's polarity, modulo 65535.
+/// Sum over the bytes that a packet's checksum covers, or the error of its partial sum, modulo 65535.
 let private transportResidue (packet: byte[]) (partial: bool) : int =
     let l4 = int (packet[0] &&& 15uy) * 4
     let at = (checksumAt packet).Value

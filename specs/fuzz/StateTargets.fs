@@ -1,4 +1,4 @@
-/// What keeps state about a peer: an input is a history, a few bytes for each thing that happens.
+/// State kept about a peer: an input is a history, a few bytes per event.
 module Lightway.Fuzz.StateTargets
 
 open System
@@ -7,7 +7,7 @@ open System.Collections.Generic
 open Lightway.Protocol
 open Lightway.Fuzz.Target
 
-/// The parts of `size` bytes that an input has; a rest is ignored.
+/// The parts of `size` bytes of an input; a rest is ignored.
 let private happenings (size: int) (input: byte[]) : byte[][] =
     Array.chunkBySize size input |> Array.filter (fun part -> part.Length = size)
 
@@ -17,14 +17,15 @@ let private word (bytes: byte[]) (at: int) =
 let private long (bytes: byte[]) (at: int) =
     BinaryPrimitives.ReadUInt64BigEndian(ReadOnlySpan(bytes, at, 8))
 
-/// Where whole packets come out; junk between uses.
+/// Buffer for whole packets; junk between uses.
 let private packetBuffer = junk 65_535
 
-/// What stands at a place of the packet with an id: a piece brings it, or its complement.
+/// Byte at a place of the packet with an id: a piece brings it, or its complement.
 let private content (id: uint16) (at: int) = byte (at * 7 + int id * 31 + 1)
 
-/// Seven bytes a piece: flags and id, offset in units of 8 (2), length (2), ms since the last piece (2). Flags: 0x80 more
-/// follow, 0x40 the bytes are wrong, 0x20 the offset is small, 0x10 the length is small, 0x08 the length may be any.
+/// Seven bytes per piece: flags and id, offset in units of 8 (2), length (2), ms since the last piece (2). Flags: 0x80
+/// more follow, 0x40 the bytes are wrong, 0x20 the offset is small, 0x10 the length is small, 0x08 the length may be
+/// any.
 let private fragments (input: byte[]) =
     let maxBytes = 1 <<< 17
     let table = FragmentTable(5, maxBytes, 1_000L<ms>)
@@ -79,8 +80,8 @@ let private fragments (input: byte[]) =
 
     kind (magnitude table.BytesHeld :: traits)
 
-/// Nine bytes a counter: how it is told (the low two bits of the first), and a number. 0: the counter itself; 1: so many
-/// before the highest; 2: so many behind it; 3: the next.
+/// Nine bytes per counter: a form (the low two bits of the first), and a number. 0: the number is the counter; 1: its
+/// distance below the highest; 2: its distance above it; 3: the counter is the next one.
 let private replayWindow (input: byte[]) =
     let window = ReplayWindow()
     let accepted = HashSet<uint64>()
@@ -128,7 +129,7 @@ let private replayWindow (input: byte[]) =
 
     kind traits
 
-/// A reply is its length (1), then so many bytes of payload, then packets sent and received by this end (2 and 2).
+/// A reply is its length (1), then that many bytes of payload, then packets sent and received by this end (2 and 2).
 let private expresslaneHealth (input: byte[]) =
     let mutable health = ExpresslaneHealth.start
     let mutable rest = input
@@ -167,8 +168,8 @@ let private expresslaneHealth (input: byte[]) =
 
     kind traits
 
-/// Configs of a hostile peer, 44 bytes each as on the wire; before each, one byte says what else happens and two how many
-/// ms pass.
+/// Configs of a hostile peer, 44 bytes each as on the wire; before each, one byte says what else happens and two how
+/// many ms pass.
 let private expresslaneExchange (role: Role) (input: byte[]) =
     let fresh number =
         Array.create 32 (byte (1 + number % 255))

@@ -1,4 +1,4 @@
-/// What a TUN device hands over: virtio_net_hdr and packet, as one read.
+/// Reads from a TUN device: virtio_net_hdr and packet.
 module Lightway.Fuzz.SuperpacketTargets
 
 open System
@@ -9,7 +9,7 @@ open Lightway.Fuzz.Target
 [<Literal>]
 let private Margin = 64
 
-/// Bytes that nobody may write or be influenced by, around a packet.
+/// Bytes around a packet that must be neither written nor used.
 let private surrounded (filler: byte) (packet: byte[]) : byte[] =
     let buffer = Array.create (packet.Length + 2 * Margin) filler
     packet.CopyTo(buffer, Margin)
@@ -84,7 +84,8 @@ let private knownOf (plan: SuperpacketPlan) : NaiveSegmenter.Known =
       HeaderLength = plan.HeaderLength
       GsoSize = plan.GsoSize }
 
-/// The packet by its IP length, with the partial sum that NEEDS_CSUM promises: now every checksum has to come out right.
+/// The packet by its IP length, with the partial sum that NEEDS_CSUM promises: now every checksum has to come out
+/// right.
 let private promised (plan: SuperpacketPlan) (packet: byte[]) : byte[] =
     let known = knownOf plan
     let packet = packet[.. plan.PacketLength - 1]
@@ -117,7 +118,7 @@ let private superpacket (bytes: byte[]) =
         else
             checkPlan planned packet mtu
             let segments = cut 0xA5uy planned packet
-            require (cut 0x00uy planned packet = segments) "what stands around the packet matters"
+            require (cut 0x00uy planned packet = segments) "the bytes around the packet matter"
             let payloads = segments |> List.map (Array.skip planned.HeaderLength)
 
             require
@@ -152,7 +153,7 @@ let private completion (bytes: byte[]) =
     else
         let packet = bytes[10..]
         let struct (isDone, after) = completed 0xA5uy vnet packet
-        require (completed 0x00uy vnet packet = struct (isDone, after)) "what stands around the packet matters"
+        require (completed 0x00uy vnet packet = struct (isDone, after)) "the bytes around the packet matter"
         let start = int vnet.CsumStart
         let at = start + int vnet.CsumOffset
 

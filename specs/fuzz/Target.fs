@@ -1,4 +1,4 @@
-/// What is fuzzed: a function of bytes that checks what must hold for any of them.
+/// Targets of the fuzzer: functions of bytes that check what must hold for any input.
 module Lightway.Fuzz.Target
 
 open System.Numerics
@@ -19,8 +19,9 @@ type Target =
         Name: string
         /// Bytes of the longest input.
         MaxLength: int
-        /// Raises for a broken invariant, else tells what kind of outcome the input had: the status and what tells one path
-        /// through the code from another. Inputs of a kind not seen before are kept and changed further.
+        /// Raises for a broken invariant, else returns the kind of the input's outcome: the status and whatever
+        /// distinguishes one path through the code from another. Inputs of a kind not seen before are kept and changed
+        /// further.
         Run: byte[] -> int64
     }
 
@@ -37,7 +38,7 @@ let magnitude (value: int) : int =
     else
         1 + BitOperations.Log2(uint32 value)
 
-/// `length` bytes that stand for "nobody wrote here".
+/// `length` bytes that mean "not written".
 let junk (length: int) : byte[] = Array.create length 0xA5uy
 
 let isJunk (bytes: byte[]) : bool = Array.forall ((=) 0xA5uy) bytes

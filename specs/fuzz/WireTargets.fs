@@ -86,12 +86,12 @@ let private checkFrame (bytes: byte[]) (frame: Frame) =
     match rewritten bytes frame with
     | Some copy ->
         if frame.Kind = FrameKind.DataFragment || frame.Kind = FrameKind.EncodedDataFragment then
-            exact[5] <- exact[5] &&& 0x3Fuy // two bits that nobody uses
+            exact[5] <- exact[5] &&& 0x3Fuy // two unused bits
 
         require (copy = exact) "written differently"
     | None -> ()
 
-/// Frames one after the other, as they stand in a datagram.
+/// Frames one after the other, as in a datagram.
 let private frames (bytes: byte[]) =
     let rec walk (rest: byte[]) (found: int list) =
         let struct (status, frame) = parseFrame rest
@@ -105,7 +105,7 @@ let private frames (bytes: byte[]) =
                   magnitude frame.PayloadLength
                   flag (frame.FragmentOffset > 0) + 2 * flag frame.MoreFragments + 4 * flag frame.Enable ]
 
-            // Enough to tell paths apart: the walk itself goes on to the end.
+            // Enough to distinguish paths: the walk itself goes on to the end.
             walk rest[frame.Length ..] (if found.Length < 9 then found @ traits else found)
         else
             found @ [ int status ]
@@ -237,7 +237,7 @@ let private expresslanePacket (payload: byte[]) =
           int view.Flags &&& 0x8000
           magnitude (payload.Length - 40 - view.Length) ]
 
-/// The first byte of the body is how the newest handshake's random is made of it: the same, another, or none.
+/// The first byte says whether the newest handshake has the same random, another one, or none; then comes the body.
 let private clientHello (input: byte[]) =
     let bytes = if input.Length = 0 then input else input[1..]
     let part = ClientHello.partOf (ReadOnlySpan bytes)

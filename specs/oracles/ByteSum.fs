@@ -15,16 +15,17 @@ let residue (bytes: byte[]) : int =
 
     int (BigInteger(ReadOnlySpan padded, isUnsigned = true, isBigEndian = true) % BigInteger 65535)
 
-/// The exact sum: end-around carry leaves 0 only where there was nothing to add, and 0xFFFF for other multiples of 65535.
+/// The exact sum: end-around carry leaves 0 only where there was nothing to add, and 0xFFFF for other multiples of
+/// 65535.
 let sum (bytes: byte[]) : uint16 =
     match residue bytes with
     | 0 when Array.exists ((<>) 0uy) bytes -> 0xFFFFus
     | residue -> uint16 residue
 
-/// What the sender puts into a checksum field that was zero among `bytes`.
+/// The sender's value of a checksum field that was zero among `bytes`.
 let checksum (bytes: byte[]) : uint16 = 0xFFFFus - sum bytes
 
-/// Whether a receiver accepts `bytes` that contain their checksum: the sum is one's complement zero.
+/// True if a receiver accepts `bytes` that contain their checksum: the sum is one's complement zero.
 let verifies (bytes: byte[]) : bool = residue bytes = 0
 
 /// 16 bits in network order.

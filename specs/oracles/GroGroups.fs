@@ -1,4 +1,4 @@
-/// Which packets the frames hold that the kernel's GRO made of a batch.
+/// Finds the packets in the frames that the kernel's GRO made of a batch.
 module Lightway.Specs.Oracles.GroGroups
 
 open System.Buffers.Binary
@@ -18,7 +18,7 @@ let private trimmed (packet: byte[]) =
                    40 + word packet 4)
               - 1]
 
-/// Whether a packet is the superpacket's segment, or the piece: addresses, ports, sequence number and payload are its own.
+/// True if a packet is the superpacket's segment, or the piece: addresses, ports, sequence number and payload agree.
 /// Not all of its header needs to be: GRO keeps only the first one's urgent pointer, for example.
 let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
     let at = frame.CsumStart
@@ -45,8 +45,8 @@ let private isSegment (frame: Frame) (index: int) (packet: byte[]) : bool =
     && packet[frame.PayloadAt ..] = payload
     && (frame.CsumOffset <> 16 || sequence packet = sequence frame.Packet + index * frame.GsoSize)
 
-/// Finds the packets again in the frames that the kernel made of them. Of packets that look alike the earlier comes first;
-/// what the kernel dropped is in no group.
+/// Finds the packets again in the frames that the kernel made of them. Of packets that look alike the earlier comes
+/// first; what the kernel dropped is in no group.
 let find (packets: byte[] list) (frames: Frame list) : Group list =
     let packets = packets |> List.map trimmed |> Array.ofList
     let isTaken = Array.create packets.Length false
@@ -65,7 +65,8 @@ let find (packets: byte[] list) (frames: Frame list) : Group list =
             found
 
     // Pieces of one superpacket leave one after the other, with one identification. Two such superpackets in a row are
-    // taken for one, so the kernel seems to merge more; that hides nothing, as packets like these are never merged by us.
+    // taken for one, so the kernel seems to merge more; that hides nothing, as packets like these are never merged by
+    // us.
     let belongsTo (group: Group) (frame: Frame) =
         let before = group.Frame.Packet
 

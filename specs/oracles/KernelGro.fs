@@ -1,6 +1,6 @@
 /// Linux's own GRO as an oracle: packets are written one by one to a TUN device with IFF_NAPI, which merges what it may
 /// (net/core/gro.c), routes the outcome to a second TUN device, and there it is read: superpackets as superpackets.
-/// In a network namespace that ends with the thread, and a mount namespace of its own for that namespace's /sys.
+/// In a network namespace that ends with the thread, and a private mount namespace for that namespace's /sys.
 module Lightway.Specs.Oracles.KernelGro
 
 open System
@@ -22,7 +22,8 @@ let private Mtu = 65535
 [<Literal>]
 let private RingLength = 5000
 
-/// GRO holds packets for so long after the last one. A batch is written within one tick (4 ms or 10 ms), see `writeAll`.
+/// GRO holds packets for so long after the last one. A batch is written within one tick (4 ms or 10 ms), see
+/// `writeAll`.
 [<Literal>]
 let private FlushMs = 20
 
@@ -34,8 +35,8 @@ let destinations: (int * byte[]) list =
 /// and the packet as it was before it was forwarded.
 type Frame =
     {
-        /// VIRTIO_NET_HDR_F_*: NEEDS_CSUM on superpackets. On singles DATA_VALID, or nothing where GRO did not look at the
-        /// checksum or found it wrong.
+        /// VIRTIO_NET_HDR_F_*: NEEDS_CSUM on superpackets. On singles DATA_VALID, or nothing where GRO did not look at
+        /// the checksum or found it wrong.
         Flags: byte
         /// VIRTIO_NET_HDR_GSO_*
         GsoType: byte
@@ -45,18 +46,20 @@ type Frame =
         Packet: byte[]
     }
 
-    /// Where the payload of a superpacket begins: of its first segment, as headers are equal. TCP: csum_offset 16.
+    /// Offset of a superpacket's payload, which is that of its first segment, as headers are equal. TCP: csum_offset
+    /// 16.
     member this.PayloadAt: int =
         if this.CsumOffset = 16 then
             this.CsumStart + int (this.Packet[this.CsumStart + 12] >>> 4) * 4
         else
             this.CsumStart + 8
 
-    /// No superpacket, but cut from one that GRO had made, as the singles' checksums were never missing: TCP/IPv4 with one
-    /// identification for all and no DF, which no device can be asked to cut (gso_features_check in net/core/dev.c).
+    /// Not a superpacket, but cut from one that GRO had made, as the singles' checksums were never missing: TCP/IPv4 with
+    /// one identification for all and no DF, which no device can be asked to cut (gso_features_check in
+    /// net/core/dev.c).
     member this.IsPiece: bool = this.GsoSize = 0 && this.Flags &&& 1uy <> 0uy
 
-    /// Segments in it; 1 for what is no superpacket.
+    /// Segments in it; 1 for anything but a superpacket.
     member this.Count: int =
         if this.GsoSize = 0 then
             1
@@ -100,7 +103,8 @@ let private settings =
       "/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1" // no address, so no neighbour discovery among the frames
       "/proc/sys/net/ipv6/conf/all/forwarding", "1" ]
 
-/// Feature bits by name (linux/ethtool.h: ETHTOOL_GSSET_INFO, ETHTOOL_GSTRINGS with ETH_SS_FEATURES, ETHTOOL_SFEATURES).
+/// Feature bits by name (linux/ethtool.h: ETHTOOL_GSSET_INFO, ETHTOOL_GSTRINGS with ETH_SS_FEATURES,
+/// ETHTOOL_SFEATURES).
 let private enableFeature (device: string) (feature: string) =
     let control = check "socket" (socket (AF_INET, SOCK_DGRAM, 0))
 
@@ -172,7 +176,7 @@ let private tick () =
     clock_gettime (CLOCK_MONOTONIC_COARSE, &time) |> ignore
     time
 
-/// Batches written anew for one that did not fit into a tick: a machine that needs more has no time for this oracle.
+/// Batches written again for one that did not fit into a tick: a machine that needs more is too busy for this oracle.
 [<Literal>]
 let private MaxAttempts = 200
 
@@ -186,7 +190,7 @@ type Kernel private (entrance: int, exit: int) =
             let version, at = if family = AF_INET then 4uy, 16 else 6uy, 24
             packet[0] >>> 4 = version && packet[at .. at + 1] = prefix)
 
-    /// What arrives of `missing` packets, until it has been quiet for longer than GRO holds anything.
+    /// Frames for `missing` packets, until none has arrived for longer than GRO holds anything.
     let rec collect (missing: int) (frames: Frame list) : Frame list =
         match
             (if missing > 0 then
@@ -203,8 +207,8 @@ type Kernel private (entrance: int, exit: int) =
             else
                 collect missing frames
 
-    /// GRO merges nothing with what it has held since an earlier tick (`flush_old` in net/core/gro.c), so a batch counts
-    /// only if it was written between two ticks. False if it was not.
+    /// GRO merges nothing with what it has held since an earlier tick (`flush_old` in net/core/gro.c), so a batch
+    /// counts only if it was written between two ticks. False if it was not.
     let writeAll (packets: byte[] list) : bool =
         let before = tick ()
 
@@ -261,5 +265,5 @@ type Kernel private (entrance: int, exit: int) =
             close entrance |> ignore
             close exit |> ignore
 
-/// Runs `body` with a kernel of its own. An error text where the kernel or the container refuses.
+/// Runs `body` in a network namespace of its own. An error text where the kernel or the container refuses.
 let run (body: Kernel -> 'T) : Result<'T, string> = Namespace.run Kernel.Open body

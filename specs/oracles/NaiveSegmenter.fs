@@ -1,7 +1,7 @@
 /// Segmentation as the RFCs say it, a list of new byte arrays, each checksum computed in full from the addresses.
 module Lightway.Specs.Oracles.NaiveSegmenter
 
-/// What the maker of a superpacket knows about it; nothing is parsed here.
+/// Facts about a superpacket, known to its maker; nothing is parsed here.
 type Known =
     { IsV6: bool
       IsUdp: bool

@@ -55,7 +55,7 @@ let bringUp (name: string) (ringLength: int) (mtu: int) : int =
     close control |> ignore
     BitConverter.ToInt32(request, 16)
 
-/// Waits for the next packet of a device, for so many ms at most.
+/// Waits for the next packet of a device, for a limited number of ms.
 let readPacket (tun: int) (buffer: byte[]) (timeoutMs: int) : byte[] voption =
     let waiting =
         poll (
@@ -73,7 +73,7 @@ let readPacket (tun: int) (buffer: byte[]) (timeoutMs: int) : byte[] voption =
         | length when length >= 0 -> ValueSome buffer[.. length - 1]
         | _ -> ValueNone
 
-/// Runs `body` on a thread of its own, as namespaces belong to the thread that makes them. What it opens is disposed of
+/// Runs `body` on a separate thread, as namespaces belong to the thread that makes them. What it opens is disposed of
 /// at its end; `Refused` comes back as an error text.
 let run<'Kernel, 'T when 'Kernel :> IDisposable>
     (openKernel: unit -> 'Kernel)

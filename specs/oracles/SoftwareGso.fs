@@ -72,5 +72,5 @@ type Kernel private (tun: int, socketV4: int, socketV6: int) =
             for fd in [ socketV4; socketV6; tun ] do
                 close fd |> ignore
 
-/// Runs `body` with a kernel of its own. An error text where the kernel or the container refuses.
+/// Runs `body` in a network namespace of its own. An error text where the kernel or the container refuses.
 let run (body: Kernel -> 'T) : Result<'T, string> = Namespace.run Kernel.Open body

@@ -28,7 +28,7 @@ let private isInstalled () =
     (Environment.GetEnvironmentVariable "PATH").Split ':'
     |> Array.exists (fun folder -> File.Exists(Path.Combine(folder, "tshark")))
 
-/// What tshark says of each packet: for the IP and the transport checksum "1" good, "0" bad, or nothing for "none".
+/// tshark's verdict on each packet: for the IP and the transport checksum "1" good, "0" bad, or nothing for "none".
 let private read (file: string) : string list =
     let validated = [ "ip.check_checksum"; "tcp.check_checksum"; "udp.check_checksum" ]
     let fields = [ "ip.checksum.status"; "tcp.checksum.status"; "udp.checksum.status" ]

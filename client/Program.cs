@@ -34,15 +34,15 @@ static int Connect(ClientOptions options, ILogger log)
         options.KeyShare == Lightway.Options.KeyShare.X25519MlKem768 ? KeyShare.X25519MlKem768 : KeyShare.P521MlKem1024,
         options.OutsideMtu
     );
-    var offload = options.EnableTunOffload
+    var offload = options.Offload.EnableTunOffload
         ? new Offload
         {
-            TunTso = !options.DisableTunTso,
-            TunGroTcp = !options.DisableTunGroTcp,
-            TunGroUdp = !options.DisableTunGroUdp,
-            UdpGro = !options.DisableUdpGro,
-            MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
-            MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
+            TunTso = !options.Offload.DisableTunTso,
+            TunGroTcp = !options.Offload.DisableTunGroTcp,
+            TunGroUdp = !options.Offload.DisableTunGroUdp,
+            UdpGro = !options.Offload.DisableUdpGro,
+            MaxSegments = options.Offload.DisableUdpGso ? 1 : options.Offload.GsoMaxSegments,
+            MaxBurstMicroseconds = (int)options.Offload.GsoMaxBurst.TotalMicroseconds,
         }
         : Offload.None;
     var tun = TunQueue.Open(options.TunName, offload);

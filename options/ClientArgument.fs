@@ -3,7 +3,7 @@ namespace Lightway.Options
 open Argu
 
 /// Flags of the client: the names, in the order of the help page. Values are typed by `ClientOptions`.
-/// Hidden ones belong to other platforms; files that hold them are accepted.
+/// Hidden ones belong to other platforms; files that contain them are accepted.
 [<RequireQualifiedAccess>]
 type internal ClientArgument =
     | [<AltCommandLine "-c">] Config_File of path: string
@@ -67,63 +67,63 @@ type internal ClientArgument =
             | Config_File _ -> "YAML configuration file, accessible to its owner only. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
             | Version -> "print the version and exit."
-            | Server _ -> "the server. Needed, unless the file has a list of servers, of which the first is used."
-            | Mode _ -> "transport, udp or tcp; this build serves udp only. Default: tcp, so udp must be given."
+            | Server _ ->
+                "address of the server. Required, unless the file has a list of servers, of which the first is used."
+            | Mode _ -> "transport, udp or tcp; this build serves udp only. The default is tcp, so udp must be set."
             | Outside_Mtu _ -> "MTU of the path to the server, 68 to 1500 bytes. Default: 1500."
-            | Sndbuf _ -> "send buffer of the outside socket, in bytes. Default: 8 MiB."
-            | Rcvbuf _ -> "receive buffer of the outside socket, in bytes. Default: 8 MiB."
+            | Sndbuf _ -> "size of the outside socket's send buffer. Default: 8 MiB."
+            | Rcvbuf _ -> "size of the outside socket's receive buffer. Default: 8 MiB."
             | Fwmark _ -> "mark of the outside socket (SO_MARK), for policy routing; 0 for none. Default: 0."
             | Preferred_Connection_Wait_Interval _ ->
-                "how long to wait for a preferred server; not served yet. Default: 0s."
-            | Enable_Batch_Receive _ -> "not served yet. Default: false."
+                "time to wait for a preferred server; not served yet. Default: 0s."
+            | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
             | Enable_Pmtud _ -> "path MTU discovery; not served yet. Default: false."
             | Pmtud_Base_Mtu _ -> "first MTU to probe, in bytes; not served yet. Default: none."
-            | Server_Dn _ -> "DNS name that the server's certificate must have. Default: none, the name is not checked."
-            | Ca_Cert _ -> "certificate that signs the server's, a PEM file or its text. Default: ./ca_cert.crt."
+            | Server_Dn _ -> "DNS name that the server's certificate must have. Default: none, any name is accepted."
+            | Ca_Cert _ ->
+                "certificate of the authority that signed the server's, a PEM file or its text. Default: ./ca_cert.crt."
             | Cipher _ -> "TLS cipher, aes256 or chacha20. Default: aes256."
             | Keyshare _ -> "post-quantum key share, p521mlkem1024 or x25519mlkem768. Default: p521mlkem1024."
-            | Keylog _ -> "not served yet."
-            | Tls_Debug _ -> "not served yet. Default: false."
-            | User _ -> "user name. Needed."
+            | Keylog _ -> "file for TLS secrets; not served yet."
+            | Tls_Debug _ -> "debug output of the TLS library; not served yet. Default: false."
+            | User _ -> "user name. Required."
             | Password _ ->
-                "password; other users of this machine can read it in the process list: prefer the file. Needed."
-            | Token _ -> "token instead of user and password; not served yet."
-            | Tun_Name _ -> "name of the TUN interface, 15 characters at most. Default: lightway."
+                "password. Set it in the file: other users of this machine can read a flag in the process list. Required."
+            | Token _ -> "token, instead of user and password; not served yet."
+            | Tun_Name _ -> "name of the TUN interface, at most 15 characters. Default: lightway."
             | Tun_Local_Ip _ -> "IPv4 address of the TUN interface. Default: 100.64.0.6."
             | Tun_Peer_Ip _ -> "IPv4 address of the other end of the TUN interface. Default: 100.64.0.5."
             | Tun_Dns_Ip _ -> "IPv4 address of the DNS server inside the tunnel. Default: 100.64.0.1."
             | Route_Mode _ ->
-                "routes to install: default, lan (local networks stay outside) or noexec (none). Default: default."
+                "routes to install: default (everything through the tunnel), lan (all but local networks) or noexec (none). Default: default."
             | Dns_Config_Mode _ ->
                 "DNS settings to install: default or noexec (none); not served yet. Default: default."
-            | Enable_Tun_Iouring _ -> "io_uring for the TUN; not served yet. Default: false."
-            | Iouring_Entry_Count _ -> "entries of the io_uring; not served yet. Default: 1024."
+            | Enable_Tun_Iouring _ -> "use io_uring on the TUN; not served yet. Default: false."
+            | Iouring_Entry_Count _ -> "entries of the io_uring queue; not served yet. Default: 1024."
             | Iouring_Sqpoll_Idle_Time _ ->
-                "idle time before the kernel's polling thread sleeps, 0 for none; not served yet. Default: 100ms."
-            | Enable_Expresslane _ -> "offer Expresslane: packets sealed without DTLS. Default: false."
-            | Expresslane_Keys_Rotation_Interval _ -> "new Expresslane keys after this time. Default: 15m."
-            | Keepalive_Interval _ -> "silence after which the server is pinged. Default: 10s."
-            | Keepalive_Timeout _ -> "time without an answer after which the connection ends. Default: 60s."
+                "idle time after which the kernel's polling thread sleeps; 0 for none; not served yet. Default: 100ms."
+            | Enable_Expresslane _ ->
+                "ask for Expresslane, the fast path that encrypts packets without DTLS. Default: false."
+            | Expresslane_Keys_Rotation_Interval _ ->
+                "time after which the connection gets new Expresslane keys. Default: 15m."
+            | Keepalive_Interval _ -> "silence of the server after which it is pinged. Default: 10s."
+            | Keepalive_Timeout _ -> "time from the first unanswered ping until the connection ends. Default: 60s."
             | Keepalive_Continuous _ -> "ping whenever the server is silent, not only on request. Default: true."
             | Tracer_Packet_Timeout _ ->
-                "without keepalive_continuous: age of the last packet from the server after which sending one asks for a ping; not served yet. Default: 10s."
-            | Enable_Inside_Pkt_Encoding _ -> "codec for inside packets; not served yet. Default: false."
-            | Enable_Tun_Offload _ ->
-                "where the kernel can, read superpackets from the TUN and send their segments by UDP GSO; receive by UDP GRO and write superpackets to the TUN. Default: true."
-            | Gso_Max_Segments _ -> "segments in one UDP GSO send, 1 to 64. Default: 64."
-            | Gso_Max_Burst _ ->
-                "time that a UDP GSO send may take the peer, by its rate of late, up to 1s; 0s for any. Default: 1ms."
-            | Disable_Tun_Tso _ ->
-                "with enable_tun_offload: let the kernel cut superpackets before the TUN. Default: false."
-            | Disable_Tun_Gro_Tcp _ ->
-                "with enable_tun_offload: write each TCP packet to the TUN by itself. Default: false."
-            | Disable_Tun_Gro_Udp _ ->
-                "with enable_tun_offload: write each UDP packet to the TUN by itself. Default: false."
-            | Disable_Udp_Gso _ -> "with enable_tun_offload: send each datagram by itself. Default: false."
-            | Disable_Udp_Gro _ -> "with enable_tun_offload: receive each datagram by itself. Default: false."
+                "without keepalive_continuous: silence of the server after which sending a packet triggers a ping; not served yet. Default: 10s."
+            | Enable_Inside_Pkt_Encoding _ -> "encode inside packets; not served yet. Default: false."
+            | Enable_Tun_Offload _ -> OffloadUsage.enableTunOffload true
+            | Gso_Max_Segments _ -> OffloadUsage.gsoMaxSegments
+            | Gso_Max_Burst _ -> OffloadUsage.gsoMaxBurst
+            | Disable_Tun_Tso _ -> OffloadUsage.disableTunTso
+            | Disable_Tun_Gro_Tcp _ -> OffloadUsage.disableTunGroTcp
+            | Disable_Tun_Gro_Udp _ -> OffloadUsage.disableTunGroUdp
+            | Disable_Udp_Gso _ -> OffloadUsage.disableUdpGso
+            | Disable_Udp_Gro _ -> OffloadUsage.disableUdpGro
             | Log_Level _ ->
                 "trace, debug, info, warn, error or off. LW_CLIENT_RUST_LOG in the environment overrides it. Default: info."
-            | Metrics_File _ -> "file that gets all counters as JSON, on SIGUSR1 and at the end. Default: none."
+            | Metrics_File _ ->
+                "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
             | Wintun_File _
             | Device_Guid _
             | Wintun_Ring_Capacity _
@@ -146,11 +146,11 @@ module internal ClientArgument =
           "--help", "Other" ]
 
     let help =
-        """Lightway VPN client: connects to a Lightway server over UDP (DTLS 1.3) and carries packets through a TUN interface.
+        """Lightway VPN client: connects to a Lightway server over UDP (DTLS 1.3) and sends packets from a TUN interface through it.
 
 Usage: lightway-client --config-file FILE [OPTIONS]
 
-Every option can also stand in the YAML file (server_dn: ...) and in the environment (LW_CLIENT_SERVER_DN=...).
-A flag is stronger than the environment, the environment than the file, the file than the default.
-Durations carry units: 500ms, 15m, 1h 30m. Sizes are bytes: 1500, 64 KiB, 8MB.
+Every option can also be set in the YAML file (server_dn: ...) and in the environment (LW_CLIENT_SERVER_DN=...).
+A flag overrides the environment, the environment overrides the file, and the file overrides the default.
+Durations need units: 500ms, 15m, 1h 30m. Sizes are in bytes, units are optional: 1500, 64 KiB, 8MB.
 A bool is true or false; a flag without a value means true."""

@@ -4,14 +4,14 @@ open System
 open System.Reflection
 open Argu
 
-/// What a program's command line is made of.
+/// The parts of a program's command line.
 [<NoComparison; NoEquality>]
 type internal Program<'Argument, 'Options when 'Argument :> IArgParserTemplate> =
     {
         Name: string
         Parser: ArgumentParser<'Argument>
         Names: OptionNames
-        /// The head of the help page: what the program is and how options are given.
+        /// The head of the help page: what the program does and how options are set.
         Help: string
         /// First flag and title of each group of the help page.
         Headings: (string * string) list
@@ -24,7 +24,7 @@ type internal Program<'Argument, 'Options when 'Argument :> IArgParserTemplate> 
 [<RequireQualifiedAccess>]
 module internal CommandLine =
     let error (message: string) : ParseOutcome<'Options> =
-        // One line, whatever an exception's message or a value holds.
+        // One line, whatever an exception's message or a value contains.
         ParseOutcome(OutcomeKind.Error, text = message.ReplaceLineEndings " ")
 
     /// Version of this product as its assemblies carry it, without the build's source revision.

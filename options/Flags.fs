@@ -6,7 +6,7 @@ open FSharp.Reflection
 
 /// The command line layer, on top of Argu. A program's argument union gives its options their names: the case
 /// `Bind_Address` is the flag `--bind-address`, the YAML key `bind_address` and the variable
-/// `<PREFIX>BIND_ADDRESS`. Values stay text here, so that all layers share their parsers and messages.
+/// `<PREFIX>BIND_ADDRESS`. Values remain text here, so that all layers share parsers and messages.
 [<RequireQualifiedAccess>]
 module internal Flags =
     /// Columns of the help page.
@@ -15,7 +15,7 @@ module internal Flags =
 
     let private keyOf (flag: string) = flag.TrimStart('-').Replace('-', '_')
 
-    /// Every name of every option in snake_case, with the name that settings are kept under.
+    /// Every name of every option in snake_case, with the key that its settings have.
     let keys (parser: ArgumentParser<'Argument>) : Map<string, string> =
         Map
             [ for case in parser.GetArgumentCases() do
@@ -26,27 +26,27 @@ module internal Flags =
                               keyOf name, keyOf first
                   | _ -> () ]
 
-    /// `--name=value` as the two words that Argu expects; the value may hold further '='.
+    /// `--name=value` as the two words that Argu expects; the value may contain further '='.
     let private words (argument: string) =
         match argument.IndexOf '=' with
         | at when at > 2 && argument.StartsWith "--" -> [ argument.Substring(0, at); argument.Substring(at + 1) ]
         | _ -> [ argument ]
 
-    /// Argu appends its usage to each message: the first line is what went wrong.
+    /// Argu appends its usage to each message; only the first line says what is wrong.
     let private firstLine (message: string) =
         let line = message.Split('\n')[0]
 
         if line.StartsWith "ERROR: " then line.Substring 7 else line
 
-    /// Errors are one line. A request for help is no error: see `ParseResults.IsUsageRequested`.
+    /// Errors are one line. A request for help is not an error: see `ParseResults.IsUsageRequested`.
     let parse (programName: string) (parser: ArgumentParser<'Argument>) (argv: string[]) =
         try
             let inputs = argv |> Seq.collect words |> Array.ofSeq
             Ok(parser.ParseCommandLine(inputs, raiseOnUsage = false))
         with :? ArguParseException as refused ->
-            Error $"{firstLine refused.Message} (`{programName} --help` lists what is allowed)"
+            Error $"{firstLine refused.Message} (`{programName} --help` lists the allowed flags)"
 
-    /// Settings in the order given, so that the last of two equal flags wins.
+    /// Settings in the order of the command line, so that the last of two equal flags wins.
     /// A flag without its optional value is switched on.
     let settings (parser: ArgumentParser<'Argument>) (arguments: 'Argument list) : Setting list =
         [ for argument in arguments do

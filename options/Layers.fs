@@ -3,17 +3,17 @@ namespace Lightway.Options
 open System
 open System.IO
 
-/// What a program's options are called and which of them it does not act on yet.
+/// Names of a program's options, and which of them have no effect in this build.
 type internal OptionNames =
     {
         /// Before the upper-case key in the environment, for example `LW_SERVER_`.
         EnvironmentPrefix: string
-        /// Every allowed name with the key it stands for.
+        /// Every allowed name, aliases included, with its key.
         Keys: Map<string, string>
-        /// Keys that only a file can give.
+        /// Keys that only the file may contain.
         FileOnly: Set<string>
-        /// Keys that are read and checked but change nothing in this build, with the reason.
-        NotServed: (string * string) list
+        /// Options that are checked but have no effect in this build.
+        NotServed: NotServed list
     }
 
 /// Merges defaults, file, environment and flags, in rising order of strength.
@@ -83,8 +83,8 @@ module internal Layers =
         | Some key -> { setting with Key = key }
         | None -> setting
 
-    /// Path of the file and the reader over all layers, whose `Error` is set when a key is unknown.
-    /// `Error` when there is no readable file.
+    /// The path of the file and a reader of all layers, whose `Error` is set if a key is unknown.
+    /// `Error` if there is no readable file.
     let load
         (names: OptionNames)
         (flags: Setting list)
@@ -104,18 +104,15 @@ module internal Layers =
                 let known = Seq.append names.FileOnly names.Keys.Keys
                 checkUnknown known (reader.Bool("accept_unknowns", false)) reader file
 
-                for key, reason in names.NotServed do
-                    match merged.TryFind key with
-                    | Some setting -> reader.Warn $"{key}: {reason} ({setting.Source.Describe()})"
-                    | None -> ()
+                NotServed.warn names.NotServed reader
 
                 if file |> List.exists (fun setting -> setting.Key = "config_file") then
                     reader.Warn "config_file: has no effect inside a configuration file"
 
                 path, reader)
-        | _ -> Error "config_file: missing; name the YAML configuration file with --config-file FILE"
+        | _ -> Error "config_file: missing; set the YAML configuration file with --config-file FILE"
 
-    /// `<PREFIX>RUST_LOG` overrides `log_level`. Its plain level is taken; directives for single targets are not served.
+    /// `<PREFIX>RUST_LOG` overrides `log_level` by a plain level; directives for single targets are not served.
     let logLevel (names: OptionNames) (getEnv: Func<string, string | null>) (reader: Reader) : LogLevel =
         let configured = reader.Read("log_level", Value.logLevel, LogLevel.Info)
         let variable = names.EnvironmentPrefix + "RUST_LOG"

@@ -4,11 +4,11 @@ open System
 open System.Collections.Generic
 open System.Net
 
-/// What the command line asks for.
+/// The action that the command line asks for.
 type OutcomeKind =
-    /// Start with `Options`; log `Warnings` first.
+    /// Log `Warnings`, then start with `Options`.
     | Run = 0
-    /// Write a set-up as `Init` says (server only).
+    /// Write a set-up according to `Init` (server only).
     | Init = 1
     /// Print `Text` and exit with 0.
     | Help = 2
@@ -17,15 +17,15 @@ type OutcomeKind =
     /// Print `Text` (one line) to standard error and exit with 2.
     | Error = 4
 
-/// What `lightway-server init` was asked to write; valid by construction.
+/// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
 type InitOptions =
     {
-        /// Where to write; must not exist or be empty.
+        /// The directory to write to; must be empty or not exist yet.
         Directory: string
         /// Name or address, without brackets, under which clients reach the server.
         ServerHost: string
-        /// UDP port, 1 to 65535, for both sides.
+        /// UDP port, 1 to 65535, of the server and for the client.
         ServerPort: int
         User: string
         /// DNS name in the server's certificate, checked by the client (`server_dn`).
@@ -34,7 +34,7 @@ type InitOptions =
         IpPool: IPNetwork
     }
 
-/// Result of reading flags, environment and file. Only the members that `Kind` names hold a value.
+/// Result of reading flags, environment and file. Only the members that `Kind` names have a value.
 [<Sealed>]
 type ParseOutcome<'Options>
     internal

@@ -2,34 +2,34 @@ namespace Lightway.Options
 
 open System
 
-/// Turns merged settings into typed values. It notes what is refused instead of raising, so that a record
-/// can be built in one expression; look at `Error` before using what was built.
+/// Turns merged settings into typed values. It records refusals instead of raising, so that a record can be built in
+/// one expression; check `Error` before using the result.
 [<Sealed>]
 type internal Reader(layers: Map<string, Setting>) =
     let mutable settings = layers
     let mutable error: string option = None
     let warnings = ResizeArray<string>()
 
-    /// The first refusal: one line with key, value, source and what is allowed.
+    /// The first refusal: one line with key, value, source and the allowed values.
     member _.Error = error
 
     member _.Warnings = warnings
 
     member _.TryFind(key: string) : Setting option = Map.tryFind key settings
 
-    /// Drops the settings of `without`, then lays `over` on top, stronger than all layers.
+    /// Removes the settings of the keys `without`, then adds `over`, stronger than all layers.
     member _.Overlay(over: Setting list, without: string list) : unit =
         let rest = (settings, without) ||> List.fold (fun rest key -> Map.remove key rest)
         settings <- Setting.merge [ List.map snd (Map.toList rest); over ]
 
     member _.Warn(message: string) : unit = warnings.Add message
 
-    /// Notes a refusal, one whole line.
+    /// Records a refusal, one complete line.
     member _.Refuse(message: string) : unit =
         if error.IsNone then
             error <- Some message
 
-    /// Refuses a value that was read well but cannot stand, in combination or in this build.
+    /// Refuses a value that is well-formed but not allowed in this combination or in this build.
     member this.Reject(key: string, value: string, problem: string) : unit =
         let source =
             match this.TryFind key with
@@ -44,17 +44,19 @@ type internal Reader(layers: Map<string, Setting>) =
             parse text
             |> Result.mapError (fun allowed ->
                 $"{setting.Key}: \"{text}\" is not valid; allowed: {allowed} ({setting.Source.Describe()})")
-        | Node.List _ -> Error $"{setting.Key}: a list is not valid; one value is needed ({setting.Source.Describe()})"
+        | Node.List _ ->
+            Error $"{setting.Key}: a list is not valid; a single value is required ({setting.Source.Describe()})"
         | Node.Table _
-        | Node.Absent -> Error $"{setting.Key}: a map is not valid; one value is needed ({setting.Source.Describe()})"
+        | Node.Absent ->
+            Error $"{setting.Key}: a map is not valid; a single value is required ({setting.Source.Describe()})"
 
-    /// The typed value of `key`, or `fallback` when no layer gives it or its value is refused.
+    /// The typed value of `key`, or `fallback` if no layer sets it or its value is refused.
     member this.Read<'T>(key: string, parse: Parser<'T>, fallback: 'T) : 'T =
         match this.TryFind key with
         | None -> fallback
         | Some setting -> this.Accept(this.Scalar(setting, parse), fallback)
 
-    /// The typed value of `key`, or null when no layer gives it or its value is refused.
+    /// The typed value of `key`, or null if no layer sets it or its value is refused.
     member this.ReadOrNull<'T when 'T: not struct and 'T: not null>(key: string, parse: Parser<'T>) : 'T | null =
         match this.TryFind key with
         | None -> null
@@ -65,7 +67,19 @@ type internal Reader(layers: Map<string, Setting>) =
                 this.Refuse message
                 null
 
-    /// The value of `result`, or `fallback` after noting its error.
+    /// Refuses the value of `setting` unless `parse` accepts it.
+    member this.Check<'T>(setting: Setting, parse: Parser<'T>) : unit =
+        match this.Scalar(setting, parse) with
+        | Ok _ -> ()
+        | Error message -> this.Refuse message
+
+    /// Refuses the value of `key`, if a layer sets it, unless `parse` accepts it.
+    member this.Check<'T>(key: string, parse: Parser<'T>) : unit =
+        match this.TryFind key with
+        | Some setting -> this.Check(setting, parse)
+        | None -> ()
+
+    /// The value of `result`, or `fallback` after recording its error.
     member this.Accept<'T>(result: Result<'T, string>, fallback: 'T) : 'T =
         match result with
         | Ok value -> value

@@ -6,13 +6,7 @@ open System.Collections.Generic
 open System.Net
 open Argu
 
-/// The addresses served to clients that connected to one local address.
-[<NoComparison>]
-type IpMapEntry =
-    { LocalAddress: IPAddress
-      Pool: IPNetwork }
-
-/// What the server runs with: checked, with every default filled in.
+/// The server's options, checked and with every default filled in.
 [<NoComparison>]
 type ServerOptions =
     {
@@ -22,14 +16,10 @@ type ServerOptions =
         ServerCert: string
         ServerKey: string
         UserDb: string
-        TokenRsaPubKeyPem: string | null
         TunName: string | null
         TunIp: IPAddress | null
         /// Prefix from /8 to /30.
         IpPool: IPNetwork
-        /// A file, when the map is not written out in the configuration.
-        IpMapFile: string | null
-        IpMap: IReadOnlyList<IpMapEntry>
         RandomizeIpPool: bool
         LightwayClientIp: IPAddress
         LightwayServerIp: IPAddress
@@ -41,35 +31,19 @@ type ServerOptions =
         ConnectionAgeExpirationInterval: TimeSpan
         StatisticsReportingInterval: TimeSpan
         MetricsFile: string | null
-        ProxyProtocol: bool
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
         UdpBufferSize: int
-        EnableBatchReceive: bool
-        EnableBatchSend: bool
-        /// Offload in both directions, less what the five switches below take out.
-        EnableTunOffload: bool
-        /// Segments in one UDP GSO send, 1 to 64.
-        GsoMaxSegments: int
-        GsoMaxBurst: TimeSpan
-        DisableTunTso: bool
-        DisableTunGroTcp: bool
-        DisableTunGroUdp: bool
-        DisableUdpGso: bool
-        DisableUdpGro: bool
-        /// Threads that carry packets, 0 to 64; 0 for one per core.
+        Offload: OffloadOptions
+        /// Worker threads that carry the packets, 1 to 64; 0 for one per core.
         Workers: int
-        /// Each worker is bound to a processor.
+        /// Each worker is pinned to a processor of its own.
         PinWorkers: bool
-        EnableTunIouring: bool
-        IouringEntryCount: int
-        IouringSqpollIdleTime: TimeSpan
         LogFormat: LogFormat
         LogLevel: LogLevel
         AcceptUnknowns: bool
-        TlsDebug: bool
     }
 
-    /// Addresses that the pool never hands out.
+    /// Addresses that the pool never assigns.
     member this.ReservedAddresses: IReadOnlyList<IPAddress> =
         [| this.LightwayClientIp
            this.LightwayServerIp
@@ -78,22 +52,8 @@ type ServerOptions =
            | null -> ()
            | address -> address |]
 
-module private ServerReading =
-    let private notServed = "not served yet by this build; it has no effect"
-
-    let private notServedKeys =
-        [ for key in
-              [ "token_rsa_pub_key_pem"
-                "ip_map"
-                "proxy_protocol"
-                "enable_batch_receive"
-                "enable_batch_send"
-                "enable_tun_iouring"
-                "iouring_entry_count"
-                "iouring_sqpoll_idle_time"
-                "tls_debug"
-                "bind_attempts" ] -> key, notServed ]
-
+/// Names of the server's options, and how its record is built from all layers.
+module internal ServerReading =
     let parser =
         ArgumentParser.Create<ServerArgument>(
             programName = "lightway-server",
@@ -105,26 +65,12 @@ module private ServerReading =
         { EnvironmentPrefix = "LW_SERVER_"
           Keys = (Flags.keys parser).Remove "version"
           FileOnly = Set.singleton "bind_attempts"
-          NotServed = notServedKeys }
-
-    let private ipMap (reader: Reader) : (string | null) * IpMapEntry list =
-        match reader.TryFind "ip_map" with
-        | Some { Node = Node.Table entries } ->
-            null,
-            [ for entry in entries do
-                  let address =
-                      Value.ipv4 entry.Key
-                      |> Result.mapError (fun allowed ->
-                          $"ip_map: \"{entry.Key}\" is not valid; allowed: {allowed} ({entry.Source.Describe()})")
-
-                  { LocalAddress = reader.Accept(address, IPAddress.None)
-                    Pool = reader.Accept(reader.Scalar(entry, Value.ipv4Network 1 32), IPNetwork()) } ]
-        | _ -> reader.ReadOrNull<string>("ip_map", Value.nonEmpty "a file path"), []
+          NotServed = NotServed.server }
 
     let private bits (address: IPAddress) =
         BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(address.GetAddressBytes()))
 
-    /// Addresses of the pool that are left for clients.
+    /// Number of the pool's addresses that are left for clients.
     let private freeAddresses (options: ServerOptions) : int64 =
         let hosts = (1L <<< (32 - options.IpPool.PrefixLength)) - 2L
         let first = int64 (bits options.IpPool.BaseAddress) + 1L
@@ -145,27 +91,28 @@ module private ServerReading =
         if options.Mode = TransportMode.Tcp then
             reader.Reject("mode", "tcp", "is not served yet: this build serves udp only; write mode: udp")
 
-        if options.ProxyProtocol then
+        if reader.Bool("proxy_protocol", false) then
             reader.Reject("proxy_protocol", "true", "needs mode: tcp; a datagram carries no PROXY header")
 
-        if options.EnableBatchSend && options.EnableTunOffload then
-            reader.Reject("enable_batch_send", "true", "cannot stand together with enable_tun_offload: true")
+        if reader.Bool("enable_batch_send", false) && options.Offload.EnableTunOffload then
+            reader.Reject("enable_batch_send", "true", "cannot be combined with enable_tun_offload: true")
 
         if freeAddresses options < 1L then
             reader.Reject(
                 "ip_pool",
                 string options.IpPool,
-                "has no address left after the reserved ones; allowed: a larger network"
+                "has no address left for clients after the reserved ones; allowed: a larger network"
             )
 
     let private userDb (reader: Reader) : string =
         match reader.TryFind "user_db", reader.TryFind "token_rsa_pub_key_pem" with
         | Some _, _ -> reader.Read("user_db", Value.nonEmpty "a file path", "")
-        | None, None -> reader.Accept(Error "user_db: missing; name a file of user:hash lines (htpasswd format)", "")
+        | None, None ->
+            reader.Accept(Error "user_db: missing; set it to a file of user:hash lines (htpasswd format)", "")
         | None, Some token ->
             reader.Accept(
                 Error
-                    $"user_db: missing; tokens ({token.Source.Describe()}) are not served yet, so a password file is needed",
+                    $"user_db: missing; tokens ({token.Source.Describe()}) are not served yet, so a password file is required",
                 ""
             )
 
@@ -179,8 +126,6 @@ module private ServerReading =
         let interval key (fallback: float) =
             reader.Read(key, Value.positiveDuration, TimeSpan.FromSeconds fallback)
 
-        let ipMapFile, ipMap = ipMap reader
-
         let options =
             { ConfigFile = configFile
               Mode = reader.Read("mode", Value.mode, TransportMode.Tcp)
@@ -188,12 +133,9 @@ module private ServerReading =
               ServerCert = path "server_cert" "./server.crt"
               ServerKey = path "server_key" "./server.key"
               UserDb = userDb reader
-              TokenRsaPubKeyPem = reader.ReadOrNull<string>("token_rsa_pub_key_pem", Value.nonEmpty "a file path")
               TunName = reader.ReadOrNull<string>("tun_name", Value.interfaceName)
               TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
               IpPool = reader.Read("ip_pool", Value.ipv4Network 8 30, IPNetwork.Parse "10.125.0.0/16")
-              IpMapFile = ipMapFile
-              IpMap = Array.ofList ipMap
               RandomizeIpPool = reader.Bool("randomize_ippool", true)
               LightwayClientIp = ip "lightway_client_ip" "10.125.0.5"
               LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"
@@ -205,34 +147,20 @@ module private ServerReading =
               ConnectionAgeExpirationInterval = interval "connection_age_expiration_interval" 60.
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
-              ProxyProtocol = reader.Bool("proxy_protocol", false)
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
-              EnableBatchReceive = reader.Bool("enable_batch_receive", false)
-              EnableBatchSend = reader.Bool("enable_batch_send", false)
-              EnableTunOffload = reader.Bool("enable_tun_offload", false)
-              GsoMaxSegments = reader.Read("gso_max_segments", Value.int32 1 64, 64)
-              GsoMaxBurst = reader.Read("gso_max_burst", Value.burst, TimeSpan.FromMilliseconds 1L)
-              DisableTunTso = reader.Bool("disable_tun_tso", false)
-              DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
-              DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)
-              DisableUdpGso = reader.Bool("disable_udp_gso", false)
-              DisableUdpGro = reader.Bool("disable_udp_gro", false)
+              Offload = OffloadOptions.read false reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)
               PinWorkers = reader.Bool("pin_workers", false)
-              EnableTunIouring = reader.Bool("enable_tun_iouring", false)
-              IouringEntryCount = reader.Read("iouring_entry_count", Value.int32 1 32768, 1024)
-              IouringSqpollIdleTime =
-                reader.Read("iouring_sqpoll_idle_time", Value.duration, TimeSpan.FromMilliseconds 100L)
               LogFormat = reader.Read("log_format", Value.logFormat, LogFormat.Full)
               LogLevel = Layers.logLevel names getEnv reader
-              AcceptUnknowns = reader.Bool("accept_unknowns", false)
-              TlsDebug = reader.Bool("tls_debug", false) }
+              AcceptUnknowns = reader.Bool("accept_unknowns", false) }
+
+        NotServed.check names.NotServed reader
 
         if reader.Error.IsNone then
             checkCombinations reader options
 
         options
-
 
 /// Reads `lightway-server init`.
 module private InitReading =
@@ -254,7 +182,7 @@ module private InitReading =
             else
                 Error "a fully qualified DNS name of at most 64 characters such as vpn.example.com"
 
-    /// Control characters would break out of the comments of the files that name the directory.
+    /// No control characters: the files that `init` writes name the directory in their comments.
     let private directory: Parser<string> =
         fun text ->
             if String.IsNullOrWhiteSpace text || Seq.exists Char.IsControl text then
@@ -281,7 +209,7 @@ module private InitReading =
             )
 
         if reader.TryFind("directory").IsNone then
-            reader.Refuse "init: missing the directory to write; allowed: lightway-server init DIR"
+            reader.Refuse "init: the directory to write to is missing; allowed: lightway-server init DIR"
 
         let struct (host, port) =
             reader.Read("address", Value.hostPort, struct ("127.0.0.1", 27690))
@@ -310,9 +238,9 @@ module private InitReading =
 
 type ServerOptions with
 
-    /// Reads flags, environment and YAML file. `getEnv` gives null for a variable that is not set; `readFile` gives a
-    /// file's text or raises IOException or UnauthorizedAccessException. Nothing else is touched, and bad input never
-    /// raises: see `ParseOutcome.Kind`.
+    /// Reads flags, environment and YAML file. `getEnv` returns null for a variable that is not set; `readFile` returns
+    /// a file's text or raises IOException or UnauthorizedAccessException. Nothing else is read, and bad input does not
+    /// raise: see `ParseOutcome.Kind`.
     static member Parse
         (argv: string[], getEnv: Func<string, string | null>, readFile: Func<string, string>)
         : ParseOutcome<ServerOptions> =

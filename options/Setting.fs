@@ -1,6 +1,6 @@
 namespace Lightway.Options
 
-/// Where a value came from, for messages.
+/// The origin of a value, for messages.
 [<RequireQualifiedAccess>]
 type internal Source =
     | Default
@@ -15,7 +15,7 @@ type internal Source =
         | Environment variable -> $"environment variable {variable}"
         | Flag name -> $"flag {name}"
 
-/// What stands behind a key. Only YAML gives anything but a scalar.
+/// The value of a key before it is typed. Only YAML has other values than scalars.
 [<RequireQualifiedAccess>]
 type internal Node =
     /// A key without a value, or `null`: the option counts as not given.
@@ -24,7 +24,7 @@ type internal Node =
     | List of Node list
     | Table of Setting list
 
-/// One key with its value before it is typed. `Key` is in snake_case in every layer.
+/// One key with its value. `Key` is in snake_case in every layer.
 and internal Setting =
     { Key: string
       Node: Node
@@ -32,7 +32,7 @@ and internal Setting =
 
 [<RequireQualifiedAccess>]
 module internal Setting =
-    /// Merges layers, the weakest first: for each key the strongest layer that gives it wins as a whole.
+    /// Merges layers, the weakest first: for each key the whole value of the strongest layer that sets it wins.
     /// Law: merging is associative, and a layer without the key changes nothing.
     let merge (layers: Setting list list) : Map<string, Setting> =
         (Map.empty, List.concat layers)

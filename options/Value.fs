@@ -6,7 +6,7 @@ open System.Globalization
 open System.IO
 open System.Net
 
-/// Which transport carries the tunnel.
+/// The transport that carries the tunnel.
 type TransportMode =
     | Tcp = 0
     | Udp = 1
@@ -25,7 +25,7 @@ type LogFormat =
     | Pretty = 2
     | Json = 3
 
-/// From the text of one option to its value. `Error` says what is allowed, to stand behind "allowed: ".
+/// Turns the text of one option into its value. `Error` names the allowed values; messages put "allowed: " before it.
 /// Law: a parser never raises.
 type internal Parser<'T> = string -> Result<'T, string>
 
@@ -106,7 +106,7 @@ module internal Value =
     let ipv4: Parser<IPAddress> =
         fun text ->
             match IPAddress.TryParse text with
-            // IPAddress also takes "1", "0x7f.1" and the like: only the form it prints is what an operator meant.
+            // IPAddress also accepts "1", "0x7f.1" and the like; an operator means the form that it prints.
             | true, NonNull address when address.ToString() = text && address.GetAddressBytes().Length = 4 -> Ok address
             | _ -> Error "an IPv4 address such as 10.125.0.1"
 
@@ -115,7 +115,7 @@ module internal Value =
             let allowed = Error "address:port such as 0.0.0.0:27690 or [::]:27690"
 
             match IPEndPoint.TryParse text with
-            // TryParse takes a missing port for 0; a port of 0 would bind to a random one, which no client could know.
+            // TryParse reads a missing port as 0; binding to 0 would pick a random port, which no client could know.
             | true, NonNull value when value.Port <> 0 ->
                 match value.Address.AddressFamily with
                 | Sockets.AddressFamily.InterNetwork when not (text.StartsWith($"{value.Address}:")) -> allowed
@@ -173,7 +173,7 @@ module internal Value =
             else
                 Ok text
 
-    /// Number, optional fraction and unit: the words that durations and sizes are made of.
+    /// One number with optional fraction, its unit, and the rest of the text.
     let private quantity (text: string) : (decimal * string * string) voption =
         let text = text.TrimStart()
 
@@ -226,7 +226,7 @@ module internal Value =
         | "weeks" -> ValueSome 604_800_000_000_000m
         | _ -> ValueNone
 
-    /// Durations from here on are refused: they fit every timer and every sum with a clock.
+    /// Longer durations are refused, so that a duration fits every timer and every sum with a clock.
     let private maxNanoseconds = 3_155_760_000_000_000_000m // 100 years
 
     /// `15m`, `1h 30m`, `500ms`: whole numbers with a unit from ns to w, added up. A lone `0` is allowed.
@@ -253,7 +253,7 @@ module internal Value =
             elif String.IsNullOrWhiteSpace text then allowed
             else add 0m text
 
-    /// A duration of up to a second.
+    /// A duration of at most one second.
     let burst: Parser<TimeSpan> =
         fun text ->
             match duration text with
@@ -285,7 +285,7 @@ module internal Value =
         | "gib" -> ValueSome 1_073_741_824m
         | _ -> ValueNone
 
-    /// `1500`, `15 MiB`, `8MB`, `1.5k`: bytes, from 1 to 2^31-1 (what a socket option can hold).
+    /// `1500`, `15 MiB`, `8MB`, `1.5k`: bytes, from 1 to 2^31-1, the range of a socket option.
     let byteSize: Parser<int> =
         fun text ->
             let limit = decimal Int32.MaxValue

@@ -5,7 +5,7 @@ open System.IO
 open YamlDotNet.Core
 open YamlDotNet.RepresentationModel
 
-/// Passes YAML events on and refuses deep nesting, before the loader above it, which recurses, fills the stack.
+/// Passes YAML events on and refuses deep nesting, before the loader that reads them overflows the stack: it recurses.
 [<Sealed>]
 type private NestingLimit(inner: IParser, deepest: int) =
     let mutable depth = 0
@@ -27,14 +27,14 @@ type private NestingLimit(inner: IParser, deepest: int) =
 
             moved
 
-/// The YAML layer: one mapping at the root, its keys kept with their lines.
+/// The YAML layer: one mapping at the root; each key keeps its line.
 [<RequireQualifiedAccess>]
 module internal Yaml =
     /// Deepest nesting of an option: servers -> entry -> value. It also ends aliases that contain themselves.
     [<Literal>]
     let private MaxDepth = 4
 
-    /// Deepest nesting that is read at all: stream, document and the values in it.
+    /// Deepest nesting that is read at all, stream and document included.
     [<Literal>]
     let private MaxNesting = 64
 
@@ -99,9 +99,9 @@ module internal Yaml =
                 match document.RootNode with
                 | :? YamlMappingNode as mapping -> settings path 0 mapping
                 | :? YamlScalarNode as scalar when isNull scalar -> Ok []
-                | other -> Error $"{path}:{lineOf other}: the file must hold `key: value` lines"
-            | _ :: second :: _ -> Error $"{path}:{lineOf second.RootNode}: a second YAML document; only one is read"
+                | other -> Error $"{path}:{lineOf other}: the file must contain `key: value` lines"
+            | _ :: second :: _ -> Error $"{path}:{lineOf second.RootNode}: a second YAML document; only one is allowed"
         with
         | :? YamlException as refused -> Error $"{path}:{refused.Start.Line}: not valid YAML: {refused.Message}"
-        // YamlDotNet raises other exceptions, without a line, for some lists and maps that do not end.
-        | _ -> Error $"{path}: not valid YAML: a list or a map does not end"
+        // For some lists and maps that are not closed, YamlDotNet raises other exceptions, without a line.
+        | _ -> Error $"{path}: not valid YAML: a list or a map is not closed"

@@ -32,15 +32,15 @@ static int Serve(ServerOptions options, ILogger log)
         options.EnablePqc
     );
     var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
-    var offload = options.EnableTunOffload
+    var offload = options.Offload.EnableTunOffload
         ? new Offload
         {
-            TunTso = !options.DisableTunTso,
-            TunGroTcp = !options.DisableTunGroTcp,
-            TunGroUdp = !options.DisableTunGroUdp,
-            UdpGro = !options.DisableUdpGro,
-            MaxSegments = options.DisableUdpGso ? 1 : options.GsoMaxSegments,
-            MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
+            TunTso = !options.Offload.DisableTunTso,
+            TunGroTcp = !options.Offload.DisableTunGroTcp,
+            TunGroUdp = !options.Offload.DisableTunGroUdp,
+            UdpGro = !options.Offload.DisableUdpGro,
+            MaxSegments = options.Offload.DisableUdpGso ? 1 : options.Offload.GsoMaxSegments,
+            MaxBurstMicroseconds = (int)options.Offload.GsoMaxBurst.TotalMicroseconds,
         }
         : Offload.None;
     var queues = OpenQueues(options, offload, log);

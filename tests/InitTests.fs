@@ -104,7 +104,7 @@ let private setUp =
                   Expect.equal options.BindAddress (IPEndPoint(IPAddress.Any, 4433)) ""
                   Expect.equal (string options.IpPool) "10.7.0.0/20" ""
                   Expect.equal (string options.LightwayClientIp) "10.7.0.5" ""
-                  Expect.isTrue (options.EnableExpresslane && options.EnableTunOffload) ""
+                  Expect.isTrue (options.EnableExpresslane && options.Offload.EnableTunOffload) ""
                   ServerFiles.Require options
                   Expect.equal (Authenticator.Load options.UserDb).UserCount 1 "")
           }

@@ -21,7 +21,13 @@ let main argv =
     let tests =
         testList
             "Lightway"
-            [ OptionsTests.tests
+            [ testList
+                  "Options"
+                  [ OptionValuesTests.tests
+                    ServerOptionsTests.tests
+                    OptionLayersTests.tests
+                    ClientOptionsTests.tests
+                    OptionPagesTests.tests ]
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests

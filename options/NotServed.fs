@@ -1,0 +1,90 @@
+namespace Lightway.Options
+
+/// An option that is only accepted, so that files written for other builds work here: its value is checked, a warning
+/// says that it has no effect, and no program reads it.
+[<NoComparison; NoEquality>]
+type internal NotServed =
+    {
+        Key: string
+        /// Follows the key in the warning.
+        Reason: string
+        /// Refuses the values that a build with this option refuses. Does nothing if no layer sets the key.
+        Check: Reader -> unit
+    }
+
+[<RequireQualifiedAccess>]
+module internal NotServed =
+    let private yetToCome = "not served yet by this build; it has no effect"
+
+    let private yet (key: string) (parse: Parser<'T>) : NotServed =
+        { Key = key
+          Reason = yetToCome
+          Check = (fun reader -> reader.Check(key, parse)) }
+
+    /// An option that accepts any value.
+    let private unchecked (key: string) (reason: string) : NotServed =
+        { Key = key
+          Reason = reason
+          Check = ignore }
+
+    let private ioUring =
+        [ yet "enable_tun_iouring" Value.boolean
+          yet "iouring_entry_count" (Value.int32 1 32768)
+          yet "iouring_sqpoll_idle_time" Value.duration ]
+
+    /// A file path, or a map of local addresses to networks.
+    let private ipMap: NotServed =
+        { Key = "ip_map"
+          Reason = yetToCome
+          Check =
+            fun reader ->
+                match reader.TryFind "ip_map" with
+                | Some { Node = Node.Table entries } ->
+                    for entry in entries do
+                        match Value.ipv4 entry.Key with
+                        | Ok _ -> reader.Check(entry, Value.ipv4Network 1 32)
+                        | Error allowed ->
+                            reader.Refuse
+                                $"ip_map: \"{entry.Key}\" is not valid; allowed: {allowed} ({entry.Source.Describe()})"
+                | _ -> reader.Check("ip_map", Value.nonEmpty "a file path") }
+
+    /// The server's table, in the order of the warnings.
+    let server: NotServed list =
+        [ yet "token_rsa_pub_key_pem" (Value.nonEmpty "a file path")
+          ipMap
+          yet "proxy_protocol" Value.boolean
+          yet "enable_batch_receive" Value.boolean
+          yet "enable_batch_send" Value.boolean
+          yield! ioUring
+          yet "tls_debug" Value.boolean
+          unchecked "bind_attempts" yetToCome ]
+
+    /// The client's table, in the order of the warnings.
+    let client: NotServed list =
+        [ yet "token" Value.text
+          yet "preferred_connection_wait_interval" Value.duration
+          yet "enable_batch_receive" Value.boolean
+          yet "enable_pmtud" Value.boolean
+          yet "pmtud_base_mtu" (Value.int32 68 65535)
+          yield! ioUring
+          yet "enable_inside_pkt_encoding" Value.boolean
+          yet "dns_config_mode" (Value.oneOf [ "default", (); "noexec", () ])
+          yet "tracer_packet_timeout" Value.positiveDuration
+          yet "keylog" Value.text
+          yet "tls_debug" Value.boolean
+          unchecked "enable_pqc" "has no effect here; keyshare chooses among post-quantum groups"
+          for key in [ "wintun_file"; "device_guid"; "wintun_ring_capacity"; "enable_dpapi" ] do
+              unchecked key "is for Windows; it has no effect here"
+          unchecked "enable_connected_udp" "is for Apple systems; it has no effect here" ]
+
+    /// Warns about each option of `table` that a layer sets.
+    let warn (table: NotServed list) (reader: Reader) : unit =
+        for entry in table do
+            match reader.TryFind entry.Key with
+            | Some setting -> reader.Warn $"{entry.Key}: {entry.Reason} ({setting.Source.Describe()})"
+            | None -> ()
+
+    /// Refuses wrong values of the options of `table`.
+    let check (table: NotServed list) (reader: Reader) : unit =
+        for entry in table do
+            entry.Check reader

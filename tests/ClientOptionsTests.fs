@@ -1,0 +1,221 @@
+/// The client's options: keys, defaults and refusals.
+module Lightway.Tests.ClientOptionsTests
+
+open System
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open Lightway.Options
+open Lightway.Tests.OptionRuns
+
+/// Offload and metrics of the client: each key, a value that is not its default, and what that does to the record.
+let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
+    [ "enable_tun_offload",
+      "false",
+      (fun o ->
+          { o with
+              Offload.EnableTunOffload = false })
+      "gso_max_segments", "16", (fun o -> { o with Offload.GsoMaxSegments = 16 })
+      "gso_max_burst",
+      "0s",
+      (fun o ->
+          { o with
+              Offload.GsoMaxBurst = TimeSpan.Zero })
+      "disable_tun_tso", "true", (fun o -> { o with Offload.DisableTunTso = true })
+      "disable_tun_gro_tcp",
+      "true",
+      (fun o ->
+          { o with
+              Offload.DisableTunGroTcp = true })
+      "disable_tun_gro_udp",
+      "true",
+      (fun o ->
+          { o with
+              Offload.DisableTunGroUdp = true })
+      "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
+      "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
+
+/// Every option without an effect, a value, and one that is refused, if any is.
+let private clientNotServed: (string * string * string option) list =
+    [ "token", "t0ken", None
+      "preferred_connection_wait_interval", "1s", Some "soon"
+      "enable_batch_receive", "true", Some "maybe"
+      "enable_pmtud", "true", Some "maybe"
+      "pmtud_base_mtu", "1200", Some "67"
+      "enable_tun_iouring", "true", Some "maybe"
+      "iouring_entry_count", "64", Some "32769"
+      "iouring_sqpoll_idle_time", "0s", Some "5"
+      "enable_inside_pkt_encoding", "true", Some "maybe"
+      "dns_config_mode", "noexec", Some "lan"
+      "tracer_packet_timeout", "5s", Some "0s"
+      "keylog", "/tmp/keys", None
+      "tls_debug", "true", Some "2" ]
+
+let private offload =
+    testList
+        "Offload and metrics"
+        [ test "offload is on, with every part of it, and counters go nowhere" {
+              let options = run (client [] [] leastClient)
+              Expect.isTrue options.Offload.EnableTunOffload ""
+              Expect.equal options.Offload.GsoMaxSegments 64 ""
+              Expect.equal options.Offload.GsoMaxBurst (TimeSpan.FromMilliseconds 1L) ""
+
+              for switch in
+                  [ options.Offload.DisableTunTso
+                    options.Offload.DisableTunGroTcp
+                    options.Offload.DisableTunGroUdp
+                    options.Offload.DisableUdpGso
+                    options.Offload.DisableUdpGro ] do
+                  Expect.isFalse switch ""
+
+              Expect.isNull options.MetricsFile ""
+          }
+
+          for key, value, change in clientKeys do
+              test $"{key} means the same in the file, in the environment and as a flag" {
+                  let defaults = run (client [] [] leastClient)
+                  let expected = change defaults
+                  Expect.notEqual expected defaults "the value is not the default"
+                  let file = client [] [] $"{leastClient}{key}: {value}"
+                  Expect.equal (run file) expected "file"
+                  Expect.isEmpty file.Warnings "it has an effect"
+                  Expect.equal (run (client [] [ key.ToUpperInvariant(), value ] leastClient)) expected "environment"
+                  Expect.equal (run (client [ flagOf key; value ] [] leastClient)) expected "flag"
+                  Expect.equal (run (client [ $"{flagOf key}={value}" ] [] leastClient)) expected "flag with ="
+              }
+
+          testProperty "the strongest layer that gives a value wins: flag, environment, file, default"
+          <| fun (flag: bool option) (variable: bool option) (file: bool option) ->
+              let text value = string<bool>(value).ToLowerInvariant()
+
+              let flags =
+                  [ for value in Option.toList flag -> $"--enable-tun-offload={text value}" ]
+
+              let variables =
+                  [ for value in Option.toList variable -> "ENABLE_TUN_OFFLOAD", text value ]
+
+              let yaml =
+                  String.concat "" [ for value in Option.toList file -> $"enable_tun_offload: {text value}\n" ]
+
+              let expected =
+                  [ flag; variable; file ] |> List.tryPick id |> Option.defaultValue true
+
+              (run (client flags variables (leastClient + yaml))).Offload.EnableTunOffload = expected
+
+          for key, value, allowed in
+              [ "enable_tun_offload", "maybe", "true or false"
+                "gso_max_segments", "0", "1 to 64"
+                "gso_max_segments", "65", "1 to 64"
+                "gso_max_segments", "many", "1 to 64"
+                "gso_max_burst", "1", "up to 1s"
+                "disable_tun_tso", "2", "true or false"
+                "disable_tun_gro_tcp", "2", "true or false"
+                "disable_tun_gro_udp", "2", "true or false"
+                "disable_udp_gso", "2", "true or false"
+                "disable_udp_gro", "2", "true or false"
+                "metrics_file", "' '", "a file path" ] do
+              test $"{key}: {value} is refused with its line and what is allowed" {
+                  expectAll (refusal (client [] [] $"{leastClient}{key}: {value}")) [ key; allowed; "config.yaml:5" ]
+              }
+
+          for key in [ "workers"; "pin_workers" ] do
+              test $"{key} is the server's alone" {
+                  expectAll (refusal (client [] [] $"{leastClient}{key}: 1")) [ key; "not a known option" ]
+              } ]
+
+let private options =
+    testList
+        "Options"
+        [ test "defaults are those of the reference client" {
+              let options = run (client [] [] leastClient)
+              Expect.equal (options.ServerHost, options.ServerPort) ("vpn.example.com", 27690) ""
+              Expect.isNull options.ServerDn ""
+              Expect.equal (options.CaCert, options.CaCertIsInline) ("./ca_cert.crt", false) ""
+              Expect.equal options.OutsideMtu 1500 ""
+              Expect.equal options.TunName "lightway" ""
+              Expect.equal (string options.TunLocalIp) "100.64.0.6" ""
+              Expect.equal (string options.TunPeerIp) "100.64.0.5" ""
+              Expect.equal (string options.TunDnsIp) "100.64.0.1" ""
+              Expect.equal options.KeyShare KeyShare.P521MlKem1024 ""
+              Expect.equal options.KeepaliveInterval (TimeSpan.FromSeconds 10L) ""
+              Expect.equal options.KeepaliveTimeout (TimeSpan.FromSeconds 60L) ""
+              Expect.isTrue options.KeepaliveContinuous ""
+              Expect.equal (options.SendBuffer, options.ReceiveBuffer) (8_388_608, 8_388_608) ""
+              Expect.equal options.RouteMode RouteMode.Default ""
+          }
+
+          for key, value, wrong in clientNotServed do
+              test $"{key} is checked and has no effect, in the file, in the environment and as a flag" {
+                  expectNotServed client leastClient (run (client [] [] leastClient)) key value wrong
+              }
+
+          test "a default of true can be switched off" {
+              Expect.isFalse (run (client [] [] (leastClient + "keepalive_continuous: false"))).KeepaliveContinuous ""
+          }
+
+          test "the first of the servers is used, with what it does not say taken from above" {
+              let yaml =
+                  leastClient
+                  + "server_dn: above\nservers:\n  - server: a.example:1\n    server_dn: first\n  - server: b.example:2\n"
+
+              let outcome = client [] [] yaml
+              let options = run outcome
+              Expect.equal (options.ServerHost, options.ServerDn, options.User) ("a.example", "first", "me") ""
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "servers"; "first of 2" ]
+          }
+
+          test "an entry with credentials of its own inherits none" {
+              let yaml = leastClient + "servers:\n  - server: a.example:1\n    user: other\n"
+              expectAll (refusal (client [] [] yaml)) [ "password"; "missing" ]
+          }
+
+          test "an unknown key in an entry is refused" {
+              let yaml = leastClient + "servers:\n  - server: a.example:1\n    sever_dn: x\n"
+              expectAll (refusal (client [] [] yaml)) [ "sever_dn"; "config.yaml:7"; "did you mean server_dn?" ]
+          }
+
+          test "the file may contain the certificate itself" {
+              let yaml =
+                  leastClient + "ca_cert: |\n  -----BEGIN CERTIFICATE-----\n  AAAA\n  -----END CERTIFICATE-----\n"
+
+              let options = run (client [] [] yaml)
+              Expect.isTrue options.CaCertIsInline ""
+              Expect.stringContains options.CaCert "\nAAAA\n" ""
+          }
+
+          test "the reference's alias for a key is known" {
+              let outcome =
+                  client [] [] (leastClient + "enable_inside_pkt_encoding_at_connect: true")
+
+              Expect.equal (run outcome) (run (client [] [] leastClient)) "it has no effect"
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "enable_inside_pkt_encoding"; "not served yet" ]
+          }
+
+          test "keys of newer reference files only warn" {
+              let outcome = client [] [] (leastClient + "enable_pqc: true")
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "enable_pqc"; "keyshare" ]
+              let outcome = server [] [] (least + "bind_attempts: 3")
+              expectAll (Seq.exactlyOne outcome.Warnings) [ "bind_attempts"; "not served yet" ]
+          }
+
+          test "keys for other platforms only warn" {
+              let outcome =
+                  client [] [] (leastClient + "enable_dpapi: true\nenable_connected_udp: false\n")
+
+              run outcome |> ignore
+              Expect.equal outcome.Warnings.Count 2 ""
+          }
+
+          test "a token does not replace a password yet" {
+              expectAll (refusal (client [] [] "mode: udp\nserver: a:1\ntoken: t0ken")) [ "user"; "not served yet" ]
+          }
+
+          test "neither text form nor messages contain the password" {
+              let outcome = client [ "--outside-mtu=9000" ] [] leastClient
+              expectAll (refusal outcome) [ "outside_mtu"; "68 to 1500" ]
+              Expect.isFalse ((refusal outcome).Contains "secret") ""
+              Expect.isFalse ((string (run (client [] [] leastClient))).Contains "secret") ""
+          } ]
+
+let tests: Test = testList "Client" [ options; offload ]

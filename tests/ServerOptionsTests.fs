@@ -1,0 +1,246 @@
+/// The server's options: keys, defaults and refusals.
+module Lightway.Tests.ServerOptionsTests
+
+open System
+open System.Net
+open Expecto
+open FsCheck
+open FsCheck.FSharp
+open Lightway.Options
+open Lightway.Tests.OptionRuns
+
+/// Every option with an effect, a value that is not its default, and what that does to the record.
+let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
+    [ "bind_address",
+      "192.0.2.1:4433",
+      (fun o ->
+          { o with
+              BindAddress = IPEndPoint.Parse "192.0.2.1:4433" })
+      "server_cert", "/etc/a.crt", (fun o -> { o with ServerCert = "/etc/a.crt" })
+      "server_key", "/etc/a.key", (fun o -> { o with ServerKey = "/etc/a.key" })
+      "user_db", "/etc/users", (fun o -> { o with UserDb = "/etc/users" })
+      "tun_name", "lightway", (fun o -> { o with TunName = "lightway" })
+      "tun_ip",
+      "10.125.0.2",
+      (fun o ->
+          { o with
+              TunIp = IPAddress.Parse "10.125.0.2" })
+      "ip_pool",
+      "10.9.8.7/24",
+      (fun o ->
+          { o with
+              IpPool = IPNetwork.Parse "10.9.8.0/24" })
+      "lightway_client_ip",
+      "10.0.0.1",
+      (fun o ->
+          { o with
+              LightwayClientIp = IPAddress.Parse "10.0.0.1" })
+      "lightway_server_ip",
+      "10.0.0.2",
+      (fun o ->
+          { o with
+              LightwayServerIp = IPAddress.Parse "10.0.0.2" })
+      "lightway_dns_ip",
+      "10.0.0.3",
+      (fun o ->
+          { o with
+              LightwayDnsIp = IPAddress.Parse "10.0.0.3" })
+      "enable_expresslane", "true", (fun o -> { o with EnableExpresslane = true })
+      "expresslane_keys_rotation_interval",
+      "90s",
+      (fun o ->
+          { o with
+              ExpresslaneKeysRotationInterval = TimeSpan(0, 1, 30) })
+      "key_update_interval",
+      "1h 30m",
+      (fun o ->
+          { o with
+              KeyUpdateInterval = TimeSpan(1, 30, 0) })
+      "enable_pqc", "true", (fun o -> { o with EnablePqc = true })
+      "connection_age_expiration_interval",
+      "5s",
+      (fun o ->
+          { o with
+              ConnectionAgeExpirationInterval = TimeSpan(0, 0, 5) })
+      "statistics_reporting_interval",
+      "5s",
+      (fun o ->
+          { o with
+              StatisticsReportingInterval = TimeSpan(0, 0, 5) })
+      "udp_buffer_size", "1 MiB", (fun o -> { o with UdpBufferSize = 1_048_576 })
+      "enable_tun_offload",
+      "true",
+      (fun o ->
+          { o with
+              Offload.EnableTunOffload = true })
+      "log_format", "json", (fun o -> { o with LogFormat = LogFormat.Json })
+      "log_level", "debug", (fun o -> { o with LogLevel = LogLevel.Debug })
+      "accept_unknowns", "true", (fun o -> { o with AcceptUnknowns = true })
+      "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
+      "gso_max_segments", "16", (fun o -> { o with Offload.GsoMaxSegments = 16 })
+      "gso_max_burst",
+      "250us",
+      (fun o ->
+          { o with
+              Offload.GsoMaxBurst = TimeSpan.FromMicroseconds 250L })
+      "disable_tun_tso", "true", (fun o -> { o with Offload.DisableTunTso = true })
+      "disable_tun_gro_tcp",
+      "true",
+      (fun o ->
+          { o with
+              Offload.DisableTunGroTcp = true })
+      "disable_tun_gro_udp",
+      "true",
+      (fun o ->
+          { o with
+              Offload.DisableTunGroUdp = true })
+      "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
+      "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "workers", "3", (fun o -> { o with Workers = 3 })
+      "pin_workers", "true", (fun o -> { o with PinWorkers = true })
+      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
+
+/// Every option without an effect, a value, and one that is refused.
+let serverNotServed: (string * string * string option) list =
+    [ "token_rsa_pub_key_pem", "/etc/a.pem", Some " "
+      "ip_map", "/etc/map", Some " "
+      "proxy_protocol", "false", Some "maybe"
+      "enable_batch_receive", "true", Some "maybe"
+      "enable_batch_send", "true", Some "maybe"
+      "enable_tun_iouring", "true", Some "maybe"
+      "iouring_entry_count", "64", Some "32769"
+      "iouring_sqpoll_idle_time", "0s", Some "5"
+      "tls_debug", "true", Some "2" ]
+
+/// The table of the reference server's options, written out independently.
+let serverDefaults: ServerOptions =
+    { ConfigFile = "config.yaml"
+      Mode = TransportMode.Udp
+      BindAddress = IPEndPoint(IPAddress.Any, 27690)
+      ServerCert = "./server.crt"
+      ServerKey = "./server.key"
+      UserDb = "./users"
+      TunName = null
+      TunIp = null
+      IpPool = IPNetwork.Parse "10.125.0.0/16"
+      RandomizeIpPool = true
+      LightwayClientIp = IPAddress.Parse "10.125.0.5"
+      LightwayServerIp = IPAddress.Parse "10.125.0.6"
+      LightwayDnsIp = IPAddress.Parse "10.125.0.1"
+      EnableExpresslane = false
+      ExpresslaneKeysRotationInterval = TimeSpan.FromMinutes 15L
+      KeyUpdateInterval = TimeSpan.FromMinutes 15L
+      EnablePqc = false
+      ConnectionAgeExpirationInterval = TimeSpan.FromMinutes 1L
+      StatisticsReportingInterval = TimeSpan.FromSeconds 30L
+      MetricsFile = null
+      UdpBufferSize = 15 * 1024 * 1024
+      Offload =
+        { EnableTunOffload = false
+          GsoMaxSegments = 64
+          GsoMaxBurst = TimeSpan.FromMilliseconds 1L
+          DisableTunTso = false
+          DisableTunGroTcp = false
+          DisableTunGroUdp = false
+          DisableUdpGso = false
+          DisableUdpGro = false }
+      Workers = 0
+      PinWorkers = false
+      LogFormat = LogFormat.Full
+      LogLevel = LogLevel.Info
+      AcceptUnknowns = false }
+
+let private keys =
+    testList
+        "Keys"
+        [ test "defaults are those of the reference server" {
+              Expect.equal (run (server [] [] least)) serverDefaults ""
+          }
+
+          for key, value, change in serverKeys do
+              test $"{key} means the same in the file, in the environment and as a flag" {
+                  let expected = change serverDefaults
+                  Expect.notEqual expected serverDefaults "the value is not the default"
+                  let base' = if key = "user_db" then "mode: udp\n" else least
+                  Expect.equal (run (server [] [] $"{base'}{key}: {value}")) expected "file"
+                  Expect.equal (run (server [] [ key.ToUpperInvariant(), value ] base')) expected "environment"
+                  Expect.equal (run (server [ flagOf key; value ] [] base')) expected "flag"
+                  Expect.equal (run (server [ $"{flagOf key}={value}" ] [] base')) expected "flag with ="
+              }
+
+          for key, value, wrong in serverNotServed do
+              test $"{key} is checked and has no effect, in the file, in the environment and as a flag" {
+                  expectNotServed server least serverDefaults key value wrong
+              } ]
+
+let private refusals =
+    testList
+        "Refusals"
+        [ for flags, parts in
+              [ [ "--mode=tcp" ], [ "mode"; "tcp"; "mode: udp" ]
+                [ "--mode=quic" ], [ "mode"; "\"quic\""; "tcp, udp"; "flag --mode" ]
+                [ "--mode=tcp"; "--enable-expresslane" ], [ "enable_expresslane"; "mode: udp" ]
+                [ "--proxy-protocol" ], [ "proxy_protocol"; "mode: tcp" ]
+                [ "--enable-batch-send"; "--enable-tun-offload" ],
+                [ "enable_batch_send"; "\"true\""; "enable_tun_offload: true" ]
+                [ "--bind-address=27690" ], [ "bind_address"; "\"27690\""; "0.0.0.0:27690" ]
+                [ "--bind-address=1.2.3.4" ], [ "bind_address" ]
+                [ "--bind-address=1.2.3.4:0" ], [ "bind_address" ]
+                [ "--ip-pool=10.0.0.0/7" ], [ "ip_pool"; "/8 to /30" ]
+                [ "--ip-pool=10.0.0.0/31" ], [ "ip_pool"; "/8 to /30" ]
+                [ "--ip-pool=::/64" ], [ "ip_pool"; "IPv4" ]
+                [ "--ip-pool=10.125.0.4/30" ], [ "ip_pool"; "no address left" ] // .5 and .6 are the static ones
+                [ "--key-update-interval=0s" ], [ "key_update_interval"; "at least 1ms" ]
+                [ "--udp-buffer-size=3GiB" ], [ "udp_buffer_size"; "2 GiB" ]
+                [ "--gso-max-segments=65" ], [ "gso_max_segments"; "1 to 64" ]
+                [ "--gso-max-segments=0" ], [ "gso_max_segments"; "1 to 64" ]
+                [ "--gso-max-burst=2s" ], [ "gso_max_burst"; "\"2s\""; "up to 1s" ]
+                [ "--workers=65" ], [ "workers"; "\"65\""; "0 to 64"; "flag --workers" ]
+                [ "--workers=-1" ], [ "workers"; "\"-1\""; "0 to 64" ]
+                [ "--workers=auto" ], [ "workers"; "\"auto\""; "0 to 64" ]
+                [ "--disable-tun-gro-tcp=maybe" ], [ "disable_tun_gro_tcp"; "\"maybe\""; "true or false" ]
+                [ "--disable-tun-gro-udp=2" ], [ "disable_tun_gro_udp"; "\"2\""; "true or false" ]
+                [ "--disable-udp-gro=never" ], [ "disable_udp_gro"; "\"never\""; "true or false" ]
+                [ "--tun-name=sixteencharacter" ], [ "tun_name"; "15" ]
+                [ "--enable-pqc=maybe" ], [ "enable_pqc"; "\"maybe\""; "true or false" ]
+                [ "--log-level=loud" ], [ "log_level"; "\"loud\""; "warn" ]
+                [ "--colour=blue" ], [ "--colour"; "--help" ]
+                [ "--log-level" ], [ "--log-level"; "--help" ] ] do
+              test (String.concat " " flags) { expectAll (refusal (server flags [] least)) parts }
+
+          test "a bad variable is named" {
+              expectAll (refusal (server [] [ "TUN_IP", "fe80::1" ] least)) [ "tun_ip"; "LW_SERVER_TUN_IP"; "fe80::1" ]
+          }
+
+          test "the reference's default mode is refused with its remedy" {
+              expectAll (refusal (server [] [] "user_db: a")) [ "mode"; "mode: udp"; "the default" ]
+          }
+
+          test "users are required, and tokens do not replace them" {
+              expectAll (refusal (server [] [] "mode: udp")) [ "user_db"; "missing" ]
+              let text = refusal (server [] [] "mode: udp\ntoken_rsa_pub_key_pem: a.pem")
+              expectAll text [ "user_db"; "not served yet"; "config.yaml:2" ]
+          }
+
+          testProperty "whatever a value is, the outcome is options or one line that names the key"
+          <| fun (index: NonNegativeInt) (NonNull value: NonNull<string>) (isFlag: bool) ->
+              let key, _, _ = serverKeys[index.Get % serverKeys.Length]
+              let flags = if isFlag then [ $"{flagOf key}={value}" ] else []
+              let variables = if isFlag then [] else [ key.ToUpperInvariant(), value ]
+              let outcome = server flags variables least
+
+              outcome.Kind = OutcomeKind.Run
+              || (let text = refusal outcome in text.Contains key || text.Contains(flagOf key))
+
+          testProperty "whatever the file is, nothing is raised"
+          <| fun (words: NonEmptyArray<int>) ->
+              let parts =
+                  [| "a"; ": "; "\n"; "- "; "["; "]"; "{"; "}"; "&x "; "*x"; "\""; "|"; " "; "mode"; "---"; "\000" |]
+
+              let yaml =
+                  String.concat "" [ for word in words.Get -> parts[abs (word % parts.Length)] ]
+
+              let outcome = server [] [] yaml
+              outcome.Kind = OutcomeKind.Error && not (outcome.Text.Contains '\n') ]
+
+let tests: Test = testList "Server" [ keys; refusals ]

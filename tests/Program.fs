@@ -28,6 +28,7 @@ let main argv =
                     OptionLayersTests.tests
                     ClientOptionsTests.tests
                     OptionPagesTests.tests ]
+              DocsTests.tests
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests

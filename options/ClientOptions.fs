@@ -60,7 +60,7 @@ type ClientOptions =
         AcceptUnknowns: bool
     }
 
-    /// Without the values, so that no log line holds the password.
+    /// Without the values, so that no log line contains the password.
     override this.ToString() = $"client options of {this.ConfigFile}"
 
 /// Names of the client's options, and how its record is built from all layers.

@@ -85,7 +85,7 @@ ip_map:
 let private files =
     testList
         "File"
-        [ test "a file that holds every key starts, and each key without effect is named in a warning" {
+        [ test "a file that contains every key starts, and each key without effect is named in a warning" {
               let outcome = server [] [] (wholeFile + "enable_batch_send: false\n")
 
               let expected =

@@ -31,7 +31,6 @@ let private Mss = 1298
 [<Literal>]
 let private Segments = 50
 
-let private client = 0x0A7D0005u
 
 let private payload =
     let bytes: byte[] = Array.zeroCreate (Segments * Mss)
@@ -93,7 +92,7 @@ type SegmentBenchmarks() =
         let source = RepeatedFrame(frame (), HeaderLength)
 
         let path =
-            new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), 1350)
+            new InsidePath(source, pair.Server.Context, OneRoute pair.Server.Connection)
 
         pairs <- (pair, source, path) :: pairs
         struct (source, path)
@@ -187,9 +186,8 @@ type SegmentBenchmarks() =
 let private Datagrams = 2000
 
 let private ends (expresslane: bool) =
-    let pair = new Pair(expresslane, 64)
+    let pair = new Pair(expresslane, 64, coalesce = true)
     pair.Connect()
-    pair.Server.ToTun <- true
     pair.Server.Tun.Discard <- true
     pair
 
@@ -198,7 +196,7 @@ let private sealedBy (pair: Pair) (count: int) : byte[][] =
     let source = RepeatedFrame(frame (), HeaderLength, Left = count / Segments)
 
     use path =
-        new InsidePath(source, pair.Client.Context, OneRoute(pair.Client.Connection, client), 1350)
+        new InsidePath(source, pair.Client.Context, OneRoute pair.Client.Connection)
 
     while source.Left > 0 do
         path.Drain pair.Client.Now |> ignore
@@ -348,7 +346,7 @@ let private scaling () : (string * float) list =
                 let source = RepeatedFrame(frame (), HeaderLength, Left = 2000)
 
                 use path =
-                    new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), 1350)
+                    new InsidePath(source, pair.Server.Context, OneRoute pair.Server.Connection)
 
                 while source.Left > 0 do
                     path.Drain 0L |> ignore

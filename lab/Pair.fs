@@ -8,6 +8,7 @@ open System.Security.Cryptography.X509Certificates
 open System.Text
 open System.Threading
 open Lightway.Protocol
+open Lightway.Segmenter
 open Lightway.Tunnel
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
@@ -93,54 +94,86 @@ type Steps() =
         thread.Join()
         fin.Invoke now
 
-/// One end: a worker's context without a thread, and an owner that keeps what a connection reports.
+/// The addresses that a `Pair` uses.
+[<RequireQualifiedAccess>]
+module Inside =
+    /// The client's address at the client.
+    [<Literal>]
+    let Client = 0x0A7D0005u
+
+    /// The client's address at the server.
+    [<Literal>]
+    let Assigned = 0x0A7D0010u
+
+    /// A host that both talk to.
+    [<Literal>]
+    let Remote = 0x0A090807u
+
+/// One end: a worker's context without a thread, and a program that keeps what a connection reports. With `coalesce`,
+/// packets for the TUN may share superpackets.
 [<Sealed>]
-type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
+type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coalesce: bool) =
     let wire = Wire()
-    let inside = ScriptedTun true
+    let tun = ScriptedTun true
+    let coalesces = defaultArg coalesce false
 
     let context =
         new WorkerContext(
             wire,
-            inside,
-            Offload(MaxSegments = maxSegments, MaxBurstMicroseconds = defaultArg maxBurst 0),
+            tun,
+            Offload(
+                MaxSegments = maxSegments,
+                MaxBurstMicroseconds = defaultArg maxBurst 0,
+                TunGroTcp = coalesces,
+                TunGroUdp = coalesces
+            ),
             null,
             NullLogger.Instance,
             Pool = Option.toObj pool
         )
 
+    let delivered = ResizeArray<byte[]>()
+
     member _.Role = role
     member _.Wire = wire
     member _.Context = context
-    /// Where packets go that are appended to the context's inside batch.
-    member _.Tun = inside
+    /// Where packets go that are committed to the context's TUN batch.
+    member _.Tun = tun
     member val Connection: Connection = null with get, set
-    /// Inside packets delivered, oldest first.
-    member val Delivered = ResizeArray<byte[]>()
-    /// Deliveries are counted and go to the TUN with the next flush; they are not kept here.
-    member val ToTun = false with get, set
-    member val DeliveredCount = 0 with get, set
+
+    /// Inside packets written to the TUN, oldest first; superpackets as they are, without virtio_net_hdr.
+    member _.Delivered =
+        context.ToInside.Flush()
+
+        while tun.Frames.Count > 0 do
+            delivered.Add(tun.Frames.Dequeue()[VirtioNetHeader.Size ..])
+
+        delivered
+
     member val Closed: TunnelError voption = ValueNone with get, set
     member val Granted: AuthSuccess voption = ValueNone with get, set
     /// Server: the password that is let in.
     member val Password = "secret" with get, set
     member val Finalized = ResizeArray<uint64>()
-    /// What a timer queue knows of the connection's timers.
-    member val ToldDueAt = Int64.MaxValue with get, set
     member val Now = 1_000_000L with get, set
 
-    /// Lets time pass and runs what is due.
+    /// Lets time pass and runs what is due, as a worker does.
     member this.Advance(milliseconds: int64) =
         this.Now <- this.Now + milliseconds
+        context.Timers.Run this.Now
 
-        if not (isNull this.Connection) && this.Connection.DueAt <= this.Now then
-            this.Connection.OnTimer this.Now
+    interface IConnectionEvents with
+        member _.StateChanged _ = ()
+        member this.Closed(_, reason) = this.Closed <- ValueSome reason
 
-    interface IConnectionOwner with
+    interface IServerEvents with
         member this.AuthRequested(connection, request) =
             if request.Password = this.Password then
+                connection.InsideAddress <- Inside.Assigned
+                connection.Translation <- Translation.server (Inside.Assigned, Inside.Client)
+
                 connection.Grant(
-                    { LocalIp = 0x0A7D0005u
+                    { LocalIp = Inside.Client
                       PeerIp = 0x0A7D0006u
                       DnsIp = 0x0A7D0001u
                       Mtu = 1350
@@ -150,21 +183,13 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
             else
                 connection.Deny(TunnelError.AccessDenied, this.Now)
 
-        member this.Authenticated(_, success) = this.Granted <- ValueSome success
-        member _.StateChanged _ = ()
+        member _.RotationStarted(_, _) = ()
+        member this.RotationFinalized(_, previous) = this.Finalized.Add previous
 
-        member this.DeliverInside(_, packet) =
-            this.DeliveredCount <- this.DeliveredCount + 1
-
-            if this.ToTun then
-                context.ToInside.Append(Span.op_Implicit packet)
-            else
-                this.Delivered.Add(packet.ToArray())
-
-        member _.SessionRotationStarted(_, _) = ()
-        member this.SessionRotationFinalized(_, previous) = this.Finalized.Add previous
-        member this.Rescheduled connection = this.ToldDueAt <- connection.DueAt
-        member this.Closed(_, reason) = this.Closed <- ValueSome reason
+    interface IClientEvents with
+        member this.Authenticated(connection, success) =
+            this.Granted <- ValueSome success
+            connection.Translation <- Translation.client (Inside.Client, success.LocalIp, success.DnsIp, success.DnsIp)
 
     interface IDisposable with
         member this.Dispose() =
@@ -175,7 +200,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int) =
 
 /// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
 [<Sealed>]
-type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
+type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int, ?coalesce: bool) =
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
 
@@ -190,7 +215,13 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
         Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(ecdsa.ExportPkcs8PrivateKeyPem())
 
     let server =
-        new End(Role.Server, maxSegments, ?pool = Option.map (_.Pool: Steps -> ControlPool) steps, ?maxBurst = maxBurst)
+        new End(
+            Role.Server,
+            maxSegments,
+            ?pool = Option.map (_.Pool: Steps -> ControlPool) steps,
+            ?maxBurst = maxBurst,
+            ?coalesce = coalesce
+        )
 
     let client = new End(Role.Client, maxSegments)
     let serverTls = DtlsContext.ForServer(certificate, key, true)
@@ -250,7 +281,7 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
                     let id = server.Context.Ids.Draw()
 
                     server.Connection <-
-                        new Connection(
+                        Connection.ForServer(
                             settings Role.Server,
                             server.Context,
                             server,
@@ -258,6 +289,7 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
                             id,
                             session,
                             &clientPath,
+                            UInt128.Zero,
                             server.Now
                         )
 
@@ -280,16 +312,7 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int) =
         clientSession <- session
 
         client.Connection <-
-            new Connection(
-                settings Role.Client,
-                client.Context,
-                client,
-                ProtocolVersion.V1_3,
-                SessionId.Empty,
-                session,
-                &serverPath,
-                client.Now
-            )
+            Connection.ForClient(settings Role.Client, client.Context, client, session, &serverPath, client.Now)
 
         client.Connection.Start client.Now
 

@@ -4,6 +4,7 @@ open System
 open System.Collections.Generic
 open System.Runtime.InteropServices
 open Lightway.Segmenter
+open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tun
 
 #nowarn "9" // gathers from the addresses that writev(2) would get
@@ -27,7 +28,7 @@ type ScriptedTun(hasVnetHeader: bool) =
     /// Writes that were accepted or refused.
     member _.Calls = calls
 
-    interface IInsideSink with
+    interface ITunWriter with
         member _.HasVnetHeader = hasVnetHeader
 
         member this.Write(packet: ReadOnlySpan<byte>) : int =

@@ -2,9 +2,12 @@ namespace Lightway.Lab
 
 open System
 open System.Buffers.Binary
+open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Paths
+open Lightway.Tunnel.Tun
+open Lightway.Tunnel.Udp
 
 /// Frames as a TUN with offload hands them over, for tests and benchmarks.
 module Superpackets =
@@ -65,6 +68,21 @@ module Superpackets =
         put16 header 4 (uint16 (8 + payload.Length))
         frame 17uy VirtioNetHeader.GsoUdpL4 destination header 6 payload gsoSize
 
+    /// A well-formed IPv4 packet of `length` bytes, at least 20, of a protocol without a checksum of its own (253, RFC 3692).
+    let plain (source: uint32) (destination: uint32) (length: int) : byte[] =
+        let packet = Array.init length byte
+        packet[0] <- 0x45uy
+        put16 packet 2 (uint16 length)
+        put16 packet 6 0us // no fragment
+        packet[9] <- 253uy
+        put16 packet 10 0us
+        put16 packet 12 (uint16 (source >>> 16))
+        put16 packet 14 (uint16 source)
+        put16 packet 16 (uint16 (destination >>> 16))
+        put16 packet 18 (uint16 destination)
+        put16 packet 10 (~~~(Checksum.sum (ReadOnlySpan(packet, 0, 20))))
+        packet
+
     /// The packets of a superpacket.
     let segments (frame: byte[]) : byte[][] =
         let mutable vnet = Unchecked.defaultof<VirtioNetHeader>
@@ -89,7 +107,7 @@ type RepeatedFrame(frame: byte[], headerLength: int) =
     let mutable copied = false
     member val Left = 0 with get, set
 
-    interface IInsideSource with
+    interface ITunReader with
         member _.HasVnetHeader = true
 
         member this.Read(buffer: Span<byte>) : int =
@@ -106,16 +124,13 @@ type RepeatedFrame(frame: byte[], headerLength: int) =
 
                 frame.Length
 
-/// Sends every packet to one connection, with the client's address put in.
+/// Every packet and every datagram belongs to one connection.
 [<Sealed>]
-type OneRoute(connection: Connection, address: uint32) =
-    interface IInsideRouter with
-        member _.Route(packet: Span<byte>, isPartial: bool) : Connection =
-            let checksum =
-                if isPartial then
-                    TransportChecksum.Partial
-                else
-                    TransportChecksum.Complete
+type OneRoute(connection: Connection) =
+    interface IRouter with
+        member _.Find(_packet: ReadOnlySpan<byte>) : Connection = connection
 
-            Rewrite.destination (packet, address, checksum) |> ignore
-            connection
+        member _.Dispatch
+            (header: inref<WireHeader>, _from: inref<OutsideAddress>, body: ReadOnlySpan<byte>, now: int64)
+            =
+            connection.Receive(&header, body, now) |> ignore

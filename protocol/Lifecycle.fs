@@ -111,6 +111,8 @@ module Lifecycle =
         | (ConnectionState.LinkUp | ConnectionState.Authenticating | ConnectionState.Online),
           ConnectionState.Disconnecting -> true
         | ConnectionState.Disconnecting, ConnectionState.Disconnected -> true
+        // Before the handshake is complete there is nothing that the peer could understand.
+        | ConnectionState.Connecting, ConnectionState.Disconnected -> true
         | _ -> false
 
     /// True if `error` ends a connection over `transport`.

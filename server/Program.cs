@@ -1,141 +1,14 @@
-using System.Buffers.Binary;
-using System.Net;
 using Lightway.Hosting;
 using Lightway.Options;
-using Lightway.Protocol;
-using Lightway.Server.Addresses;
-using Lightway.Server.Auth;
-using Lightway.Server.Sessions;
+using Lightway.Server;
 using Lightway.Server.Setup;
-using Lightway.Tunnel.Connections;
-using Lightway.Tunnel.Kernel;
-using Lightway.Tunnel.Metrics;
-using Lightway.Tunnel.Tls;
-using Lightway.Tunnel.Tun;
-using Lightway.Tunnel.Udp;
-using Lightway.Tunnel.Workers;
-using Microsoft.Extensions.Logging;
 
 var outcome = ServerOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
 return outcome.Kind == OutcomeKind.Init
     ? Init.Run(outcome.Init, Console.Out, Console.Error)
-    : Entry.Run(outcome, "lightway-server", options => Logging.Create(options.LogFormat, options.LogLevel), Serve);
-
-static int Serve(ServerOptions options, ILogger log)
-{
-    ServerFiles.Require(options);
-    var authenticator = Authenticator.Load(options.UserDb);
-    ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-    using var tls = DtlsContext.ForServer(
-        File.ReadAllBytes(options.ServerCert),
-        File.ReadAllBytes(options.ServerKey),
-        options.EnablePqc
+    : Entry.Run(
+        outcome,
+        "lightway-server",
+        options => Logging.Create(options.LogFormat, options.LogLevel),
+        ServerHost.Run
     );
-    var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
-    var offload = options.Offload.EnableTunOffload
-        ? new Offload
-        {
-            TunTso = !options.Offload.DisableTunTso,
-            TunGroTcp = !options.Offload.DisableTunGroTcp,
-            TunGroUdp = !options.Offload.DisableTunGroUdp,
-            UdpGro = !options.Offload.DisableUdpGro,
-            MaxSegments = options.Offload.DisableUdpGso ? 1 : options.Offload.GsoMaxSegments,
-            MaxBurstMicroseconds = (int)options.Offload.GsoMaxBurst.TotalMicroseconds,
-        }
-        : Offload.None;
-    var queues = OpenQueues(options, offload, log);
-    var count = queues.Length;
-    TunInterface.BringUp(queues[0].Name);
-    var sockets = UdpSocket.BindGroup(
-        options.BindAddress,
-        count,
-        options.UdpBufferSize,
-        offload.UdpGro,
-        error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
-    );
-    using var workers = new WorkerGroup(
-        [.. queues.Zip(sockets).Select((pair, i) => new Worker(pair.First, pair.Second, offload, new(i, count), log))],
-        log
-    );
-    using var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
-    var inside = new InsideDirectory(pool.Size, steering);
-    var settings = new ServerSettings
-    {
-        ClientIp = Number(options.LightwayClientIp),
-        ServerIp = Number(options.LightwayServerIp),
-        DnsIp = Number(options.LightwayDnsIp),
-        SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
-        ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
-    };
-    var connectionSettings = new ConnectionSettings
-    {
-        Role = Role.Server,
-        EnableExpresslane = options.EnableExpresslane,
-        ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
-        KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,
-    };
-    var managers = new List<ConnectionManager>();
-    foreach (var worker in workers.All)
-    {
-        var manager = new ConnectionManager(settings, connectionSettings, worker, tls, pool, inside, authenticator, log)
-        {
-            Siblings = managers,
-        };
-        managers.Add(manager);
-        worker.Attach(manager);
-    }
-    using var metrics = new MetricsFile(
-        options.MetricsFile,
-        [.. workers.All.Select(worker => worker.Context.Counters)],
-        log
-    );
-    using var signals = new StopSignals(workers.Stop);
-    var first = workers.All[0];
-    ProgramLog.Serving(
-        log,
-        sockets[0].LocalEndPoint,
-        queues[0].Name,
-        first.Inside.Mtu,
-        count,
-        queues[0].Tso,
-        queues[0].Uso,
-        first.Offload.TunGroTcp,
-        first.Offload.TunGroUdp,
-        first.Offload.MaxSegments,
-        sockets[0].IsCoalescing
-    );
-    workers.Run(options.PinWorkers);
-    metrics.Write();
-    managers.ForEach(manager => manager.Dispose());
-    ProgramLog.Stopped(log);
-    return 0;
-}
-
-// One queue for each worker. A device that the operator made with a single queue can't have more: then, unless a number
-// was asked for, there is one worker.
-static TunQueue[] OpenQueues(ServerOptions options, Offload offload, ILogger log)
-{
-    var count = options.Workers > 0 ? options.Workers : Environment.ProcessorCount;
-    try
-    {
-        return TunQueue.OpenAll(options.TunName, offload, count);
-    }
-    catch (IOException error) when (options.Workers == 0 && count > 1)
-    {
-        var single = TunQueue.OpenAll(options.TunName, offload, 1); // what is wrong otherwise is wrong again
-        ProgramLog.Warning(log, $"one worker only: {error.Message}");
-        return single;
-    }
-}
-
-static QueueSteering? Steer(TunQueue queue, IPNetwork pool, int addresses, ILogger log)
-{
-    var steering = QueueSteering.TryAttach(queue, Number(pool.BaseAddress), addresses, out var reason);
-    if (steering is null)
-    {
-        ProgramLog.Warning(log, $"the kernel chooses the queue of a flow from inside, some are handed over: {reason}");
-    }
-    return steering;
-}
-
-static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());

@@ -91,6 +91,15 @@ let private moves =
                   let after = before = ConnectionState.Disconnected
                   Expect.equal (Lifecycle.canMove (role, ConnectionState.Disconnecting, before)) after $"to {before}"
 
+      testCase "§6: only a handshake ends without a goodbye: whoever has completed it passes through Disconnecting"
+      <| fun () ->
+          for role in [ Role.Server; Role.Client ] do
+              for before in states do
+                  let expected =
+                      before = ConnectionState.Connecting || before = ConnectionState.Disconnecting
+
+                  Expect.equal (Lifecycle.canMove (role, before, ConnectionState.Disconnected)) expected $"{before}"
+
       testCase "§6: states have the numbers that other implementations report"
       <| fun () ->
           let expected =

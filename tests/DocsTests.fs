@@ -6,8 +6,8 @@ open System.IO
 open System.Text.RegularExpressions
 open Expecto
 open Lightway.Hosting
+open Lightway.Tunnel.Metrics
 open Lightway.Options
-open Lightway.Tunnel
 
 let rec private repository (directory: string) : string =
     if File.Exists(Path.Combine(directory, "Lightway.slnx")) then

@@ -8,8 +8,10 @@ open System.Security.Cryptography
 open System.Security.Cryptography.X509Certificates
 open Expecto
 open Lightway.Hosting
+open Lightway.Server
 open Lightway.Server.Auth
 open Lightway.Server.Setup
+open Lightway.Tunnel.Kernel
 open Lightway.Options
 
 let private options directory : InitOptions =

@@ -7,9 +7,9 @@ open Lightway.Segmenter
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Paths
+open Lightway.Tunnel.Tun
 
-let private client = 0x0A7D0005u
-let private assigned = 0x0A7D0010u
+let private assigned = Inside.Assigned
 let private mtu = 1350
 let private mss = 1298 // mtu less 52 bytes of headers
 
@@ -21,8 +21,9 @@ let private connected expresslane maxSegments =
     pair.Connect()
     pair
 
-let private pathOf (pair: Pair) (source: IInsideSource) =
-    new InsidePath(source, pair.Server.Context, OneRoute(pair.Server.Connection, client), mtu)
+let private pathOf (pair: Pair) (source: ITunReader) =
+    pair.Server.Context.InsideMtu <- mtu
+    new InsidePath(source, pair.Server.Context, OneRoute pair.Server.Connection)
 
 /// TCP payload of IPv4 packets with 20 + 32 bytes of headers.
 let private payloads (packets: seq<byte[]>) =

@@ -21,7 +21,8 @@ let main argv =
     let tests =
         testList
             "Lightway"
-            [ testList
+            [ RoomsTests.tests
+              testList
                   "Options"
                   [ OptionValuesTests.tests
                     ServerOptionsTests.tests

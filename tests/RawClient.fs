@@ -43,7 +43,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
         DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
 
     let connection =
-        new Connection(
+        Connection.ForClient(
             ConnectionSettings(
                 Role = Role.Client,
                 EnableExpresslane = true,
@@ -51,8 +51,6 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
             ),
             context,
             this,
-            ProtocolVersion.V1_3,
-            SessionId.Empty,
             new DtlsSession(tls, ReadOnlySpan<byte>.Empty),
             &server,
             Environment.TickCount64
@@ -95,15 +93,12 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
         connection.Start Environment.TickCount64
         this.RunUntil(TimeSpan.FromSeconds 10., (fun () -> connection.IsExpresslaneReady))
 
-    interface IConnectionOwner with
-        member _.AuthRequested(_, _) = ()
-        member _.Authenticated(_, _) = ()
+    interface IConnectionEvents with
         member _.StateChanged _ = ()
-        member _.DeliverInside(_, _) = ()
-        member _.SessionRotationStarted(_, _) = ()
-        member _.SessionRotationFinalized(_, _) = ()
-        member _.Rescheduled _ = ()
         member _.Closed(_, _) = ()
+
+    interface IClientEvents with
+        member _.Authenticated(_, _) = ()
 
     interface IDisposable with
         /// Says nothing to the server.

@@ -5,6 +5,7 @@ open System.Collections.Generic
 open System.Net
 open Expecto
 open Lightway.Lab
+open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Udp
 
@@ -230,7 +231,7 @@ let tests =
                   let batch, counters = batchOf wire 64
                   use batch = batch
                   let told = List<int>()
-                  batch.SegmentationOff <- Action<int, bool>(fun errno _ -> told.Add errno)
+                  batch.Refused <- Action<CapabilityRefused>(fun refused -> told.Add refused.Errno)
                   wire.Errors.Enqueue errno
                   appendAll batch alice [ 1, 700; 2, 700; 3, 50 ]
                   Expect.isTrue (batch.Flush()) "sent"

@@ -5,6 +5,7 @@ open System.Linq
 open Expecto
 open Lightway.Lab
 open Lightway.Segmenter
+open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Tun
 
@@ -22,10 +23,12 @@ let private batchOf (tun: ScriptedTun) =
     let counters = Counters()
     new TunBatch(tun, counters, true, true), counters
 
-/// As the engine does it: the packet is opened into the tail.
-let private openInto (batch: TunBatch) (packet: byte[]) =
-    packet.AsSpan().CopyTo batch.Tail
-    batch.Append(Span.op_Implicit (batch.Tail.Slice(0, packet.Length)))
+/// Puts a packet of a connection into the batch, as decrypting it there does.
+let private openFrom (sender: uint32) (counter: uint64) (batch: TunBatch) (packet: byte[]) =
+    packet.AsSpan().CopyTo(batch.Reserve TunBatch.SlotSize)
+    batch.Commit(packet.Length, sender, counter)
+
+let private openInto = openFrom 0u 0UL
 
 /// The packets that a frame stands for.
 let private packetsOf (frame: byte[]) : byte[] list =
@@ -58,16 +61,15 @@ let tests =
               Expect.equal counters[Counter.TunWriteBytes] (int64 (packets.Sum(fun p -> p.Length))) "inside bytes"
           }
 
-          test "packets that are not in the tail are copied: nothing depends on where they were" {
+          test "a slot that is not committed, or reserved again, leaves no trace" {
               let tun = ScriptedTun true
               let batch, _ = batchOf tun
               use batch = batch
               let packets = train 0
 
               for packet in packets do
-                  let copy = Array.copy packet
-                  batch.Append(ReadOnlySpan copy)
-                  Array.Clear copy
+                  (batch.Reserve TunBatch.SlotSize).Fill 0xA5uy // a packet that proved forged
+                  openInto batch packet
 
               batch.Flush()
               Expect.equal (written tun) (List.ofArray packets) "byte for byte"
@@ -82,8 +84,7 @@ let tests =
               Random(5).Shuffle shuffled
 
               for index in shuffled do
-                  batch.Order <- (7UL <<< 38) ||| uint64 (1000 + index)
-                  openInto batch packets[index]
+                  openFrom 7u (uint64 (1000 + index)) batch packets[index]
 
               batch.Flush()
               Expect.equal tun.Calls 1 "one system call after all"
@@ -98,10 +99,8 @@ let tests =
               let first, second = train 0, train 1
 
               for index in 0 .. first.Length - 1 do
-                  batch.Order <- (9UL <<< 38) ||| uint64 index
-                  openInto batch first[index]
-                  batch.Order <- (3UL <<< 38) ||| uint64 index
-                  openInto batch second[index]
+                  openFrom 9u (uint64 index) batch first[index]
+                  openFrom 3u (uint64 index) batch second[index]
 
               batch.Flush()
               Expect.equal tun.Calls 2 "one system call for each flow"
@@ -112,14 +111,19 @@ let tests =
               let tun = ScriptedTun true
               let batch, counters = batchOf tun
               use batch = batch
-              let refused = ResizeArray<int * bool>()
-              batch.SuperpacketsOff <- Action<int, bool>(fun errno isTcp -> refused.Add(errno, isTcp))
+              let refused = ResizeArray<CapabilityRefused>()
+              batch.Refused <- Action<_> refused.Add
               tun.SuperpacketErrors.Enqueue EINVAL
               let packets = train 0
               Array.append packets (train 1) |> Array.iter (openInto batch)
               batch.Flush()
               Expect.equal (written tun) (List.ofArray (Array.append packets (train 1))) "nothing lost, nothing twice"
-              Expect.equal (List.ofSeq refused) [ EINVAL, true ] "told once"
+
+              Expect.equal
+                  (List.ofSeq refused)
+                  [ CapabilityRefused(Capability.TunTcpSuperpackets, EINVAL) ]
+                  "reported once"
+
               Expect.equal tun.Calls 91 "the second flow's superpacket was not even tried"
               Expect.equal counters[Counter.TunGroFallbacks] 1L "counted"
               tun.Frames.Clear()
@@ -199,7 +203,8 @@ let tests =
               use batch = batch
 
               for _ in 1..20 do
-                  batch.Append(ReadOnlySpan(payload 65535))
+                  (payload 65535).AsSpan().CopyTo(batch.Reserve 65535)
+                  batch.Commit(65535, 0u, 0UL)
 
               batch.Flush()
               Expect.equal (written tun) (List.replicate 20 (payload 65535)) "all"
@@ -213,8 +218,8 @@ let tests =
 
               let receive () =
                   for packet in packets do
-                      packet.AsSpan().CopyTo batch.Tail
-                      batch.Append(Span.op_Implicit (batch.Tail.Slice(0, packet.Length)))
+                      packet.AsSpan().CopyTo(batch.Reserve TunBatch.SlotSize)
+                      batch.Commit(packet.Length, 5u, 1UL)
 
                   batch.Flush()
 

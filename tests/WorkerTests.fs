@@ -20,14 +20,13 @@ open Lightway.Tunnel.Tun
 open Lightway.Tunnel.Udp
 
 let private EAGAIN = 11
-let private client = 0x0A7D0005u
 
 let private frame seed =
     let payload: byte[] = Array.zeroCreate 20_000
     Random(seed).NextBytes payload
     Superpackets.tcp 0x0A7D0010u payload 1298
 
-let private read (source: IInsideSource) =
+let private read (source: ITunReader) =
     let buffer: byte[] = Array.zeroCreate 65_545
 
     match source.Read(Span buffer) with
@@ -345,25 +344,17 @@ let private forwarding =
           pair.Connect()
           use other = new End(Role.Server, 64)
 
-          let foreign =
-              { new IInsideRouter with
-                  member _.Route(_, _) = null
-                  member _.OtherHomeOf _ = pair.Server.Context }
+          let route = OneRoute pair.Server.Connection
 
           use read =
-              new InsidePath(RepeatedFrame(frame 1, 52, Left = 1), other.Context, foreign, 1350)
+              new InsidePath(RepeatedFrame(frame 1, 52, Left = 1), other.Context, route)
 
           Expect.isTrue (read.Drain 0L) "the socket is not full"
           Expect.equal other.Context.Counters[Counter.TunForwarded] 1L "forwarded"
           Expect.equal other.Wire.Calls 0 "not sent by the worker that read it"
 
           use forwarded =
-              new InsidePath(
-                  pair.Server.Context.Mailbox,
-                  pair.Server.Context,
-                  OneRoute(pair.Server.Connection, client),
-                  1350
-              )
+              new InsidePath(pair.Server.Context.Mailbox, pair.Server.Context, route)
 
           Expect.isTrue (forwarded.Drain 0L) "the socket is not full"
           pair.Pump(fun _ -> false)
@@ -371,40 +362,13 @@ let private forwarding =
           Expect.equal payload (Array.skip 62 (frame 1)) "the client has the payload"
       }
 
-      test "an address that another worker hands out while a packet is looked up is not served by the wrong one" {
-          use pair = new Pair(true, 64)
-          pair.Connect()
-          let sent = pair.Server.Wire.Calls
-          use other = new End(Role.Server, 64)
-          let route = OneRoute(pair.Server.Connection, client) :> IInsideRouter
-
-          // Nobody has the address when the worker asks for its home, and somebody when it asks for the connection.
-          let granted =
-              { new IInsideRouter with
-                  member _.Route(packet, isPartial) = route.Route(packet, isPartial)
-                  member _.OtherHomeOf _ = null }
-
-          use read =
-              new InsidePath(RepeatedFrame(frame 1, 52, Left = 1), other.Context, granted, 1350)
-
-          Expect.isTrue (read.Drain 0L) "the socket is not full"
-          let home = pair.Server.Context
-          Expect.isTrue (home.ToOutside.Flush()) "nothing waits"
-          Expect.equal (pair.Server.Wire.Calls - sent) 0 "the other's batch is untouched"
-          Expect.equal other.Context.Counters[Counter.TunRejectedPacketNoConnection] 1L "counted"
-      }
-
       test "what a full mailbox can't take is a counted drop" {
           use other = new End(Role.Server, 64)
-          use home = new End(Role.Server, 64)
-
-          let foreign =
-              { new IInsideRouter with
-                  member _.Route(_, _) = null
-                  member _.OtherHomeOf _ = home.Context }
+          use pair = new Pair(true, 64)
+          pair.Connect()
 
           use read =
-              new InsidePath(RepeatedFrame(frame 1, 52, Left = 120), other.Context, foreign, 1350)
+              new InsidePath(RepeatedFrame(frame 1, 52, Left = 120), other.Context, OneRoute pair.Server.Connection)
 
           for _ in 1..2 do // each reads 64 at most
               Expect.isTrue (read.Drain 0L) "the socket is not full"

@@ -1,4 +1,3 @@
-using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
@@ -8,29 +7,35 @@ using Microsoft.Extensions.Logging;
 
 namespace Lightway.Tunnel;
 
-/// <summary>What the connections of one worker share: its socket, its batch, its buffers, its counters. One thread.</summary>
+/// <summary>
+/// Runs <paramref name="work"/> on another thread, then <paramref name="done"/> on the worker's, with its clock
+/// (milliseconds).
+/// </summary>
+public delegate void ControlPool(Action work, Action<long> done);
+
+/// <summary>
+/// The parts of a worker that all its connections share: batches, control socket, buffers, timers, counters. One thread.
+/// </summary>
 public sealed class WorkerContext : IDisposable
 {
-    /// <summary>Bytes; more than any datagram or frame of the protocol needs.</summary>
+    /// <summary>Bytes; more than any control datagram or frame of the protocol needs.</summary>
     private const int ControlSize = 2048;
 
     /// <summary>Bytes; room for all application data of one datagram.</summary>
     internal const int PlaintextSize = 2048;
 
+    private uint _connections; // made so far
+
     /// <param name="outside">The worker's socket.</param>
     /// <param name="inside">The worker's TUN queue.</param>
-    /// <param name="offload">What may be used of what socket and queue can.</param>
-    /// <param name="ids">Where session ids of its connections come from; null: there is no other worker.</param>
+    /// <param name="offload">The offloads that may be used, less those that socket and queue lack.</param>
+    /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
     /// <param name="log">Log of transitions; never written per packet.</param>
-    public WorkerContext(
-        IDatagramSender outside,
-        IInsideSink inside,
-        Offload offload,
-        SessionIdSource? ids,
-        ILogger log
-    )
+    public WorkerContext(IDatagramSender outside, ITunWriter inside, Offload offload, SessionIdSource? ids, ILogger log)
     {
-        (Control, Ids, Log) = (outside, ids ?? new SessionIdSource(0, 1), log);
+        Control = outside;
+        Ids = ids ?? new SessionIdSource(0, 1);
+        Log = log;
         MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         Mailbox = new Mailbox(inside.HasVnetHeader);
         ToOutside = new SendBatch(outside, Counters, offload.MaxSegments);
@@ -39,25 +44,39 @@ public sealed class WorkerContext : IDisposable
 
     public Counters Counters { get; } = new();
 
-    /// <summary>Sends control datagrams, each alone.</summary>
+    public TimerQueue Timers { get; } = new();
+
+    /// <summary>Sends control datagrams, each in a system call of its own.</summary>
     public IDatagramSender Control { get; }
+
+    /// <summary>Collects the datagrams that carry packets to the peers.</summary>
+    public SendBatch ToOutside { get; }
+
+    /// <summary>Collects the packets for the TUN device; they are decrypted in place there.</summary>
+    public TunBatch ToInside { get; }
+
+    /// <summary>Takes the frames that other workers read for the connections of this one.</summary>
+    public Mailbox Mailbox { get; }
 
     /// <summary>See <see cref="Offload.MaxBurstMicroseconds"/>.</summary>
     public int MaxBurstMicroseconds { get; }
 
-    /// <summary>Sends what comes from inside.</summary>
-    public SendBatch ToOutside { get; }
+    /// <summary>Bytes of the largest inside packet or segment: the MTU of the TUN device.</summary>
+    public int InsideMtu { get; set; } = 1500;
 
-    /// <summary>Takes what comes from outside; Expresslane packets are opened in its tail.</summary>
-    public TunBatch ToInside { get; }
-
-    /// <summary>Takes what other workers read for its connections.</summary>
-    public Mailbox Mailbox { get; }
+    /// <summary>Milliseconds of the worker's clock at its latest wake-up.</summary>
+    public long Now { get; set; }
 
     public SessionIdSource Ids { get; }
 
-    /// <summary>Where handshakes run; null: on the worker's own thread.</summary>
+    /// <summary>Runs handshakes; null: they run on the worker's own thread.</summary>
     public ControlPool? Pool { get; init; }
+
+    /// <summary>Runs an action on the worker's thread, soon. Any thread. Without a worker: at once.</summary>
+    public Action<Action> Post { get; init; } = static action => action();
+
+    /// <summary>Ends the worker. Any thread.</summary>
+    public Action Stop { get; init; } = static () => { };
 
     public RandomPool Random { get; } = new();
 
@@ -66,14 +85,20 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Control datagrams are put together here.</summary>
     internal Slab Datagram { get; } = new(ControlSize);
 
-    /// <summary>Frames are written here before they are sealed.</summary>
+    /// <summary>Frames are written here before they are encrypted.</summary>
     internal Slab Frame { get; } = new(ControlSize);
 
-    /// <summary>What a DTLS datagram held. Its frames may be many, so they can't be opened where packets for the TUN go.</summary>
+    /// <summary>
+    /// Plaintext of one DTLS datagram. It may hold several frames, so it cannot be decrypted into the TUN batch.
+    /// </summary>
     internal Slab Plaintext { get; } = new(PlaintextSize);
 
-    /// <summary>A packet reassembled from fragments.</summary>
-    internal Slab Reassembled { get; } = new(65536);
+    /// <summary>A number for a new connection, never 0; two connections that live at the same time differ.</summary>
+    internal uint NextNumber()
+    {
+        _connections = _connections == uint.MaxValue ? 1 : _connections + 1;
+        return _connections;
+    }
 
     public void Dispose()
     {
@@ -83,6 +108,5 @@ public sealed class WorkerContext : IDisposable
         Datagram.Dispose();
         Frame.Dispose();
         Plaintext.Dispose();
-        Reassembled.Dispose();
     }
 }

@@ -21,7 +21,7 @@ public sealed class InsideDirectory(int addresses, QueueSteering? steering)
         Volatile.Write(ref _connections[offset], connection);
         if (connection is not null)
         {
-            steering?.Set(offset, connection.Home.Ids.Worker);
+            steering?.Set(offset, connection.Home.Ids.WorkerNumber);
         }
     }
 }

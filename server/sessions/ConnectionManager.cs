@@ -13,48 +13,30 @@ using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Sessions;
 
-/// <summary>Addresses and intervals of a server; addresses are numbers, 10.0.0.1 is 0x0A000001.</summary>
-public sealed record ServerSettings
-{
-    /// <summary>The address every client uses inside the tunnel.</summary>
-    public required uint ClientIp { get; init; }
-
-    public required uint ServerIp { get; init; }
-
-    public required uint DnsIp { get; init; }
-
-    /// <summary>How often connections are looked through for stale ones.</summary>
-    public required long SweepMs { get; init; }
-
-    /// <summary>How often the number of sessions is logged.</summary>
-    public required long ReportMs { get; init; }
-}
-
 /// <summary>What one worker has.</summary>
 internal sealed record Census(int Online, int Connections, int Rotations);
 
 /// <summary>
-/// The connections of one worker: which datagram and which packet belongs to whom, who is let in, who is let go. All
-/// members run on the worker's thread; handshakes and password hashes run aside.
+/// The connections of one worker: whose datagram and whose packet it is, who comes and who goes. All members run on the
+/// worker's thread; handshakes and password hashes run on the thread pool.
 /// </summary>
-public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner, IDisposable
+public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, IDisposable
 {
     private const long NotOnlineLimitMs = 60_000;
     private const long SilenceLimitMs = 24 * 60 * 60_000;
-    private const int MaxAuthChecks = 64; // password hashes at once; the client repeats what is ignored
-    private const int RejectsPerTick = 100; // answers to unknown sessions a second
+    private const int RejectsPerTick = 100; // answers to unknown sessions per second
     private const int MaxNotOnline = 10_000; // handshakes and logins under way, of all workers
 
     private readonly ServerSettings _settings;
     private readonly ConnectionSettings _connectionSettings;
-    private readonly Worker _worker;
+    private readonly WorkerContext _worker;
     private readonly AddressPool _pool;
     private readonly InsideDirectory _inside;
-    private readonly Authenticator _authenticator;
+    private readonly Logins _logins;
     private readonly DtlsListener _listener;
-    private readonly ConnectionTable _table;
-    private readonly HashSet<Connection> _beingChecked = [];
+    private readonly ConnectionTable _table = new();
     private readonly ILogger _log;
+    private Connection? _recent; // the latest connection that its address and its session id both named
     private int _online; // connections that have been Online
     private int _rejectsLeft = RejectsPerTick;
     private Census _latest = new(0, 0, 0);
@@ -64,7 +46,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     public ConnectionManager(
         ServerSettings settings,
         ConnectionSettings connectionSettings,
-        Worker worker,
+        WorkerContext worker,
         DtlsContext tls,
         AddressPool pool,
         InsideDirectory inside,
@@ -72,19 +54,16 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         ILogger log
     )
     {
+        _settings = settings;
+        _connectionSettings = connectionSettings;
+        _worker = worker;
+        _pool = pool;
         _inside = inside;
-        (_settings, _connectionSettings, _worker, _pool, _authenticator, _log) = (
-            settings,
-            connectionSettings,
-            worker,
-            pool,
-            authenticator,
-            log
-        );
-        var now = Worker.Now;
-        _listener = new DtlsListener(tls, worker.Context, now);
-        _table = new ConnectionTable();
-        (_sweepAt, _reportAt) = (now + settings.SweepMs, now + settings.ReportMs);
+        _log = log;
+        _logins = new Logins(settings, worker, pool, inside, authenticator, log);
+        _listener = new DtlsListener(tls, worker, worker.Now);
+        _sweepAt = worker.Now + settings.SweepMs;
+        _reportAt = worker.Now + settings.ReportMs;
     }
 
     /// <summary>The managers of all workers, this one among them; the first one reports for all.</summary>
@@ -97,69 +76,47 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         set => Volatile.Write(ref _latest, value);
     }
 
-    private Counters Counters => _worker.Context.Counters;
+    private Counters Counters => _worker.Counters;
 
-    public Connection? Route(Span<byte> packet, bool isPartial)
-    {
-        var connection = _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))];
-        if (connection is null)
-        {
-            Counters.Add(Counter.TunRejectedPacketNoConnection);
-            return null;
-        }
-        var checksum = isPartial ? TransportChecksum.Partial : TransportChecksum.Complete;
-        if (!Rewrite.destination(packet, _settings.ClientIp, checksum))
-        {
-            Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
-            return null;
-        }
-        return connection;
-    }
-
-    public WorkerContext? OtherHomeOf(ReadOnlySpan<byte> packet)
-    {
-        if (Siblings.Count == 1)
-        {
-            return null;
-        }
-        var home = _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))]?.Home;
-        return home == _worker.Context ? null : home;
-    }
+    public Connection? Find(ReadOnlySpan<byte> packet) => _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))];
 
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (header.Session == SessionId.Rejected)
+        if (_recent is { } recent && recent.Path.Peer == from.Peer && recent.Owns(header.Session))
         {
-            Counters.Add(Counter.UdpParseWireFailed); // answering it would make two servers reject each other for ever
+            Receive(recent, header, from, body, now); // as the look-ups below would say
             return;
         }
         var known = _table.ByPeer(from.Peer);
-        var moved =
-            header.Session == SessionId.Empty || known?.Owns(header.Session) == true ? null : BySession(header.Session);
-        if (known is not null && moved is null)
+        Connection? other = null;
+        var claim = ClaimOf(header.Session, known, ref other);
+        var latest = claim == SessionClaim.Empty ? _table.Successor(from.Peer) ?? known : null;
+        var opening = latest is null ? Opening.None : DispatchRules.opening(body, latest.ClientRandom);
+        var sender = known is null ? Sender.Stranger : Sender.Known;
+        switch (DispatchRules.verdict(claim, sender, header.Payload, opening))
         {
-            ReceiveKnown(known, header, from, body, now);
-            return;
-        }
-        if (header.Session == SessionId.Empty)
-        {
-            Accept(header.Version, from, body, now);
-            return;
-        }
-        if (moved is null)
-        {
-            RejectSession(header.Session, from);
-        }
-        else if (moved.Receive(header, body, now) == 0)
-        {
-            Counters.Add(Counter.UdpSessionRotationAttemptedViaReplay);
-        }
-        else if (moved.State != ConnectionState.Disconnected)
-        {
-            LogMoved(_log, SessionId.format(moved.SessionId), moved.Path.Peer, from.Peer);
-            _table.Move(moved, from.Peer);
-            moved.MoveTo(from, _worker.Context.Ids.Draw());
-            Counters.Add(Counter.UdpConnRecoveredViaSession);
+            case DispatchVerdict.Receive:
+                _recent = claim == SessionClaim.OfPeer ? known : null;
+                Receive(known!, header, from, body, now);
+                break;
+            case DispatchVerdict.ReceiveHandshake:
+                latest!.Receive(header, body, now);
+                break;
+            case DispatchVerdict.Move:
+                Move(other!, header, from, body, now);
+                break;
+            case DispatchVerdict.Accept:
+                Accept(header.Version, from, body, now);
+                break;
+            case DispatchVerdict.Restart:
+                Restart(header.Version, from, body, now);
+                break;
+            case DispatchVerdict.Reject:
+                Reject(header.Session, from);
+                break;
+            default:
+                Counters.Add(Counter.UdpParseWireFailed); // answering it would make two servers reject each other for ever
+                break;
         }
     }
 
@@ -192,37 +149,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
     }
 
-    public void AuthRequested(Connection connection, AuthRequest request)
-    {
-        if (connection.State == ConnectionState.Online)
-        {
-            connection.Grant(Success(connection), Worker.Now); // the reply was lost
-        }
-        else if (request.Method != AuthMethod.UserPassword)
-        {
-            Refuse(connection, $"authentication method {request.Method} is not served");
-        }
-        else if (!_beingChecked.Contains(connection))
-        {
-            Check(connection, request);
-        }
-    }
-
-    public void DeliverInside(Connection connection, Span<byte> packet)
-    {
-        if (connection.InsideAddress == 0)
-        {
-            Counters.Add(Counter.TunRejectedPacketNoClientIp);
-        }
-        else if (!Rewrite.source(packet, connection.InsideAddress, TransportChecksum.Complete))
-        {
-            Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
-        }
-        else
-        {
-            _worker.Context.ToInside.Append(packet);
-        }
-    }
+    public void AuthRequested(Connection connection, AuthRequest request) => _logins.OnRequest(connection, request);
 
     public void StateChanged(Connection connection)
     {
@@ -240,14 +167,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
     }
 
-    public void SessionRotationStarted(Connection connection, ulong pending) => _table.AddPending(pending, connection);
+    public void RotationStarted(Connection connection, ulong pending) => _table.AddPending(pending, connection);
 
-    public void SessionRotationFinalized(Connection connection, ulong previous) =>
-        _table.FinishRotation(connection, previous);
-
-    public void Rescheduled(Connection connection) => _worker.Timers.Schedule(connection);
-
-    public void Authenticated(Connection connection, AuthSuccess success) { } // a client's business
+    public void RotationFinalized(Connection connection, ulong previous) => _table.FinishRotation(connection, previous);
 
     public void Closed(Connection connection, TunnelError reason)
     {
@@ -261,18 +183,26 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     public void Dispose() => _listener.Dispose();
 
-    private void Report() =>
-        LogReport(
-            _log,
-            Siblings.Sum(worker => worker.Latest.Online),
-            Siblings.Sum(worker => worker.Latest.Connections),
-            Siblings.Sum(worker => worker.Latest.Rotations),
-            _pool.Assigned
-        );
+    private SessionClaim ClaimOf(ulong session, Connection? known, ref Connection? other)
+    {
+        if (session == SessionId.Empty)
+        {
+            return SessionClaim.Empty;
+        }
+        if (session == SessionId.Rejected)
+        {
+            return SessionClaim.Rejected;
+        }
+        if (known?.Owns(session) == true)
+        {
+            return SessionClaim.OfPeer;
+        }
+        other = _table.BySession(session) ?? _table.ByPending(session);
+        return other is null ? SessionClaim.Unknown : SessionClaim.OfOther;
+    }
 
-    private Connection? BySession(ulong id) => _table.BySession(id) ?? _table.ByPending(id);
-
-    private void ReceiveKnown(
+    /// <summary>The connection of the sender's address reads a datagram; if it holds nothing for it, its successor does.</summary>
+    private void Receive(
         Connection known,
         in WireHeader header,
         in OutsideAddress from,
@@ -280,14 +210,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         long now
     )
     {
-        var successor = _table.Successor(from.Peer);
-        if (header is { Session: SessionId.Empty, Expresslane: false } && ClientHello.Is(body))
+        if (known.Receive(header, body, now) == 0)
         {
-            Restart(successor ?? known, header, from, body, now);
-        }
-        else if (known.Receive(header, body, now) == 0)
-        {
-            successor?.Receive(header, body, now);
+            _table.Successor(from.Peer)?.Receive(header, body, now);
         }
         else if (from.Local != known.Path.Local)
         {
@@ -295,34 +220,42 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         }
     }
 
-    /// <summary>
-    /// A ClientHello from an address that has a connection: another copy of the one that started it, or a client that
-    /// starts again from the same port. The new handshake runs beside an established session until it has succeeded.
-    /// </summary>
-    private void Restart(
-        Connection latest,
-        in WireHeader header,
-        in OutsideAddress from,
-        ReadOnlySpan<byte> body,
-        long now
-    )
+    /// <summary>A connection's session id under another address: if the datagram is authentic, its peer has moved.</summary>
+    private void Move(Connection moved, in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (!ClientHello.IsFirstFragment(body) || ClientHello.RandomOf(body) == latest.Hello)
+        if (moved.Receive(header, body, now) == 0)
         {
-            latest.Receive(header, body, now);
+            Counters.Add(Counter.UdpSessionRotationAttemptedViaReplay);
         }
-        else if (_listener.TryAccept(header.Version, from, body, now) is { } session)
+        else if (moved.State != ConnectionState.Disconnected)
         {
-            if (_table.Successor(from.Peer) is { } successor)
-            {
-                End(successor, "its client has started again");
-            }
-            if (_table.ByPeer(from.Peer) is { WasOnline: false } unfinished)
-            {
-                End(unfinished, "its client has started again");
-            }
-            Create(session, header.Version, from, body, now);
+            LogMoved(_log, SessionId.format(moved.SessionId), moved.Path.Peer, from.Peer);
+            _recent = null;
+            _table.Move(moved, from.Peer);
+            moved.MoveTo(from, _worker.Ids.Draw());
+            Counters.Add(Counter.UdpConnRecoveredViaSession);
         }
+    }
+
+    /// <summary>
+    /// A client has started again from the port of a connection. The new handshake runs beside an established session until
+    /// it has succeeded.
+    /// </summary>
+    private void Restart(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
+    {
+        if (_listener.TryAccept(version, from, body, now) is not { } session)
+        {
+            return;
+        }
+        if (_table.Successor(from.Peer) is { } successor)
+        {
+            End(successor, "its client has started again");
+        }
+        if (_table.ByPeer(from.Peer) is { WasOnline: false } unfinished)
+        {
+            End(unfinished, "its client has started again");
+        }
+        Create(session, version, from, body, now);
     }
 
     private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
@@ -341,26 +274,26 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
             session.Dispose();
             return;
         }
-        var connection = new Connection(
+        var id = _worker.Ids.Draw();
+        var connection = Connection.ForServer(
             _connectionSettings,
-            _worker.Context,
+            _worker,
             this,
             version,
-            _worker.Context.Ids.Draw(),
+            id,
             session,
             from,
+            ClientHello.randomOf(body),
             now
-        )
-        {
-            Hello = ClientHello.RandomOf(body),
-        };
+        );
+        _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
         connection.Start(now);
     }
 
     /// <summary>Tells the sender that its session is not known here, within a rate.</summary>
-    private void RejectSession(ulong session, in OutsideAddress to)
+    private void Reject(ulong session, in OutsideAddress to)
     {
         if (_table.IsRecentlyClosed(session))
         {
@@ -376,60 +309,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
         WireHeaderModule.writeReject(reject);
         Counters.Add(Counter.UdpRejectedSession);
         Counters.Add(Counter.UdpSends);
-        _ = _worker.Context.Control.Send(to, reject, 0); // best effort: the peer asks again
+        _ = _worker.Control.Send(to, reject, 0); // best effort: the peer asks again
     }
-
-    private void Check(Connection connection, AuthRequest request)
-    {
-        if (_beingChecked.Count >= MaxAuthChecks)
-        {
-            Counters.Add(Counter.AuthIgnoredBusy);
-            return;
-        }
-        _beingChecked.Add(connection);
-        _authenticator.AuthorizeOnPool(
-            request.User,
-            request.Password,
-            allowed => _worker.Post(() => Checked(connection, request.User, allowed))
-        );
-    }
-
-    private void Checked(Connection connection, string user, bool allowed)
-    {
-        _beingChecked.Remove(connection);
-        if (connection.State != ConnectionState.LinkUp)
-        {
-            return; // it left meanwhile
-        }
-        if (!allowed)
-        {
-            Refuse(connection, $"wrong user or password for '{Printable(user)}'");
-            return;
-        }
-        if (!_pool.TryAllocate(out var address))
-        {
-            Counters.Add(Counter.ConnRejectedNoFreeIp);
-            connection.Deny(TunnelError.NoFreeClientIp, Worker.Now);
-            return;
-        }
-        connection.InsideAddress = address;
-        _inside.Set(_pool.OffsetOf(address), connection);
-        connection.Grant(Success(connection), Worker.Now);
-    }
-
-    private void Refuse(Connection connection, string why)
-    {
-        Counters.Add(Counter.ConnRejectedAccessDenied);
-        LogRefused(_log, connection.Path.Peer, why);
-        connection.Deny(TunnelError.AccessDenied, Worker.Now);
-    }
-
-    /// <summary>What a peer sent, fit for one line of a log.</summary>
-    private static string Printable(string text) =>
-        string.Concat(text.Select(letter => char.IsControl(letter) ? '?' : letter));
-
-    private AuthSuccess Success(Connection connection) =>
-        new(_settings.ClientIp, _settings.ServerIp, _settings.DnsIp, _worker.Inside.Mtu, connection.SessionId);
 
     private void Sweep(long now)
     {
@@ -457,15 +338,20 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
     {
         Counters.Add(Counter.ConnClosed);
         _online -= connection.WasOnline ? 1 : 0;
-        _table.Remove(connection, Worker.Now);
-        if (connection.InsideAddress != 0)
-        {
-            _inside.Set(_pool.OffsetOf(connection.InsideAddress), null);
-            _pool.Free(connection.InsideAddress);
-            connection.InsideAddress = 0;
-        }
+        _recent = null;
+        _table.Remove(connection, _worker.Now);
+        _logins.Release(connection);
         connection.Dispose();
     }
+
+    private void Report() =>
+        LogReport(
+            _log,
+            Siblings.Sum(manager => manager.Latest.Online),
+            Siblings.Sum(manager => manager.Latest.Connections),
+            Siblings.Sum(manager => manager.Latest.Rotations),
+            _pool.Assigned
+        );
 
     [LoggerMessage(Level = LogLevel.Debug, Message = "session {Session}: link up with {Peer} ({Security})")]
     private static partial void LogLinkUp(ILogger log, string session, PeerAddress peer, string security);
@@ -475,9 +361,6 @@ public sealed partial class ConnectionManager : IWorkerProgram, IConnectionOwner
 
     [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: moved from {From} to {To}")]
     private static partial void LogMoved(ILogger log, string session, PeerAddress from, PeerAddress to);
-
-    [LoggerMessage(Level = LogLevel.Warning, Message = "{Peer} refused: {Why}")]
-    private static partial void LogRefused(ILogger log, PeerAddress peer, string why);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: closed, {Peer}: {Reason}")]
     private static partial void LogClosed(ILogger log, string session, PeerAddress peer, string reason);

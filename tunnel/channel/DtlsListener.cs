@@ -7,8 +7,8 @@ using Lightway.Tunnel.Udp;
 namespace Lightway.Tunnel.Channel;
 
 /// <summary>
-/// Answers ClientHellos of unknown peers with a cookie, keeping no state for them; a peer that returns its cookie gets a
-/// session. So a flood of spoofed ClientHellos costs some microseconds each and no memory. One thread.
+/// Answers the ClientHellos of unknown peers with a cookie and keeps no state for them; a peer that returns its cookie gets
+/// a session. So a flood of spoofed ClientHellos costs some microseconds each and no memory. One thread.
 /// </summary>
 public sealed class DtlsListener : IRecordSink, IDisposable
 {
@@ -19,7 +19,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private readonly WorkerContext _worker;
     private readonly byte[] _secret = new byte[SecretSize];
     private DtlsSession _session;
-    private DtlsSession? _previous; // with the secret before; for cookies that were on the way when it changed
+    private DtlsSession? _previous; // has the previous secret, for cookies that were on the way when it changed
     private long _previousUntil;
     private bool _answered; // the datagram at hand has been answered
     private OutsideAddress _path; // of the datagram being answered
@@ -28,7 +28,8 @@ public sealed class DtlsListener : IRecordSink, IDisposable
 
     public DtlsListener(DtlsContext context, WorkerContext worker, long now)
     {
-        (_context, _worker) = (context, worker);
+        _context = context;
+        _worker = worker;
         _session = Renew(now);
     }
 
@@ -42,7 +43,9 @@ public sealed class DtlsListener : IRecordSink, IDisposable
             return null;
         }
         ChangeSecret(now);
-        (_path, _version, _answered) = (from, version, false);
+        _path = from;
+        _version = version;
+        _answered = false;
         Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
         from.Peer.CopyTo(peer);
         peer = peer[..from.Peer.Length];
@@ -63,7 +66,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         {
             return null;
         }
-        // Not ours: perhaps a cookie of the secret before. Once it has been used, or has failed, it is gone.
+        // Perhaps a cookie of the previous secret. A session that has accepted one, or has failed, is used up.
         switch (previous.AcceptStateless(peer, body))
         {
             case StatelessOutcome.Accepted:
@@ -81,14 +84,10 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
     {
         _answered = true;
-        var length = WireHeaderModule.Size + record.Length;
-        var datagram = _worker.Datagram.Slice(0, length);
-        WireHeaderModule.write(_version, WirePayload.Dtls, SessionId.Empty, datagram);
-        record.CopyTo(datagram[WireHeaderModule.Size..]);
-        _worker.Counters.Add(Counter.UdpSends);
-        _worker.Counters.Add(
-            _worker.Control.Send(_path, datagram, 0) < 0 ? Counter.UdpControlSendFailed : Counter.HandshakeCookiesSent
-        );
+        if (Envelope.SendTo(_worker, _path, _version, record))
+        {
+            _worker.Counters.Add(Counter.HandshakeCookiesSent);
+        }
     }
 
     public void Dispose()
@@ -106,7 +105,8 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         }
         if (now >= _secretUntil)
         {
-            (_previous, _previousUntil) = (_session, now + PreviousLifeMs);
+            _previous = _session;
+            _previousUntil = now + PreviousLifeMs;
             _session = Renew(now);
         }
     }

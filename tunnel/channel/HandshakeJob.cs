@@ -2,18 +2,15 @@ using Lightway.Tunnel.Tls;
 
 namespace Lightway.Tunnel.Channel;
 
-/// <summary>Runs <paramref name="work"/> on another thread, then <paramref name="done"/> on the worker's, with its clock (milliseconds).</summary>
-public delegate void ControlPool(Action work, Action<long> done);
-
 /// <summary>
-/// A server's handshake, made on the control pool: its signature and key exchange take from 0.1 ms to several, which
-/// would hold up everybody's packets. One step at a time; what arrives meanwhile waits here, in order. While
-/// <see cref="IsBusy"/> nobody else may touch the session. All members are for the worker's thread.
+/// A server's handshake on the control pool: its signature and key exchange take from 0.1 ms to several ms, which would
+/// hold up everybody's packets. The pool runs one step at a time; datagrams that arrive during a step wait here, in order.
+/// While <see cref="IsBusy"/> nobody else may touch the session. All members are for the worker's thread.
 /// </summary>
 internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action<HandshakeJob, long> stepped)
     : IRecordSink
 {
-    // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Copies beyond that can go.
+    // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Further copies are not needed.
     private const int MaxWaiting = 12;
     private readonly Queue<(ulong SessionId, byte[] Datagram)> _waiting = new();
     private readonly List<(byte[] Record, bool IsRepeated)> _records = [];
@@ -24,22 +21,22 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     /// <summary>The pool has the session.</summary>
     public bool IsBusy { get; private set; }
 
-    /// <summary>Of the last step.</summary>
+    /// <summary>Status of the last step.</summary>
     public DtlsStatus Status { get; private set; }
 
-    /// <summary>What the last step wants sent, and whether it belongs to what is repeated after the handshake.</summary>
+    /// <summary>Records that the last step wants sent, and whether each must be repeated because the handshake is over.</summary>
     public IReadOnlyList<(byte[] Record, bool IsRepeated)> Records => _records;
 
     /// <summary>Application data that came with the last step.</summary>
     public ReadOnlySpan<byte> Plaintext => _plaintext.AsSpan(0, _length);
 
-    /// <summary>Of the datagram that the last step consumed.</summary>
+    /// <summary>Session id of the datagram that the last step consumed.</summary>
     public ulong SessionId { get; private set; }
 
     /// <summary>The first step: the ClientHello is in the session.</summary>
     public void Start() => Run(session.Handshake);
 
-    /// <summary>Leaves a datagram to the handshake. False: too many wait already.</summary>
+    /// <summary>Queues a datagram for the handshake. False: too many wait already.</summary>
     public bool TryAdd(ulong sessionId, ReadOnlySpan<byte> datagram)
     {
         if (_waiting.Count == MaxWaiting)
@@ -51,7 +48,7 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
         return true;
     }
 
-    /// <summary>The next step, if a datagram waits for it.</summary>
+    /// <summary>Runs the next step, if a datagram waits for it.</summary>
     public void Continue()
     {
         if (!IsBusy && TryTake(out var sessionId, out var datagram))
@@ -61,15 +58,16 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
         }
     }
 
-    /// <summary>Takes a datagram that is not the handshake's any more.</summary>
+    /// <summary>Takes a datagram that arrived after the handshake was over.</summary>
     public bool TryTake(out ulong sessionId, out byte[] datagram)
     {
         var some = _waiting.TryDequeue(out var next);
-        (sessionId, datagram) = next;
+        sessionId = next.SessionId;
+        datagram = next.Datagram;
         return some;
     }
 
-    /// <summary>The connection is over while the pool has its session.</summary>
+    /// <summary>Disposes of the session as soon as the pool has let go of it.</summary>
     public void DisposeSession() => _disposing = true;
 
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record) => _records.Add((record.ToArray(), session.IsEstablished));
@@ -77,7 +75,8 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     private void Run(Func<DtlsStatus> step)
     {
         IsBusy = true;
-        (_length, session.Sink) = (0, this);
+        _length = 0;
+        session.Sink = this;
         _records.Clear();
         pool(() => Status = step(), Done);
     }

@@ -4,12 +4,12 @@ using Lightway.Tunnel.Tls;
 
 namespace Lightway.Tunnel.Channel;
 
-/// <summary>Server: fresh DTLS keys once an interval (RFC 9147 section 8). Times in milliseconds. One thread.</summary>
+/// <summary>Server: renews the DTLS keys once per interval (RFC 9147 section 8). Times in milliseconds. One thread.</summary>
 /// <param name="intervalMs">0: never.</param>
 internal sealed class KeyUpdater(DtlsSession session, Counters counters, long intervalMs)
 {
     private const long PollMs = 100;
-    private const long LimitMs = 30_000; // unanswered for longer: the peer is asleep or gone, ask again later
+    private const long LimitMs = 30_000; // unanswered for longer: the peer is asleep or gone, and is asked again an interval later
     private KeyUpdateState _state = KeyUpdate.create(intervalMs);
     private long _pollAt = long.MaxValue;
     private long _giveUpAt;
@@ -20,7 +20,7 @@ internal sealed class KeyUpdater(DtlsSession session, Counters counters, long in
     /// <summary>The peer has been let in: the interval starts.</summary>
     public void Granted(long now) => _state = KeyUpdate.granted(_state, now);
 
-    /// <summary>True: an update has just been asked for.</summary>
+    /// <summary>Acts on whatever is due. True: an update has just been requested.</summary>
     public bool Run(long now)
     {
         if (now >= _pollAt)
@@ -39,7 +39,8 @@ internal sealed class KeyUpdater(DtlsSession session, Counters counters, long in
             return false;
         }
         counters.Add(Counter.KeyUpdateStart);
-        (_pollAt, _giveUpAt) = (now + PollMs, now + LimitMs);
+        _pollAt = now + PollMs;
+        _giveUpAt = now + LimitMs;
         return true;
     }
 

@@ -3,12 +3,12 @@ using Lightway.Tunnel.Tls;
 namespace Lightway.Tunnel.Channel;
 
 /// <summary>
-/// When a DTLS session repeats what may have got lost (RFC 9147 section 5.8). In the handshake wolfSSL keeps the interval;
-/// after it this class does. Times in milliseconds. One thread.
+/// Decides when a DTLS session repeats records that may be lost (RFC 9147 section 5.8). During the handshake wolfSSL keeps
+/// the interval, after it this class does. Times in milliseconds. One thread.
 /// </summary>
 internal sealed class RetransmissionTimer(DtlsSession session)
 {
-    private const long RepeatMs = 500; // between repetitions of what wolfSSL sent after the handshake
+    private const long RepeatMs = 500; // between repetitions of records that wolfSSL sent after the handshake
     private const int Repetitions = 20;
     private int _repetitionsLeft;
     private bool _roundTripKnown;
@@ -16,7 +16,7 @@ internal sealed class RetransmissionTimer(DtlsSession session)
     /// <summary>When <see cref="Fire"/> is due; <see cref="long.MaxValue"/>: never.</summary>
     public long DueAt { get; private set; } = long.MaxValue;
 
-    /// <summary>Call after each step. In the handshake, what arrives may bring the timer forward, never put it off.</summary>
+    /// <summary>Call after each step. During the handshake an arrival may bring the timer forward, never put it off.</summary>
     public void Rearm(long now)
     {
         if (!session.IsEstablished)
@@ -31,9 +31,9 @@ internal sealed class RetransmissionTimer(DtlsSession session)
     }
 
     /// <summary>
-    /// wolfSSL has sent something after the handshake that may get lost: it is repeated for some seconds. Each call of its
-    /// timer doubles its interval, and the seventh fails; so the interval is put back before each one, and a peer that
-    /// sleeps through a key update keeps its connection.
+    /// Repeats a record that wolfSSL has sent after the handshake, for some seconds. Each call of wolfSSL's timer doubles its
+    /// interval, and the seventh call fails; so the interval is reset before each one, and a peer that sleeps through a key
+    /// update keeps its connection.
     /// </summary>
     public void Repeat(long now)
     {
@@ -45,8 +45,8 @@ internal sealed class RetransmissionTimer(DtlsSession session)
     }
 
     /// <summary>
-    /// Client, first answer: how long the path takes. With wolfSSL's 100 ms on a path of a second, a dozen copies of a
-    /// flight would be under way before the first answer, and it recognizes acknowledgements of the last three only.
+    /// Client: takes the round-trip time from the first answer. With wolfSSL's 100 ms on a path of one second, a dozen copies
+    /// of a flight would be under way before the first answer, and it recognizes acknowledgements of the last three only.
     /// </summary>
     public void LearnRoundTrip(long roundTripMs)
     {
@@ -58,7 +58,7 @@ internal sealed class RetransmissionTimer(DtlsSession session)
         }
     }
 
-    /// <summary>Repeats. Failed: in the handshake the peer has been silent too long; after it, nothing to be done.</summary>
+    /// <summary>Repeats what is due. Failed: during the handshake the peer has been silent too long; after it, no action is needed.</summary>
     public DtlsStatus Fire(long now)
     {
         DueAt = long.MaxValue;

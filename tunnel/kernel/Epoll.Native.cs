@@ -3,7 +3,7 @@ using static Tmds.Linux.LibC;
 
 namespace Lightway.Tunnel.Kernel;
 
-/// <summary>What a file descriptor is ready for.</summary>
+/// <summary>What a file descriptor is ready for, or watched for.</summary>
 [Flags]
 public enum Readiness
 {
@@ -12,13 +12,24 @@ public enum Readiness
     Write = 4,
 }
 
-/// <summary>Level-triggered epoll(7) with small integer tokens, and an eventfd that other threads ring to wake it.</summary>
+/// <summary>Is called when its file descriptor is ready.</summary>
+public interface IReadyHandler
+{
+    /// <summary>Called from <see cref="Epoll.Wait"/>, on the thread that waits.</summary>
+    void OnReady(Readiness readiness);
+}
+
+/// <summary>
+/// Level-triggered epoll(7) that calls a handler for each ready descriptor, and an eventfd by which other threads wake it.
+/// One thread waits; only <see cref="Wake"/> is for any thread.
+/// </summary>
 public sealed unsafe class Epoll : IDisposable
 {
     private const int MaxEvents = 16;
     private const int WakeToken = -1;
     private readonly int _epoll;
     private readonly int _wake;
+    private readonly List<IReadyHandler> _handlers = []; // by token
     private readonly Slab _events = new(MaxEvents * sizeof(epoll_event));
 
     public Epoll()
@@ -29,21 +40,26 @@ public sealed unsafe class Epoll : IDisposable
         {
             throw Linux.Failure("epoll_create1/eventfd");
         }
-        Add(_wake, WakeToken);
+        Control(EPOLL_CTL_ADD, _wake, WakeToken, Readiness.Read);
     }
 
-    /// <summary>Watches a descriptor for reading.</summary>
-    public void Add(int fd, int token) => Control(EPOLL_CTL_ADD, fd, token, Readiness.Read);
+    /// <summary>Watches a descriptor for reading, for as long as it is open.</summary>
+    /// <returns>The token by which <see cref="Watch"/> knows it.</returns>
+    public int Add(int fd, IReadyHandler handler)
+    {
+        _handlers.Add(handler);
+        var token = _handlers.Count - 1;
+        Control(EPOLL_CTL_ADD, fd, token, Readiness.Read);
+        return token;
+    }
 
     /// <summary>Changes what a descriptor is watched for; <see cref="Readiness.None"/> pauses it.</summary>
     public void Watch(int fd, int token, Readiness interest) => Control(EPOLL_CTL_MOD, fd, token, interest);
 
-    /// <summary>Waits for events and fills <paramref name="ready"/> by token; wake-ups are consumed here.</summary>
+    /// <summary>Waits for events and calls the handlers of the ready descriptors; wake-ups are consumed here.</summary>
     /// <param name="timeoutMs">Milliseconds; -1 waits for ever, 0 polls.</param>
-    /// <param name="ready">Indexed by token; entries not ready become None.</param>
-    public void Wait(int timeoutMs, Span<Readiness> ready)
+    public void Wait(int timeoutMs)
     {
-        ready.Clear();
         var events = (epoll_event*)_events.Pointer;
         var count = epoll_wait(_epoll, events, MaxEvents, timeoutMs);
         for (var i = 0; i < count; i++)
@@ -56,11 +72,12 @@ public sealed unsafe class Epoll : IDisposable
                 continue;
             }
             // An error or a hang-up is reported as readable: the next read returns the errno, which is counted there.
-            ready[token] = (events[i].events & EPOLLOUT) != 0 ? Readiness.Write : Readiness.None;
+            var readiness = (events[i].events & EPOLLOUT) != 0 ? Readiness.Write : Readiness.None;
             if ((events[i].events & ~EPOLLOUT) != 0)
             {
-                ready[token] |= Readiness.Read;
+                readiness |= Readiness.Read;
             }
+            _handlers[token].OnReady(readiness);
         }
     }
 

@@ -1,10 +1,11 @@
-using Lightway.Tunnel.Udp;
-
 namespace Lightway.Tunnel.Kernel;
 
-/// <summary>Which offloads may be used; each is an independent kill switch. Whether the kernel can is found out at start.</summary>
+/// <summary>Which offloads may be used; each is an independent kill switch. Start-up finds out which of them work.</summary>
 public sealed record Offload
 {
+    /// <summary>UDP_MAX_SEGMENTS of kernels before 6.9 (128 since; linux/udp.h).</summary>
+    public const int UdpMaxSegments = 64;
+
     /// <summary>Everything off: one packet per system call.</summary>
     public static readonly Offload None = new()
     {
@@ -27,12 +28,12 @@ public sealed record Offload
     /// <summary>Receive runs of datagrams as one buffer (UDP_GRO).</summary>
     public bool UdpGro { get; init; } = true;
 
-    /// <summary>Datagrams in one send (UDP_SEGMENT); 1: each leaves by itself.</summary>
-    public int MaxSegments { get; init; } = SendBatch.MaxSegments;
+    /// <summary>Datagrams per run (UDP_SEGMENT); 1: each leaves in a system call of its own.</summary>
+    public int MaxSegments { get; init; } = UdpMaxSegments;
 
-    /// <summary>Microseconds that a run of datagrams may take its peer, as measured; 0: no bound.</summary>
+    /// <summary>Microseconds in which the peer receives the longest run, at its recent rate; 0: no limit.</summary>
     public int MaxBurstMicroseconds { get; init; }
 
-    /// <summary>Frames of the TUN need a virtio_net_hdr.</summary>
+    /// <summary>The frames of the TUN device need a virtio_net_hdr.</summary>
     public bool NeedsVnetHeader => TunTso || TunGroTcp || TunGroUdp;
 }

@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Lightway.Tunnel.Tun;
 
 namespace Lightway.Tunnel.Kernel;
 
@@ -26,8 +25,14 @@ public sealed unsafe class Slab : IDisposable
     /// <summary>All of it.</summary>
     public Span<byte> Span => new(Pointer, Length);
 
-    /// <summary>All of it, for a system call.</summary>
-    internal IoVector IoVector => new((nint)Pointer, Length);
+    /// <summary>Part of it for a system call, bounds checked.</summary>
+    internal IoVector Vector(int offset, int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(offset);
+        ArgumentOutOfRangeException.ThrowIfNegative(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, Length - length);
+        return new IoVector((nint)(Pointer + offset), length);
+    }
 
     internal byte* Pointer { get; private set; }
 

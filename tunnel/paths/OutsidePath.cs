@@ -5,22 +5,13 @@ using Lightway.Tunnel.Udp;
 
 namespace Lightway.Tunnel.Paths;
 
-/// <summary>Finds whose datagram came in.</summary>
-public interface IOutsideRouter
-{
-    /// <param name="header">Well-formed wire header of a known version.</param>
-    /// <param name="from">The sender, and the address of ours it wrote to.</param>
-    /// <param name="body">What follows the header.</param>
-    void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now);
-}
-
 /// <summary>
-/// Outside to TUN: receives runs of datagrams (UDP_GRO), cuts them, hands each to its connection, and writes what they
-/// yield before the next receive: no packet waits for another. One thread.
+/// Outside to TUN: receives runs of datagrams (UDP_GRO), cuts them, hands each datagram to its connection, and writes the
+/// resulting packets before the next receive, so that no packet waits for another. One thread.
 /// </summary>
-public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IOutsideRouter router) : IDisposable
+public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter router) : IDisposable
 {
-    private const int ReceiveBudget = 4; // receives a wake-up, so that the inside is not starved
+    private const int ReceiveBudget = 4; // receives per wake-up, so that the inside is not starved
     private readonly ReceiveBatch _batch = new(socket.IsCoalescing);
     private uint _overflows; // as the kernel counts them
 

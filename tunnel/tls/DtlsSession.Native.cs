@@ -1,13 +1,13 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
-using Lightway.Protocol;
 
 namespace Lightway.Tunnel.Tls;
 
-/// <summary>Takes the DTLS records a session makes, one datagram's worth a call.</summary>
+/// <summary>Takes the DTLS records that a session makes: one datagram per call.</summary>
 public interface IRecordSink
 {
-    /// <summary>The bytes are valid during the call only. What can't be sent is lost: DTLS repeats what must arrive.</summary>
+    /// <summary>Sends a record, or loses it: DTLS repeats what must arrive. The bytes are valid during the call only.</summary>
     void SendRecord(ReadOnlySpan<byte> record);
 }
 
@@ -21,13 +21,13 @@ public enum DtlsStatus
     Closed,
 }
 
-/// <summary>What a stateless listener made of a datagram.</summary>
+/// <summary>Outcome of showing a datagram to a stateless listener.</summary>
 public enum StatelessOutcome
 {
-    /// <summary>The listener is spent: free it.</summary>
+    /// <summary>The listener is used up: free it.</summary>
     Failed = 0,
 
-    /// <summary>A cookie was asked for, or the datagram meant nothing: the listener is as new.</summary>
+    /// <summary>A cookie was asked for, or the datagram meant nothing: the listener is unchanged.</summary>
     Ignored,
 
     /// <summary>The cookie is right: the listener has become this peer's session.</summary>
@@ -48,13 +48,15 @@ public sealed unsafe class DtlsSession : IDisposable
     private nint _ssl;
     private byte* _input; // the datagram being processed, null when it was consumed
     private int _inputLength;
+    private Exception? _sinkFailure; // thrown by the sink within the native call that is under way
 
     /// <param name="context">Certificates and suites.</param>
     /// <param name="cookieSecret">Server only: 32 bytes that sign HelloRetryRequest cookies.</param>
     /// <exception cref="TlsException">Out of memory, or the server name is unusable.</exception>
     public DtlsSession(DtlsContext context, ReadOnlySpan<byte> cookieSecret)
     {
-        (_isServer, _mtu) = (context.IsServer, context.Mtu);
+        _isServer = context.IsServer;
+        _mtu = context.Mtu;
         _ssl = WolfSsl.wolfSSL_new(context.Handle);
         if (_ssl == 0)
         {
@@ -104,17 +106,6 @@ public sealed unsafe class DtlsSession : IDisposable
     /// <summary>The last failure in wolfSSL's words.</summary>
     public string LastErrorText => LastError == 0 ? "none" : WolfSsl.Describe(LastError);
 
-    /// <summary>The last failure in the protocol's terms (wolfssl/error-ssl.h, wolfssl/wolfcrypt/error-crypt.h).</summary>
-    public TunnelError FailureReason =>
-        LastError switch
-        {
-            -322 => TunnelError.TlsNameMismatch, // DOMAIN_NAME_MISMATCH
-            -188 => TunnelError.TlsCaMissing, // ASN_NO_SIGNER_E
-            -313 => TunnelError.TlsFatalAlert, // FATAL_ERROR: the peer sent an alert
-            -395 => TunnelError.TlsDuplicateMessage, // DUPLICATE_MSG_E
-            _ => TunnelError.TlsOther,
-        };
-
     /// <summary>Milliseconds until <see cref="OnTimeout"/> is due, while a flight is unanswered.</summary>
     public int TimeoutMs
     {
@@ -143,6 +134,7 @@ public sealed unsafe class DtlsSession : IDisposable
             SetInput(input, datagram.Length);
             var result = WolfSsl.wolfDTLS_accept_stateless(_ssl);
             SetInput(null, 0);
+            RethrowSinkFailure();
             return result switch
             {
                 WolfSsl.WOLFSSL_SUCCESS => StatelessOutcome.Accepted,
@@ -160,6 +152,7 @@ public sealed unsafe class DtlsSession : IDisposable
             return DtlsStatus.Done;
         }
         var result = _isServer ? WolfSsl.wolfSSL_accept(_ssl) : WolfSsl.wolfSSL_connect(_ssl);
+        RethrowSinkFailure();
         if (result == WolfSsl.WOLFSSL_SUCCESS)
         {
             IsEstablished = true;
@@ -194,6 +187,7 @@ public sealed unsafe class DtlsSession : IDisposable
                 length += read;
             }
             SetInput(null, 0);
+            RethrowSinkFailure();
             return status;
         }
     }
@@ -204,17 +198,19 @@ public sealed unsafe class DtlsSession : IDisposable
         fixed (byte* bytes = data)
         {
             var written = WolfSsl.wolfSSL_write(_ssl, bytes, data.Length);
+            RethrowSinkFailure();
             return written > 0 ? DtlsStatus.Done
                 : Classify(written) == DtlsStatus.Closed ? DtlsStatus.Closed
                 : DtlsStatus.Failed;
         }
     }
 
-    /// <summary>The timer fired: repeats the unanswered flight. Failed: the peer has been silent too long.</summary>
+    /// <summary>Repeats the unanswered flight when the timer has fired. Failed: the peer has been silent too long.</summary>
     /// <remarks>Never call it on an idle session: each call doubles the interval.</remarks>
     public DtlsStatus OnTimeout()
     {
         var result = WolfSsl.wolfSSL_dtls_got_timeout(_ssl);
+        RethrowSinkFailure();
         return result == WolfSsl.WOLFSSL_SUCCESS ? DtlsStatus.Done
             : Classify(result) == DtlsStatus.Done ? DtlsStatus.Done
             : DtlsStatus.Failed;
@@ -224,7 +220,12 @@ public sealed unsafe class DtlsSession : IDisposable
     public void ResetTimeout(int units) => _ = WolfSsl.wolfSSL_dtls_set_timeout_init(_ssl, units);
 
     /// <summary>Sends KeyUpdate and asks the peer for its own (RFC 9147 section 8).</summary>
-    public bool StartKeyUpdate() => WolfSsl.wolfSSL_update_keys(_ssl) == WolfSsl.WOLFSSL_SUCCESS;
+    public bool StartKeyUpdate()
+    {
+        var result = WolfSsl.wolfSSL_update_keys(_ssl);
+        RethrowSinkFailure();
+        return result == WolfSsl.WOLFSSL_SUCCESS;
+    }
 
     /// <summary>A key update that was started has not been answered yet.</summary>
     public bool IsKeyUpdatePending
@@ -237,7 +238,11 @@ public sealed unsafe class DtlsSession : IDisposable
     }
 
     /// <summary>Sends close_notify, best effort.</summary>
-    public void Close() => _ = WolfSsl.wolfSSL_shutdown(_ssl);
+    public void Close()
+    {
+        _ = WolfSsl.wolfSSL_shutdown(_ssl);
+        RethrowSinkFailure();
+    }
 
     public void Dispose()
     {
@@ -266,17 +271,26 @@ public sealed unsafe class DtlsSession : IDisposable
     [UnmanagedCallersOnly(CallConvs = [typeof(CallConvCdecl)])]
     internal static int OnSend(nint ssl, byte* buffer, int size, nint context)
     {
+        var session = Unsafe.As<DtlsSession>(GCHandle.FromIntPtr(context).Target!);
         try
         {
-            Unsafe
-                .As<DtlsSession>(GCHandle.FromIntPtr(context).Target!)
-                .Sink?.SendRecord(new ReadOnlySpan<byte>(buffer, size));
+            session.Sink?.SendRecord(new ReadOnlySpan<byte>(buffer, size));
             return size; // never want-write: wolfSSL would then mix the old record with the next one's data
         }
-        catch (Exception)
+        catch (Exception error)
         {
-            // No exception may cross wolfSSL's frames. The sink throws on a bug only; wolfSSL then fails the session.
+            // No exception may cross wolfSSL's frames. A sink throws on a bug only: the call that led here throws it again.
+            session._sinkFailure = error;
             return WolfSsl.WOLFSSL_CBIO_ERR_GENERAL;
+        }
+    }
+
+    private void RethrowSinkFailure()
+    {
+        if (_sinkFailure is { } failure)
+        {
+            _sinkFailure = null;
+            ExceptionDispatchInfo.Throw(failure);
         }
     }
 
@@ -286,7 +300,7 @@ public sealed unsafe class DtlsSession : IDisposable
         _inputLength = length;
     }
 
-    /// <summary>Waiting for the peer is fine (Done); anything else is told apart.</summary>
+    /// <summary>Maps a result: waiting for the peer is fine (Done), close_notify and failures differ.</summary>
     private DtlsStatus Classify(int returned)
     {
         var error = WolfSsl.wolfSSL_get_error(_ssl, returned);

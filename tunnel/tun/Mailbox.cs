@@ -1,29 +1,32 @@
 using System.Runtime.InteropServices;
 using Lightway.Tunnel.Kernel;
-using Lightway.Tunnel.Paths;
+using Lightway.Tunnel.Metrics;
 
 namespace Lightway.Tunnel.Tun;
 
 /// <summary>
-/// Frames that another worker has read from its TUN queue, for a connection of this one. Where the kernel chooses the queue
-/// (<see cref="Tun.QueueSteering"/>), these are a flow's first packets, and flows without a reverse direction. They are copied into a ring of 2 MiB: 1600 packets of 1300 bytes, or 32 superpackets. When it is full
-/// the frame is dropped and counted, as by a full queue of the device. Any thread posts, one reads.
+/// Frames that another worker has read from its TUN queue for a connection of this one. Where the kernel chooses the queue
+/// (<see cref="QueueSteering"/> is off), these are the first packets of a flow, and flows without a reverse direction.
+/// They are copied into a ring of 2 MiB, which holds 1600 packets of 1300 bytes or 32 superpackets. When it is full the
+/// frame is dropped and counted, as a full queue of the device would do. Any thread posts, one reads.
 /// </summary>
 /// <param name="hasVnetHeader">Frames start with a virtio_net_hdr.</param>
-public sealed class Mailbox(bool hasVnetHeader) : IInsideSource, IDisposable
+public sealed class Mailbox(bool hasVnetHeader) : ITunReader, IDisposable
 {
     private const int Capacity = 1 << 21; // bytes
     private const int Prefix = sizeof(int); // before each frame: its length
     private const int Skip = -1; // instead of a length: go on at the start
     private readonly Lock _gate = new();
-    private Slab? _ring; // once it is needed
+    private Slab? _ring; // allocated by the first post
     private int _head; // where the oldest frame is
     private int _tail; // where the next one goes
     private int _count;
 
     public bool HasVnetHeader => hasVnetHeader;
 
-    /// <summary>A frame waits. Any thread; may be a moment old.</summary>
+    public Counter Reads => Counter.MailboxReads;
+
+    /// <summary>A frame waits. Any thread; the answer may be a moment old.</summary>
     public bool HasFrames => Volatile.Read(ref _count) > 0;
 
     /// <summary>Called after a post to an empty mailbox. Any thread.</summary>
@@ -78,7 +81,7 @@ public sealed class Mailbox(bool hasVnetHeader) : IInsideSource, IDisposable
     /// <summary>Bytes of a frame in the ring; a multiple of 4, so that prefixes are aligned.</summary>
     private static int SizeOf(int frame) => Prefix + ((frame + 3) & ~3);
 
-    /// <summary>Puts the tail where so many bytes are free in a row; false if they are nowhere.</summary>
+    /// <summary>Moves the tail to <paramref name="length"/> contiguous free bytes; false if there are none.</summary>
     private bool TryFindRoom(int length)
     {
         if (_count == 0)

@@ -12,18 +12,18 @@ internal static class SuperpacketProbe
     private const int PayloadLength = 2; // two segments of one byte
 
     /// <summary>Turns off what the device refuses; the device must be up.</summary>
-    public static Offload Run(IInsideSink sink, Offload offload) =>
+    public static Offload Run(ITunWriter tun, Offload offload) =>
         offload with
         {
-            TunGroTcp = offload.TunGroTcp && sink.HasVnetHeader && IsTaken(sink, isTcp: true),
-            TunGroUdp = offload.TunGroUdp && sink.HasVnetHeader && IsTaken(sink, isTcp: false),
+            TunGroTcp = offload.TunGroTcp && tun.HasVnetHeader && IsTaken(tun, isTcp: true),
+            TunGroUdp = offload.TunGroUdp && tun.HasVnetHeader && IsTaken(tun, isTcp: false),
         };
 
     /// <summary>
     /// Writes a superpacket that goes nowhere: its TTL is 0, and its addresses are of the loopback network, which no
     /// device but lo may bring (RFC 1122 §3.2.1.3 (g)).
     /// </summary>
-    private static bool IsTaken(IInsideSink sink, bool isTcp)
+    private static bool IsTaken(ITunWriter tun, bool isTcp)
     {
         Span<byte> masked = stackalloc byte[isTcp ? 40 : 28];
         masked.Clear();
@@ -38,6 +38,6 @@ internal static class SuperpacketProbe
         }
         using var frame = new Slab(VirtioNetHeaderModule.Size + masked.Length + PayloadLength);
         Coalesce.writeHeader(masked, true, isTcp, 0, 0, 0, 1, PayloadLength, frame.Span);
-        return sink.WriteGathered([frame.IoVector]) != -Linux.EINVAL;
+        return tun.WriteGathered([frame.Vector(0, frame.Length)]) != -Linux.EINVAL;
     }
 }

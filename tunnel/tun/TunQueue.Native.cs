@@ -1,7 +1,6 @@
 using System.Text;
 using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
-using Lightway.Tunnel.Paths;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
 
@@ -12,7 +11,7 @@ namespace Lightway.Tunnel.Tun;
 /// virtio_net_hdr (IFF_VNET_HDR) and the kernel hands over TSO and USO superpackets of up to 64 KiB; without, frames
 /// are bare IP packets. One thread reads and writes.
 /// </summary>
-public sealed unsafe class TunQueue : IInsideSource, IInsideSink, IDisposable
+public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
 {
     /// <summary>Bytes a read buffer needs: a virtio_net_hdr and the largest IP packet. A shorter one loses data silently.</summary>
     public const int MaxFrame = VirtioNetHeaderModule.Size + 65535;

@@ -10,9 +10,9 @@ public interface IDatagramSender
     /// <returns>Bytes accepted (all of them), or -errno.</returns>
     int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize);
 
-    /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as the sender can: sendmmsg(2).</summary>
+    /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as possible: sendmmsg(2).</summary>
     /// <param name="runs">Oldest first; at most <see cref="SendBatch.MaxRuns"/>.</param>
-    /// <param name="bytes">What <see cref="DatagramRun.Start"/> counts from.</param>
+    /// <param name="bytes">The bytes that <see cref="DatagramRun.Start"/> counts from.</param>
     /// <returns>Runs accepted, from the first on; or -errno if the first one was not.</returns>
     int Send(ReadOnlySpan<DatagramRun> runs, ReadOnlySpan<byte> bytes);
 }
@@ -24,7 +24,7 @@ public interface IDatagramSender
 /// <param name="Stride">Bytes of every datagram but the last.</param>
 public record struct DatagramRun(OutsideAddress Path, int Start, int Length, int Stride)
 {
-    /// <summary>What UDP_SEGMENT is to say, 0 for a single datagram.</summary>
+    /// <summary>Value of the UDP_SEGMENT control message; 0 for a single datagram.</summary>
     public readonly int SegmentSize => Length > Stride ? Stride : 0;
 }
 

@@ -4,31 +4,28 @@ using Lightway.Tunnel.Metrics;
 namespace Lightway.Tunnel.Udp;
 
 /// <summary>
-/// Datagrams on their way out, sealed back to back in runs. A run is of one peer and leaves as one UDP_SEGMENT send (Linux
-/// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. Bounds of a
-/// run: <c>maxSegments</c>, and the largest UDP payload over IPv4 (65507 bytes; RFC 768), for IPv6 too: its addresses
-/// include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). A peer's datagrams keep their order.
+/// Encrypted datagrams on their way out, back to back in runs. A run has one peer and leaves as one UDP_SEGMENT send (Linux
+/// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. A run holds at
+/// most <c>maxSegments</c> datagrams and the largest UDP payload over IPv4 (65507 bytes; RFC 768), also for IPv6, whose
+/// addresses include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). The
+/// datagrams of a peer keep their order. The mirror of <see cref="Tun.TunBatch"/>.
 /// </summary>
 /// <remarks>
-/// Nothing accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/> is set,
-/// and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
-/// segment, the same bytes leave one datagram at a time. If it then takes one of them, and what it said before was EIO
-/// (no checksum offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a
-/// minute; if it takes none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is
-/// counted and skipped. One thread.
+/// Nothing that was accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/>
+/// is set, and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
+/// segment, the same bytes leave one datagram at a time. If it then takes one of them, and its refusal was EIO (no checksum
+/// offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a minute; if it takes
+/// none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is counted and skipped. One
+/// thread.
 /// </remarks>
 public sealed class SendBatch : IDisposable
 {
-    /// <summary>UDP_MAX_SEGMENTS of kernels before 6.9 (128 since; linux/udp.h).</summary>
-    public const int MaxSegments = 64;
-
-    /// <summary>Runs in a system call.</summary>
+    /// <summary>Runs per system call.</summary>
     public const int MaxRuns = 16;
 
     private const int MaxPayload = 65507;
     private const int LaneSize = 65536 + 320; // no multiple of 4096: starts of lanes don't compete for cache lines
     private const int FullAt = 128 * 1024; // bytes; more would leave the cache before they are sent
-    private const int RearmTicks = 60; // the route may lead over another device by then
     private const int Attempts = 3; // for errors that report an earlier datagram's fate, or a moment's lack of memory
 
     private readonly IDatagramSender _sender;
@@ -37,21 +34,26 @@ public sealed class SendBatch : IDisposable
     private readonly Slab _bytes; // a lane for each run
     private readonly DatagramRun[] _runs;
     private readonly State[] _states;
-    private int _offIPv4; // segmentation is off for so many ticks
-    private int _offIPv6;
+    private Latch _ipv4Latch; // of segmentation: the route may lead over another device a minute later
+    private Latch _ipv6Latch;
     private int _first; // run not sent, or not sent whole
     private int _used; // runs
-    private int _current; // run that the slot reserved last belongs to
+    private int _current; // run of the slot reserved last
+    private int _reserved; // bytes of that slot
     private int _length; // bytes appended
 
-    /// <param name="maxSegments">Datagrams a run; 1: no offload at all, a system call for each.</param>
+    /// <param name="maxSegments">Datagrams per run; 1: no offload at all, a system call for each.</param>
     public SendBatch(IDatagramSender sender, Counters counters, int maxSegments)
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(maxSegments, 1);
-        ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, MaxSegments);
-        (_sender, _counters, _maxSegments) = (sender, counters, maxSegments);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, Offload.UdpMaxSegments);
+        _sender = sender;
+        _counters = counters;
+        _maxSegments = maxSegments;
         var lanes = maxSegments == 1 ? 1 : MaxRuns;
-        (_bytes, _runs, _states) = (new Slab(lanes * LaneSize), new DatagramRun[lanes], new State[lanes]);
+        _bytes = new Slab(lanes * LaneSize);
+        _runs = new DatagramRun[lanes];
+        _states = new State[lanes];
         for (var i = 0; i < lanes; i++)
         {
             _runs[i].Start = i * LaneSize;
@@ -70,8 +72,12 @@ public sealed class SendBatch : IDisposable
     /// <summary>The socket was full at the last flush: wait until it is writable, then flush again.</summary>
     public bool IsBlocked { get; private set; }
 
-    /// <summary>Called when the kernel refuses to segment for a family: errno, and whether it is IPv6.</summary>
-    public Action<int, bool>? SegmentationOff { get; set; }
+    /// <summary>Called when the kernel refuses to segment for an address family, and segmentation goes off for it.</summary>
+    public Action<CapabilityRefused>? Refused { get; set; }
+
+    /// <summary>The slot that <see cref="TryReserve"/> gave last, until it is committed.</summary>
+    public Span<byte> Reserved =>
+        _bytes.Slice(_runs[_current].Start + (_current == _used ? 0 : _runs[_current].Length), _reserved);
 
     /// <summary>Bytes of the first unsent datagram.</summary>
     private int NextDatagram => Math.Min(_runs[_first].Stride, _runs[_first].Length - _states[_first].Sent);
@@ -100,7 +106,8 @@ public sealed class SendBatch : IDisposable
             _runs[run].Path = path;
         }
         _current = run;
-        slot = _bytes.Slice(_runs[run].Start + (run == _used ? 0 : _runs[run].Length), length);
+        _reserved = length;
+        slot = Reserved;
         return true;
     }
 
@@ -111,7 +118,9 @@ public sealed class SendBatch : IDisposable
         ref var state = ref _states[_current];
         if (_current == _used)
         {
-            (run.Length, run.Stride, state) = (0, length, default);
+            run.Length = 0;
+            run.Stride = length;
+            state = default;
             _used++;
         }
         run.Length += length;
@@ -134,15 +143,17 @@ public sealed class SendBatch : IDisposable
                 return false;
             }
         }
-        (_first, _used, _length) = (0, 0, 0);
+        _first = 0;
+        _used = 0;
+        _length = 0;
         return true;
     }
 
-    /// <summary>Call about once a second: a family that was turned off a minute ago is tried again.</summary>
+    /// <summary>Call about once per second: a family that was turned off a minute ago is tried again.</summary>
     public void Tick()
     {
-        _offIPv4 = Math.Max(0, _offIPv4 - 1);
-        _offIPv6 = Math.Max(0, _offIPv6 - 1);
+        _ipv4Latch.Tick();
+        _ipv6Latch.Tick();
     }
 
     public void Dispose() => _bytes.Dispose();
@@ -165,7 +176,9 @@ public sealed class SendBatch : IDisposable
         && length <= _runs[run].Stride
         && _states[run].Count < _maxSegments
         && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
-        && (v6 ? _offIPv6 : _offIPv4) == 0;
+        && LatchOf(v6).IsOn;
+
+    private ref Latch LatchOf(bool v6) => ref v6 ? ref _ipv6Latch : ref _ipv4Latch;
 
     /// <summary>One send: as many runs as may leave whole, or a datagram of one that may not. False: the socket is full.</summary>
     private bool SendNext()
@@ -214,7 +227,7 @@ public sealed class SendBatch : IDisposable
 
     private bool LeavesWhole(int run) =>
         _states[run] is { IsSingle: false, Sent: 0 }
-        && (_states[run].Count == 1 || (_runs[run].Path.Peer.IsIPv6 ? _offIPv6 : _offIPv4) == 0);
+        && (_states[run].Count == 1 || LatchOf(_runs[run].Path.Peer.IsIPv6).IsOn);
 
     private int SendRuns(int count)
     {
@@ -269,9 +282,8 @@ public sealed class SendBatch : IDisposable
 
     private void TurnOff(int errno, bool v6)
     {
-        ref var off = ref v6 ? ref _offIPv6 : ref _offIPv4;
-        off = RearmTicks;
+        LatchOf(v6).TurnOff();
         _counters.Add(Counter.UdpGsoFallbacks);
-        SegmentationOff?.Invoke(errno, v6);
+        Refused?.Invoke(new CapabilityRefused(v6 ? Capability.UdpGsoIPv6 : Capability.UdpGsoIPv4, errno));
     }
 }

@@ -14,7 +14,7 @@ namespace Lightway.Tunnel.Udp;
 public sealed class SessionIdSource(int worker, int workers)
 {
     /// <summary>Number of the worker, from 0.</summary>
-    public int Worker => worker;
+    public int WorkerNumber => worker;
 
     public ulong Draw()
     {

@@ -8,85 +8,73 @@ using Microsoft.Extensions.Logging;
 
 namespace Lightway.Tunnel.Workers;
 
-/// <summary>What a program adds to a worker: its tables, and what it does once a second.</summary>
-public interface IWorkerProgram : IInsideRouter, IOutsideRouter
-{
-    /// <summary>About once a second.</summary>
-    void Tick(long now);
-
-    /// <summary>The worker ends: say goodbye to the peers.</summary>
-    void Stopping();
-}
-
 /// <summary>
 /// One thread with its own TUN queue, socket, epoll, buffers, timers and counters. Workers share nothing; other threads
 /// reach one through <see cref="Post"/>.
 /// </summary>
 public sealed partial class Worker : IDisposable
 {
-    private const int TunToken = 0;
-    private const int SocketToken = 1;
     private const long TickMs = 1000;
     private readonly TunQueue _tun;
     private readonly UdpSocket _socket;
     private readonly Epoll _epoll = new();
+    private readonly ReadyFlag _tunReady = new();
+    private readonly ReadyFlag _socketReady = new();
     private readonly ConcurrentQueue<Action> _posted = new();
-    private readonly Readiness[] _ready = new Readiness[2];
-    private IWorkerProgram _program = null!;
+    private readonly IWorkerProgram _program;
+    private readonly OutsidePath _outside;
+    private readonly InsidePath _inside;
+    private readonly InsidePath _forwarded; // what other workers have read for this one's connections
     private volatile bool _stopping;
     private bool _blocked; // the socket is full: the TUN waits, nothing is dropped
 
-    /// <param name="tun">Of a device that is up. Owned from here on.</param>
+    /// <param name="tun">Queue of a device that is up. Owned from here on.</param>
     /// <param name="socket">Owned from here on.</param>
-    /// <param name="offload">What may be used of what <paramref name="tun"/> and <paramref name="socket"/> can.</param>
-    /// <param name="ids">Where session ids of its connections come from; null: there is no other worker.</param>
-    public Worker(TunQueue tun, UdpSocket socket, Offload offload, SessionIdSource? ids, ILogger log)
+    /// <param name="offload">The offloads that may be used, if <paramref name="tun"/> and <paramref name="socket"/> have them.</param>
+    /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
+    /// <param name="create">Makes the program that owns the connections.</param>
+    public Worker(
+        TunQueue tun,
+        UdpSocket socket,
+        Offload offload,
+        SessionIdSource? ids,
+        ILogger log,
+        Func<WorkerContext, IWorkerProgram> create
+    )
     {
-        (_tun, _socket) = (tun, socket);
+        _tun = tun;
+        _socket = socket;
         Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, ids, log) { Pool = RunOnPool };
+        Context = new WorkerContext(socket, tun, Offload, ids, log)
+        {
+            Pool = RunOnPool,
+            Post = Post,
+            Stop = Stop,
+            Now = Environment.TickCount64,
+            InsideMtu = TunInterface.GetMtu(tun.Name),
+        };
         Context.Mailbox.Posted = _epoll.Wake;
-        Context.ToOutside.SegmentationOff = (errno, v6) => LogSegmentationOff(log, v6 ? "IPv6" : "IPv4", errno);
-        Context.ToInside.SuperpacketsOff = (errno, tcp) => LogSuperpacketsOff(log, tcp ? "TCP" : "UDP", errno);
+        Context.ToOutside.Refused = refused => LogRefused(log, refused);
+        Context.ToInside.Refused = refused => LogRefused(log, refused);
+        _program = create(Context);
+        _inside = new InsidePath(tun, Context, _program);
+        _forwarded = new InsidePath(Context.Mailbox, Context, _program);
+        _outside = new OutsidePath(socket, Context, _program);
     }
 
     public WorkerContext Context { get; }
 
-    /// <summary>What is in use: allowed, and found to work.</summary>
+    /// <summary>The offloads in use: allowed, and found to work.</summary>
     public Offload Offload { get; }
-
-    public TimerQueue Timers { get; } = new();
-
-    /// <summary>Set by <see cref="Attach"/>.</summary>
-    public OutsidePath Outside { get; private set; } = null!;
-
-    /// <summary>Set by <see cref="Attach"/>.</summary>
-    public InsidePath Inside { get; private set; } = null!;
-
-    /// <summary>What other workers have read for this one's connections. Set by <see cref="Attach"/>.</summary>
-    private InsidePath Forwarded { get; set; } = null!;
-
-    /// <summary>Milliseconds of the clock all parts of a worker are told.</summary>
-    public static long Now => Environment.TickCount64;
-
-    /// <summary>Connects the program that owns the connections; call once, before <see cref="Run"/>.</summary>
-    public void Attach(IWorkerProgram program)
-    {
-        _program = program;
-        var mtu = TunInterface.GetMtu(_tun.Name);
-        Inside = new InsidePath(_tun, Context, program, mtu);
-        Forwarded = new InsidePath(Context.Mailbox, Context, program, mtu);
-        Outside = new OutsidePath(_socket, Context, program);
-    }
 
     /// <summary>Runs until <see cref="Stop"/>, on the calling thread.</summary>
     public void Run()
     {
-        _epoll.Add(_tun.Fd, TunToken);
-        _epoll.Add(_socket.Fd, SocketToken);
+        var tun = _epoll.Add(_tun.Fd, _tunReady);
+        var socket = _epoll.Add(_socket.Fd, _socketReady);
         try
         {
-            Loop();
+            Loop(tun, socket);
         }
         finally
         {
@@ -104,17 +92,6 @@ public sealed partial class Worker : IDisposable
         }
     }
 
-    /// <summary>Runs <paramref name="work"/> on the thread pool, then <paramref name="done"/> on the worker's thread.</summary>
-    private void RunOnPool(Action work, Action<long> done) =>
-        ThreadPool.UnsafeQueueUserWorkItem(
-            _ =>
-            {
-                work();
-                Post(() => done(Now));
-            },
-            null
-        );
-
     /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
     public void Stop()
     {
@@ -124,30 +101,44 @@ public sealed partial class Worker : IDisposable
 
     public void Dispose()
     {
-        Inside?.Dispose();
-        Forwarded?.Dispose();
-        Outside?.Dispose();
+        _inside.Dispose();
+        _forwarded.Dispose();
+        _outside.Dispose();
         Context.Dispose();
         _epoll.Dispose();
         _tun.Dispose();
         _socket.Dispose();
     }
 
-    private void Loop()
+    /// <summary>Runs <paramref name="work"/> on the thread pool, then <paramref name="done"/> on the worker's thread.</summary>
+    private void RunOnPool(Action work, Action<long> done) =>
+        ThreadPool.UnsafeQueueUserWorkItem(
+            _ =>
+            {
+                work();
+                Post(() => done(Context.Now));
+            },
+            null
+        );
+
+    private void Loop(int tunToken, int socketToken)
     {
-        var tickAt = Now + TickMs;
+        var tickAt = Context.Now + TickMs;
         while (!_stopping)
         {
-            _epoll.Wait(TimeoutMs(Math.Min(Timers.NextAt, tickAt)), _ready);
+            _tunReady.Value = Readiness.None;
+            _socketReady.Value = Readiness.None;
+            _epoll.Wait(TimeoutMs(Math.Min(Context.Timers.NextAt, tickAt)));
             Context.Counters.Add(Counter.EpollWaits);
-            var now = Now;
-            if ((_ready[SocketToken] & Readiness.Read) != 0)
+            var now = Environment.TickCount64;
+            Context.Now = now;
+            if ((_socketReady.Value & Readiness.Read) != 0)
             {
-                Outside.Drain(now);
+                _outside.Drain(now);
             }
-            if (!_blocked || (_ready[SocketToken] & Readiness.Write) != 0)
+            if (!_blocked || (_socketReady.Value & Readiness.Write) != 0)
             {
-                SetBlocked(!DrainInside(now));
+                SetBlocked(!DrainInside(now), tunToken, socketToken);
                 if (Context.Mailbox.HasFrames)
                 {
                     _epoll.Wake(); // its budget is spent, and no post will ring again
@@ -157,33 +148,60 @@ public sealed partial class Worker : IDisposable
             {
                 action();
             }
-            Timers.Run(now);
+            Context.Timers.Run(now);
             if (now >= tickAt)
             {
                 tickAt = now + TickMs;
                 Context.ToOutside.Tick();
                 Context.ToInside.Tick();
-                Inside.Mtu = Forwarded.Mtu = TunInterface.GetMtu(_tun.Name);
+                Context.InsideMtu = TunInterface.GetMtu(_tun.Name);
                 _program.Tick(now);
             }
         }
     }
 
-    /// <summary>False: the socket is full.</summary>
-    private bool DrainInside(long now) =>
-        ((!Inside.IsPending && _ready[TunToken] == 0) || Inside.Drain(now))
-        && (!Context.Mailbox.HasFrames && !Forwarded.IsPending || Forwarded.Drain(now))
-        && Context.ToOutside.Flush();
+    /// <summary>Sends what has come from inside. False: the socket is full.</summary>
+    private bool DrainInside(long now)
+    {
+        if ((_inside.IsPending || _tunReady.Value != Readiness.None) && !_inside.Drain(now))
+        {
+            return false;
+        }
+        if ((_forwarded.IsPending || Context.Mailbox.HasFrames) && !_forwarded.Drain(now))
+        {
+            return false;
+        }
+        return Context.ToOutside.Flush();
+    }
 
-    private static int TimeoutMs(long at) => (int)Math.Clamp(at - Now, 0, TickMs);
+    private static int TimeoutMs(long at) => (int)Math.Clamp(at - Environment.TickCount64, 0, TickMs);
 
-    private void SetBlocked(bool blocked)
+    private void SetBlocked(bool blocked, int tunToken, int socketToken)
     {
         if (blocked != _blocked)
         {
             _blocked = blocked;
-            _epoll.Watch(_tun.Fd, TunToken, blocked ? Readiness.None : Readiness.Read);
-            _epoll.Watch(_socket.Fd, SocketToken, blocked ? Readiness.Read | Readiness.Write : Readiness.Read);
+            _epoll.Watch(_tun.Fd, tunToken, blocked ? Readiness.None : Readiness.Read);
+            _epoll.Watch(_socket.Fd, socketToken, blocked ? Readiness.Read | Readiness.Write : Readiness.Read);
+        }
+    }
+
+    private static void LogRefused(ILogger log, CapabilityRefused refused)
+    {
+        switch (refused.Capability)
+        {
+            case Capability.UdpGsoIPv4:
+                LogSegmentationOff(log, "IPv4", refused.Errno);
+                break;
+            case Capability.UdpGsoIPv6:
+                LogSegmentationOff(log, "IPv6", refused.Errno);
+                break;
+            case Capability.TunTcpSuperpackets:
+                LogSuperpacketsOff(log, "TCP", refused.Errno);
+                break;
+            case Capability.TunUdpSuperpackets:
+                LogSuperpacketsOff(log, "UDP", refused.Errno);
+                break;
         }
     }
 
@@ -198,4 +216,12 @@ public sealed partial class Worker : IDisposable
         Message = "the TUN refuses {Protocol} superpackets (errno {Errno}): packets are written one by one for a minute"
     )]
     private static partial void LogSuperpacketsOff(ILogger log, string protocol, int errno);
+
+    /// <summary>Remembers what a descriptor is ready for: the loop serves the outside before the inside.</summary>
+    private sealed class ReadyFlag : IReadyHandler
+    {
+        public Readiness Value { get; set; }
+
+        public void OnReady(Readiness readiness) => Value = readiness;
+    }
 }

@@ -1,0 +1,127 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Udp;
+
+namespace Lightway.Tunnel.Channel;
+
+/// <summary>
+/// The outside of one connection's datagrams: protocol version, session ids and path, which make up the wire header and
+/// the address; and the way of a datagram that leaves alone. A stream connection has none. One thread.
+/// </summary>
+internal sealed class Envelope
+{
+    private readonly WorkerContext _worker;
+    private OutsideAddress _path;
+    private SessionIds _ids;
+
+    /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
+    /// <param name="sessionId">Server: the id drawn for it. Client: <see cref="SessionId.Empty"/>.</param>
+    public Envelope(WorkerContext worker, ushort version, ulong sessionId, in OutsideAddress path)
+    {
+        _worker = worker;
+        _ids = SessionRotation.create(sessionId);
+        Version = version;
+        _path = path;
+    }
+
+    public ushort Version { get; }
+
+    /// <summary>Where the datagrams go.</summary>
+    public ref readonly OutsideAddress Path => ref _path;
+
+    public ulong Current => _ids.Current;
+
+    /// <summary><see cref="SessionId.Empty"/> if no rotation is under way.</summary>
+    public ulong Pending => _ids.Pending;
+
+    /// <summary>The id in every header that is sent.</summary>
+    public ulong Outgoing => SessionRotation.outgoing(_ids);
+
+    /// <summary>How often each datagram that leaves alone is sent.</summary>
+    public int Copies { get; set; } = 1;
+
+    /// <summary>The id is this connection's, now or as soon as the peer has adopted it.</summary>
+    public bool Owns(ulong sessionId) =>
+        sessionId == _ids.Current || (sessionId == _ids.Pending && _ids.Pending != SessionId.Empty);
+
+    /// <summary>Client: learns the id of a datagram that held <paramref name="frames"/> authenticated frames.</summary>
+    public void Adopt(ulong headerSession, int frames) =>
+        _ids = new SessionIds(SessionRotation.adopt(_ids.Current, headerSession, frames), _ids.Pending);
+
+    /// <summary>Server: the peer has proved that it uses this id.</summary>
+    public SessionEvent OnUsed(ulong headerSession)
+    {
+        var receipt = SessionRotation.received(_ids, headerSession);
+        _ids = receipt.Ids;
+        return receipt.Event;
+    }
+
+    /// <summary>Server: begins the rotation to a fresh id. False while one is under way.</summary>
+    public bool TryRotate(ulong freshId)
+    {
+        var begun = SessionRotation.start(_ids, freshId);
+        _ids = begun.Ids;
+        return begun.Started;
+    }
+
+    /// <summary>From now on the datagrams go to another address, or leave from another one.</summary>
+    public void MoveTo(in OutsideAddress path) => _path = path;
+
+    /// <summary>Writes the wire header to the first bytes of a datagram.</summary>
+    public void WriteHeader(WirePayload payload, Span<byte> datagram) =>
+        WireHeaderModule.write(Version, payload, Outgoing, datagram);
+
+    /// <summary>Sends one DTLS record alone, best effort: DTLS repeats what must arrive.</summary>
+    public void Send(ReadOnlySpan<byte> record)
+    {
+        if (!TryWrite(_worker, Version, Outgoing, record, out var datagram))
+        {
+            return;
+        }
+        for (var copy = 0; copy < Copies; copy++)
+        {
+            if (!TrySend(_worker, Path, datagram))
+            {
+                return;
+            }
+            _worker.Counters.Add(Counter.UdpDatagramsSent);
+            _worker.Counters.Add(Counter.UdpBytesSent, datagram.Length);
+        }
+    }
+
+    /// <summary>Sends a record to a peer that has no connection yet, under the empty session id. False: it did not leave.</summary>
+    public static bool SendTo(WorkerContext worker, in OutsideAddress to, ushort version, ReadOnlySpan<byte> record) =>
+        TryWrite(worker, version, SessionId.Empty, record, out var datagram) && TrySend(worker, to, datagram);
+
+    private static bool TryWrite(
+        WorkerContext worker,
+        ushort version,
+        ulong session,
+        ReadOnlySpan<byte> record,
+        out Span<byte> datagram
+    )
+    {
+        var length = WireHeaderModule.Size + record.Length;
+        if (length > worker.Datagram.Length)
+        {
+            worker.Counters.Add(Counter.UdpControlSendFailed);
+            datagram = default;
+            return false;
+        }
+        datagram = worker.Datagram.Slice(0, length);
+        WireHeaderModule.write(version, WirePayload.Dtls, session, datagram);
+        record.CopyTo(datagram[WireHeaderModule.Size..]);
+        return true;
+    }
+
+    private static bool TrySend(WorkerContext worker, in OutsideAddress to, ReadOnlySpan<byte> datagram)
+    {
+        worker.Counters.Add(Counter.UdpSends);
+        if (worker.Control.Send(to, datagram, 0) >= 0)
+        {
+            return true;
+        }
+        worker.Counters.Add(Counter.UdpControlSendFailed);
+        return false;
+    }
+}

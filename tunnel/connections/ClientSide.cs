@@ -1,0 +1,123 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Channel;
+
+namespace Lightway.Tunnel.Connections;
+
+/// <summary>The client's end of a connection: login, keepalive, and the session ids that it adopts.</summary>
+internal sealed class ClientSide : ConnectionSide
+{
+    private const int HandshakeCopies = 3; // the reference's "aggressive" mode: each datagram three times until Online
+    private readonly Connection _connection;
+    private readonly Envelope _envelope;
+    private readonly IClientEvents _events;
+    private readonly AuthRequest? _credentials;
+    private readonly LoginTimer _login = new();
+    private KeepaliveState _keepalive;
+
+    public ClientSide(
+        Connection connection,
+        Envelope envelope,
+        IClientEvents events,
+        ConnectionSettings settings,
+        long now
+    )
+    {
+        _connection = connection;
+        _envelope = envelope;
+        _events = events;
+        _credentials = settings.Credentials;
+        _keepalive = Keepalive.create(
+            settings.KeepaliveIntervalMs,
+            settings.KeepaliveTimeoutMs,
+            settings.KeepaliveContinuous,
+            now
+        );
+        envelope.Copies = HandshakeCopies;
+    }
+
+    public override Role Role => Role.Client;
+
+    public override IConnectionEvents Events => _events;
+
+    public override long DueAt => Math.Min(_login.RetryAt, _keepalive.NextAt);
+
+    public override bool AcceptsVersion(ushort version) => true; // the server repeats ours
+
+    public override void OnLinkUp(long now)
+    {
+        if (_credentials is { } credentials)
+        {
+            _login.Start(now);
+            SendAuth(credentials, now);
+        }
+        else
+        {
+            _envelope.Copies = 1;
+        }
+    }
+
+    public override void OnAuthenticated(ulong headerSession, int frames, long now)
+    {
+        _envelope.Adopt(headerSession, frames);
+        _keepalive = Keepalive.activity(_keepalive, now);
+    }
+
+    public override void OnPong() => _keepalive = Keepalive.pong(_keepalive);
+
+    public override void OnTimer(long now)
+    {
+        if (now >= _login.RetryAt)
+        {
+            RetryAuth(now);
+        }
+        Step(Keepalive.tick(_keepalive, now));
+    }
+
+    public override void OnNetworkChanged(long now) => Step(Keepalive.networkChanged(_keepalive, now));
+
+    public override TunnelError OnAuthSuccess(ReadOnlySpan<byte> payload, long now)
+    {
+        AuthSuccess success = default!;
+        if (FrameModule.tryParseAuthSuccess(payload, ref success) != FrameStatus.Ok)
+        {
+            return TunnelError.InvalidInsideIpConfig;
+        }
+        _login.Stop();
+        _events.Authenticated(_connection, success);
+        _keepalive = Keepalive.online(_keepalive, now);
+        _envelope.Copies = 1;
+        _connection.BecomeOnline();
+        return TunnelError.None;
+    }
+
+    private void SendAuth(AuthRequest credentials, long now)
+    {
+        _connection.Authenticate(credentials);
+        _login.Sent(now);
+    }
+
+    private void RetryAuth(long now)
+    {
+        if (_login.IsTooLate(now))
+        {
+            _connection.Fail(TunnelError.TimedOut);
+        }
+        else if (_credentials is { } credentials)
+        {
+            SendAuth(credentials, now);
+        }
+    }
+
+    private void Step((KeepaliveState State, KeepaliveAction Action) step)
+    {
+        _keepalive = step.State;
+        if (step.Action == KeepaliveAction.SendPing)
+        {
+            _connection.SendPing();
+        }
+        else if (step.Action == KeepaliveAction.Close)
+        {
+            _connection.Fail(TunnelError.TimedOut);
+        }
+    }
+}

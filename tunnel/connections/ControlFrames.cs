@@ -1,0 +1,40 @@
+using Lightway.Protocol;
+using Lightway.Tunnel.Channel;
+
+namespace Lightway.Tunnel.Connections;
+
+/// <summary>Writes the control frames of one connection and sends them by its channel, best effort. One thread.</summary>
+internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)
+{
+    /// <summary>Id of the pings that keep a connection alive; their payload reports the health of the Expresslane.</summary>
+    public const ushort KeepaliveId = 0;
+
+    private Span<byte> Buffer => worker.Frame.Span;
+
+    /// <summary>Keeps the connection alive, and announces a new session id or address.</summary>
+    public void Ping(ExpresslaneChannel expresslane)
+    {
+        Span<byte> health = stackalloc byte[ExpresslaneHealthModule.Size];
+        var length = expresslane.WriteHealth(health);
+        Send(FrameModule.writePing(KeepaliveId, health[..length], Buffer));
+    }
+
+    public void Pong(ushort id, ExpresslaneChannel expresslane)
+    {
+        Span<byte> health = stackalloc byte[ExpresslaneHealthModule.Size];
+        var length = id == KeepaliveId ? expresslane.WriteHealth(health) : 0;
+        Send(FrameModule.writePong(id, health[..length], Buffer));
+    }
+
+    public void Config(ExpresslaneConfig config) => Send(FrameModule.writeExpresslaneConfig(config, Buffer));
+
+    public void Auth(AuthRequest request) => Send(AuthRequestModule.write(request, Buffer));
+
+    public void Success(AuthSuccess success) => Send(FrameModule.writeAuthSuccess(success, Buffer));
+
+    public void Failure() => Send(FrameModule.writeAuthFailure(Buffer));
+
+    public void Goodbye() => Send(FrameModule.writeGoodbye(Buffer));
+
+    private void Send(int length) => channel.Send(Buffer[..length]);
+}

@@ -1,0 +1,245 @@
+using Lightway.Protocol;
+using Lightway.Segmenter;
+using Lightway.Tunnel.Channel;
+using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tun;
+
+namespace Lightway.Tunnel.Connections;
+
+/// <summary>
+/// The part of a connection that runs per packet: inside packets are translated and leave by the Expresslane or the
+/// control channel; packets from the peer are decrypted, reassembled and translated, and go to the TUN batch. One thread.
+/// Allocates nothing per packet.
+/// </summary>
+internal sealed class PacketPath : IDisposable
+{
+    private const int FragmentIds = 4096;
+    private const int FragmentBytes = 1 << 20;
+    private const long FragmentTimeoutMs = 10_000;
+    private const int MaxPacket = 65535; // bytes of the longest IPv4 packet
+
+    private readonly WorkerContext _worker;
+    private readonly Envelope _envelope;
+    private readonly SecureChannel _channel;
+    private readonly uint _number; // tells the packets of this connection from others' in the TUN batch
+    private readonly int _maxPacket; // bytes of the largest packet that the outside MTU allows
+    private FragmentTable? _fragments; // once a fragment has come
+    private Translation _translation;
+    private BurstRate _burstRate;
+    private long _sentSinceBegin; // bytes
+    private int _longestRun = int.MaxValue; // bytes
+
+    public PacketPath(
+        ConnectionSettings settings,
+        WorkerContext worker,
+        Envelope envelope,
+        SecureChannel channel,
+        Action<ExpresslaneConfig> sendConfig,
+        long now
+    )
+    {
+        _worker = worker;
+        _envelope = envelope;
+        _channel = channel;
+        _number = worker.NextNumber();
+        _maxPacket = settings.OutsideMtu - FrameModule.DataHeaderSize;
+        _burstRate = BurstRateModule.create(now);
+        Expresslane = new ExpresslaneChannel(
+            settings.Role,
+            settings.EnableExpresslane,
+            settings.ExpresslaneRotationMs,
+            sendConfig
+        );
+    }
+
+    public ExpresslaneChannel Expresslane { get; }
+
+    /// <summary>The connection is Online: packets pass.</summary>
+    public bool IsOpen { get; set; }
+
+    /// <summary>The addresses that the two ends exchange; until they are known, nothing passes.</summary>
+    public Translation Translation
+    {
+        get => _translation;
+        set => _translation = value;
+    }
+
+    /// <summary>Puts the addresses that the peer expects into a packet from the TUN device. False: counted, and to be dropped.</summary>
+    public bool TryTranslate(Span<byte> packet, TransportChecksum checksum)
+    {
+        if (_translation.IsNone)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidState);
+            return false;
+        }
+        if (!TranslationModule.toPeer(_translation, packet, checksum))
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+            return false;
+        }
+        return true;
+    }
+
+    /// <summary>Prepares for the segments of one superpacket or packet: renews keys and measures the peer's rate.</summary>
+    public void Begin(long now)
+    {
+        Expresslane.InsideTraffic(now);
+        if (_worker.MaxBurstMicroseconds > 0)
+        {
+            _burstRate = BurstRateModule.sent(_burstRate, now, _sentSinceBegin);
+            _sentSinceBegin = 0;
+            _longestRun = (int)Math.Min(BurstRateModule.limit(_burstRate, _worker.MaxBurstMicroseconds), int.MaxValue);
+        }
+    }
+
+    /// <summary>Encrypts one inside packet into the worker's batch.</summary>
+    /// <param name="buffer">Holds the packet with at least <see cref="FrameModule.DataHeaderSize"/> bytes before it, which are overwritten.</param>
+    /// <param name="offset">Where the packet starts.</param>
+    /// <param name="length">Bytes of the packet.</param>
+    public SendResult TrySend(Span<byte> buffer, int offset, int length)
+    {
+        if (!IsOpen)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidState);
+            return SendResult.Dropped;
+        }
+        if (length > _maxPacket)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
+            return SendResult.Dropped;
+        }
+        return Expresslane.IsReady
+            ? TrySendExpresslane(buffer.Slice(offset, length))
+            : TrySendFrame(buffer.Slice(offset - FrameModule.DataHeaderSize, FrameModule.DataHeaderSize + length));
+    }
+
+    /// <summary>Decrypts one Expresslane packet and hands it to the TUN batch.</summary>
+    /// <param name="session">Session id of the wire header that it came under.</param>
+    /// <param name="frames">1 if the packet is authentic, else 0.</param>
+    /// <returns>What ends the connection, or None.</returns>
+    public TunnelError Receive(ulong session, ReadOnlySpan<byte> body, out int frames)
+    {
+        frames = 0;
+        var slot = _worker.ToInside.Reserve(TunBatch.SlotSize);
+        switch (Expresslane.Open(session, body, slot, out var packet))
+        {
+            case OpenResult.Opened:
+                frames = 1;
+                _worker.Counters.Add(Counter.ExpresslanePacketsReceived);
+                return packet.IsEncoded
+                    ? TunnelError.CodecMissing
+                    : DeliverSlot(slot[..packet.Length], _number, packet.Counter);
+            case OpenResult.Replayed:
+                _worker.Counters.Add(Counter.ExpresslaneReplayed);
+                return TunnelError.None;
+            case OpenResult.NoKey:
+                _worker.Counters.Add(Counter.ExpresslaneDecryptNoKey);
+                return TunnelError.None;
+            case OpenResult.Forged:
+                _worker.Counters.Add(Counter.ExpresslaneDecryptFailed);
+                return TunnelError.None;
+            default:
+                _worker.Counters.Add(Counter.ExpresslaneTruncated);
+                return TunnelError.None;
+        }
+    }
+
+    /// <summary>Hands the packet of a Data or EncodedData frame to the TUN batch.</summary>
+    /// <returns>What ends the connection, or None.</returns>
+    public TunnelError Deliver(FrameKind kind, ReadOnlySpan<byte> packet)
+    {
+        if (kind == FrameKind.EncodedData)
+        {
+            return TunnelError.CodecMissing;
+        }
+        _worker.Counters.Add(Counter.DtlsPacketsReceived);
+        var slot = _worker.ToInside.Reserve(packet.Length);
+        packet.CopyTo(slot);
+        return DeliverSlot(slot, sender: 0, counter: 0);
+    }
+
+    /// <summary>Adds a fragment; a packet that is complete goes to the TUN batch.</summary>
+    /// <returns>What ends the connection, or None.</returns>
+    public TunnelError Reassemble(in Frame frame, ReadOnlySpan<byte> payload, long now)
+    {
+        _fragments ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
+        var slot = _worker.ToInside.Reserve(MaxPacket);
+        var length = 0;
+        switch (
+            _fragments.Add((ushort)frame.Id, frame.FragmentOffset, frame.MoreFragments, payload, now, slot, ref length)
+        )
+        {
+            case FragmentStatus.Complete:
+                return frame.Kind == FrameKind.EncodedDataFragment
+                    ? TunnelError.CodecMissing
+                    : DeliverSlot(slot[..length], sender: 0, counter: 0);
+            case FragmentStatus.Invalid:
+                _worker.Counters.Add(Counter.FragmentInvalid);
+                return TunnelError.None;
+            default:
+                return TunnelError.None;
+        }
+    }
+
+    public void Dispose()
+    {
+        _fragments = null;
+        Expresslane.Dispose();
+    }
+
+    private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
+    {
+        var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, out var slot))
+        {
+            return SendResult.Blocked;
+        }
+        _envelope.WriteHeader(WirePayload.Expresslane, slot);
+        if (!Expresslane.TrySeal(_envelope.Outgoing, slot[WireHeaderModule.Size..], packet, _worker.Random))
+        {
+            _worker.Counters.Add(Counter.ExpresslaneEncryptNoKey);
+            return SendResult.Dropped;
+        }
+        _worker.ToOutside.Commit(length);
+        _worker.Counters.Add(Counter.ExpresslanePacketsSent);
+        _worker.Counters.Add(Counter.TunToClient, packet.Length);
+        _sentSinceBegin += length;
+        return SendResult.Accepted;
+    }
+
+    private SendResult TrySendFrame(Span<byte> frame)
+    {
+        var length = frame.Length - FrameModule.DataHeaderSize;
+        FrameModule.writeDataHeader(length, frame);
+        var result = _channel.TrySendPacket(frame, _longestRun);
+        if (result == SendResult.Accepted)
+        {
+            _worker.Counters.Add(Counter.DtlsPacketsSent);
+            _worker.Counters.Add(Counter.TunToClient, length);
+            _sentSinceBegin += frame.Length;
+        }
+        return result;
+    }
+
+    /// <summary>Translates the packet in the slot that the TUN batch gave, and commits it there.</summary>
+    private TunnelError DeliverSlot(Span<byte> packet, uint sender, ulong counter)
+    {
+        if (!IsOpen)
+        {
+            _worker.Counters.Add(Counter.FrameInvalidState);
+        }
+        else if (_translation.IsNone)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketNoClientIp);
+        }
+        else if (!TranslationModule.fromPeer(_translation, packet))
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+        }
+        else
+        {
+            _worker.ToInside.Commit(packet.Length, sender, counter);
+        }
+        return TunnelError.None;
+    }
+}

@@ -1,0 +1,102 @@
+namespace Lightway.Tunnel.Metrics;
+
+/// <summary>What a worker counts. Names in metrics are these in snake case; the reference server's where it has one.</summary>
+public enum Counter
+{
+    // Inside: the TUN.
+    TunReads, // system calls, also those that said EAGAIN
+    TunPacketsRead,
+    MailboxReads, // no system calls
+    TunForwarded, // frames read for another worker's connection
+    TunReadBytes, // IP bytes, without virtio_net_hdr
+    SuperpacketsRead,
+    SegmentsBuilt,
+    TunWrites, // system calls
+    TunPacketsWritten,
+    TunSuperpacketsWritten,
+    TunSegmentsWritten, // packets in those
+    TunSuperpacketsRefused, // their packets were written one by one
+    TunGroFallbacks, // superpackets turned off for a protocol, for a while
+    TunReordered, // receives whose packets were put back in order
+    TunWriteBytes,
+    TunToClient, // bytes of inside packets accepted for the peer
+    TunFromClient, // bytes of inside packets delivered
+
+    // Outside: the socket.
+    UdpSends, // system calls
+    UdpBatchSends, // of them, those of the inside to outside path
+    UdpGsoSends, // runs of more than one datagram; a system call takes several
+    UdpGsoSegments, // datagrams in those
+    UdpGsoFallbacks, // segmentation turned off for an address family
+    UdpGsoTooBig, // runs whose segments exceed the path: sent one by one
+    UdpSendBlocked,
+    UdpDatagramsSent,
+    UdpBytesSent,
+    UdpReceives, // system calls, also those that said EAGAIN
+    UdpGroReceives, // buffers that held more than one datagram
+    UdpGroSegments, // datagrams in those
+    UdpReceiveOverflows, // datagrams that the kernel dropped: the socket's buffer was full (SO_RXQ_OVFL)
+    UdpDatagramsReceived,
+    UdpBytesReceived,
+    EpollWaits,
+
+    // Connections.
+    ConnCreated,
+    ConnLinkUp,
+    ConnOnline,
+    ConnClosed,
+    ConnClientClosed,
+    ConnStaleClosed,
+    ConnAgedOut,
+    ConnRejectedNoFreeIp,
+    ConnRejectedAccessDenied,
+    ConnTlsError,
+    ConnTimedOut,
+    KeyUpdateStart,
+    KeyUpdateComplete,
+    KeyUpdateAbandoned, // not answered in time; asked for again after an interval
+    UdpConnRecoveredViaSession,
+    UdpSessionRotationBegin,
+    UdpSessionRotationFinalized,
+    UdpSessionRotationAttemptedViaReplay,
+    UdpRejectedSession,
+    SessionIdMismatch,
+    ExpresslanePacketsSent,
+    ExpresslanePacketsReceived,
+    DtlsPacketsSent,
+    DtlsPacketsReceived,
+    HandshakeCookiesSent,
+    GsoNoneChecksumSkipped,
+
+    // Drops: something arrived and went nowhere.
+    UdpParseWireFailed,
+    UdpBadPacketVersion,
+    UdpRecvTruncated,
+    UdpRecvFailed,
+    UdpSendFailed,
+    UdpSendTooBig,
+    UdpControlSendFailed,
+    UdpRejectsSuppressed,
+    UdpWrongVersionForConn,
+    UdpDataAfterDisconnect,
+    HandshakeIgnored,
+    AuthIgnoredBusy,
+    ExpresslaneEncryptNoKey,
+    ExpresslaneDecryptNoKey,
+    ExpresslaneDecryptFailed,
+    ExpresslaneReplayed,
+    ExpresslaneTruncated,
+    FrameUndecodable,
+    FrameIncomplete,
+    FrameInvalidState,
+    FragmentInvalid,
+    TunReadFailed,
+    TunForwardDropped, // another worker's mailbox was full
+    InsideIoSendFailed,
+    TunRejectedPacketInvalidState,
+    TunRejectedPacketInvalidInsidePacket,
+    TunRejectedPacketTooBig,
+    TunRejectedPacketNoConnection,
+    TunRejectedPacketNoClientIp,
+    TunRejectedPacketTlsError,
+}

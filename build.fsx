@@ -66,7 +66,7 @@ let onPath (program: string) =
     $"""{Environment.GetEnvironmentVariable "PATH"}:/usr/sbin:/sbin""".Split ':'
     |> Array.exists (fun folder -> File.Exists(folder </> program))
 
-/// Installs the packages of those (sign that it is there, package) pairs whose sign is missing.
+/// Installs each package whose probe returns false.
 let install (needs: ((unit -> bool) * string) list) =
     let missing =
         [ for isThere, package in needs do
@@ -99,7 +99,7 @@ let installCompiler () =
 let installLab () =
     install [ program "ip" "iproute2"; program "ethtool" "ethtool"; program "ping" "iputils-ping" ]
 
-/// Without it one law is skipped, so it is no reason to stop when it can't be installed.
+/// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
         install [ program "tshark" "tshark" ]
@@ -289,7 +289,7 @@ let private initTargets (requested: string option) (extra: string list) =
         installLab ()
         run bench ("demo" :: extra))
 
-    target "Bench" "Throughput and cost end to end, beside wireguard-go if it is there; root" (fun () ->
+    target "Bench" "Throughput and cost end to end, next to wireguard-go if it is installed; root" (fun () ->
         installLab ()
         run bench ("matrix" :: extra))
 
@@ -377,7 +377,7 @@ let private main arguments =
         Target.listAvailable ()
         if extra.IsEmpty then 0 else 2
     | Some name when not (List.contains name targetNames) ->
-        eprintfn $"build: there is no target {name}; --list shows them"
+        eprintfn $"build: {name} is not a target; --list shows them"
         2
     | Some name when List.contains name needsRoot && not Environment.IsPrivilegedProcess -> rerunWithSudo name extra
     | Some name -> runTarget name

@@ -289,7 +289,7 @@ let private allocated () : (string * int64) list =
 /// Clients whose work is shared out among workers.
 let private clients = 4
 
-/// Seconds that `jobs`, one for each client, take on so many threads.
+/// Seconds that `jobs`, one per client, take on `workers` threads.
 let private timeOn (workers: int) (jobs: (unit -> unit)[]) : float =
     use start = new Barrier(workers + 1)
 
@@ -313,7 +313,7 @@ let private timeOn (workers: int) (jobs: (unit -> unit)[]) : float =
     clock.Elapsed.TotalSeconds
 
 /// How much faster two workers are than one: the best of several runs of each, in turns. `prepare` makes one client's job,
-/// anew for each run.
+/// again for each run.
 let private speedUp (prepare: unit -> (unit -> unit)) : float =
     let times =
         [ for _ in 1..21 do

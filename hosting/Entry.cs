@@ -14,7 +14,7 @@ public static class Entry
     /// <summary>What the operator wrote can't be used; one line on standard error says why.</summary>
     public const int BadConfiguration = 2;
 
-    /// <summary>Prints what was asked for, or runs <paramref name="body"/> with a log and turns what stops it into words.</summary>
+    /// <summary>Prints help or version, or runs <paramref name="body"/> with a log and reports the error that stops it.</summary>
     public static int Run<TOptions>(
         ParseOutcome<TOptions> outcome,
         string program,

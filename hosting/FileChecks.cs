@@ -84,5 +84,6 @@ public static class FileChecks
         return null;
     }
 
-    private static string Octal(UnixFileMode mode) => Convert.ToString((int)mode, 8).PadLeft(4, '0');
+    /// <summary>A mode as chmod(1) takes it, four digits.</summary>
+    public static string Octal(UnixFileMode mode) => Convert.ToString((int)mode, 8).PadLeft(4, '0');
 }

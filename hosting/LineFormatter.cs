@@ -7,7 +7,7 @@ using LogLevel = Microsoft.Extensions.Logging.LogLevel;
 
 namespace Lightway.Hosting;
 
-/// <summary>How much a line of the log holds.</summary>
+/// <summary>Options of the line format.</summary>
 internal sealed class LineFormatterOptions : ConsoleFormatterOptions
 {
     /// <summary>Time in UTC (RFC 3339) and program name in front.</summary>

@@ -46,7 +46,7 @@ public static class Logging
         });
 }
 
-/// <summary>What a program says of itself.</summary>
+/// <summary>Log lines of a program about itself.</summary>
 public static partial class ProgramLog
 {
     [LoggerMessage(Level = LogLevel.Warning, Message = "{Text}")]

@@ -16,7 +16,9 @@ public sealed partial class MetricsFile : IDisposable
 
     public MetricsFile(string? file, IReadOnlyList<Counters> workers, ILogger log)
     {
-        (_file, _workers, _log) = (file, workers, log);
+        _file = file;
+        _workers = workers;
+        _log = log;
         _signal = PosixSignalRegistration.Create(
             (PosixSignal)10, // SIGUSR1, which has no name in .NET; the number is x86's and Arm's
             context =>

@@ -18,7 +18,7 @@ open Lightway.Tunnel.Udp
 open Microsoft.Extensions.Logging.Abstractions
 
 /// One direction of a wire inside the process: a sender that keeps what it is given, datagram by datagram, and fails
-/// as told.
+/// on request.
 [<Sealed>]
 type Wire() =
     let mutable calls = 0
@@ -26,7 +26,7 @@ type Wire() =
 
     /// Datagrams sent and not yet taken, oldest first.
     member val Datagrams = Queue<byte[]>()
-    /// errno of the next sends, of each run for itself; 0 lets one through.
+    /// errno of the next sends, one per run; 0 lets one through.
     member val Errors = Queue<int>()
     /// Accept and forget everything, without allocating.
     member val Discard = false with get, set

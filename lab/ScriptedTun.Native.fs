@@ -9,7 +9,7 @@ open Lightway.Tunnel.Tun
 
 #nowarn "9" // gathers from the addresses that writev(2) would get
 
-/// A TUN inside the process: keeps what is written to it, frame by frame, and fails as told.
+/// A TUN inside the process: keeps what is written to it, frame by frame, and fails on request.
 [<Sealed>]
 type ScriptedTun(hasVnetHeader: bool) =
     let mutable calls = 0

@@ -92,7 +92,7 @@ type Child private (name: string, running: Process, logFile: string) =
     /// False when it still runs after `timeout`.
     member _.WaitForExit(timeout: TimeSpan) = running.WaitForExit timeout
 
-    /// Asks it to end, and ends it by force when it has not within 5 s. True when it ended by itself.
+    /// Asks it to end, and ends it by force when it has not within 5 s. True when it ended on request.
     member this.Stop() =
         this.Signal Netns.Signal.Terminate
         let isWilling = this.WaitForExit(TimeSpan.FromSeconds 5.0)

@@ -74,7 +74,7 @@ type Topology private (prefix: string, clientCount: int) =
         if Directory.Exists folder then
             Directory.Delete(folder, recursive = true)
 
-    /// What lab processes that are no more have left in a folder.
+    /// Removes leftovers in a folder of lab processes that have ended.
     static let leftovers (folder: string) =
         let isLeftover (path: string) =
             let name = names.Match(Path.GetFileName path)

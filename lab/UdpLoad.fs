@@ -82,7 +82,7 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
     /// Bytes of datagrams that have arrived so far.
     member _.Received: int64 = Volatile.Read &received.contents
 
-    /// Ends the sending, lets arrive what is under way, and tells which part of all datagrams did not, 0.0 to 1.0.
+    /// Ends the sending, waits for datagrams that are under way, and returns the share of all datagrams that were lost, 0.0 to 1.0.
     member this.FinishAndLoss() : float =
         Volatile.Write(&isSendingOver, true)
         Thread.Sleep 300

@@ -42,7 +42,7 @@ module private Keys =
     /// Keys that a program knows, by the flags of its help page.
     let ofProgram (program: string) : Set<string> = known.GetOrAdd(program, read)
 
-/// What a set-up has beside what `lightway-server init` writes: keys of server.yaml and client.yaml.
+/// Keys of server.yaml and client.yaml that a set-up has besides those that `lightway-server init` writes.
 type Settings =
     { Expresslane: bool
       Offload: bool // at the server, and at the client if it has the option

@@ -92,9 +92,9 @@ let private begun () =
 
     steps, pair
 
-let private aside =
+let private onPool =
     testList
-        "handshake aside"
+        "handshake on the pool"
         [ for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
               test $"{mode}: steps made on other threads lead to the same connection" {
                   use pair = new Pair(expresslane, 64, Steps())
@@ -121,7 +121,7 @@ let private aside =
               exchange pair
           }
 
-          test "what arrives beyond all copies of a ClientHello is dropped and counted" {
+          test "a 13th waiting handshake datagram is dropped and counted" {
               let steps, pair = begun ()
               use pair = pair
               let header = Array.concat [ [| 0x48uy; 0x65uy; 1uy; 3uy |]; Array.zeroCreate 12 ]
@@ -156,7 +156,7 @@ let private aside =
 let tests =
     testList
         "Connection"
-        [ aside
+        [ onPool
 
           for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
               test $"{mode}: packets cross both ways byte for byte" {
@@ -224,7 +224,7 @@ let tests =
           for seed in 1..4 do
               let place, steps =
                   if seed % 2 = 0 then
-                      "aside", Some(Steps())
+                      "on the pool", Some(Steps())
                   else
                       "inline", None
 

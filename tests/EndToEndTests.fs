@@ -86,7 +86,7 @@ let private mode expresslane offload =
                       Expect.isGreaterThan (after.Since before "udp_gso_sends") 0L "the kernel cut datagrams"
                   else
                       Expect.equal (after.Since before "superpackets_read") 0L "no superpackets"
-                      Expect.equal (after.Since before "udp_gso_sends") 0L "one datagram a send")
+                      Expect.equal (after.Since before "udp_gso_sends") 0L "one datagram per send")
 
               step "TCP upload, byte for byte" (fun site ->
                   expectIntact (Transfer.upload site.Remote site.Client (megabytes 60L)) (megabytes 60L))
@@ -293,7 +293,7 @@ let private incidents =
                       Expect.stringContains site.Vpn.Server.Log "chmod 600" "the remedy")
               }
 
-              test "a certificate that is none is refused with a reason" {
+              test "an invalid certificate is refused and the log says why" {
                   withSite (settings true true) (fun site ->
                       File.WriteAllText(Path.Combine(site.Vpn.Folder, "server.crt"), "not a certificate")
                       site.Vpn.LaunchServer()

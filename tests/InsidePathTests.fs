@@ -147,7 +147,7 @@ let tests =
                   run 200 // tiered compilation settles
                   let built = counters[Counter.SegmentsBuilt]
 
-                  // Code that allocates does so in each of three runs; the runtime, compiling a hot loop anew, in one.
+                  // Code that allocates does so in each of three runs; the runtime, compiling a hot loop again, in one.
                   let allocated =
                       [ for _ in 1..3 do
                             let before = GC.GetAllocatedBytesForCurrentThread()

@@ -56,7 +56,7 @@ let private during (vpn: Vpn) (body: unit -> unit) : string -> string -> int64 =
 
 let private programs = [ "server"; "client" ]
 
-/// The counters that tell whether an offload was in use.
+/// The counters that show whether an offload was in use.
 let private uses =
     [ "superpackets_read"; "tun_superpackets_written"; "udp_gso_sends"; "udp_gro_receives" ]
 

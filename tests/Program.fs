@@ -33,6 +33,7 @@ let main argv =
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests
+              KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests
               InsidePathTests.tests

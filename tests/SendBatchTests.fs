@@ -75,7 +75,7 @@ let tests =
               Expect.equal (List.map fst (arrived wire)) [ 1..6 ] "in order"
           }
 
-          test "peers whose datagrams alternate have a run each, and all runs leave in one system call" {
+          test "peers whose datagrams alternate have one run each, and all runs leave in one system call" {
               let wire = Wire()
               let batch, counters = batchOf wire 64
               use batch = batch
@@ -86,7 +86,7 @@ let tests =
 
               Expect.isTrue (batch.Flush()) "sent"
               Expect.equal wire.Calls 1 "one system call"
-              Expect.equal (List.ofSeq wire.SegmentSizes) [ 300; 400 ] "a run each"
+              Expect.equal (List.ofSeq wire.SegmentSizes) [ 300; 400 ] "one run each"
 
               let ofAlice, ofBob =
                   arrived wire |> List.map fst |> List.partition (fun fill -> fill < 100)
@@ -190,7 +190,7 @@ let tests =
 
           for count, stride in
               [ 63, 1000; 64, 1000; 65, 1000; 128, 1000; 129, 1000; 50, 1350; 300, 1456; 48, 65507 / 48 ] do
-              test $"{count} datagrams of {stride} bytes never exceed 64 segments or 65507 bytes a run" {
+              test $"{count} datagrams of {stride} bytes never exceed 64 segments or 65507 bytes per run" {
                   let wire = Wire()
                   let batch, counters = batchOf wire 64
                   use batch = batch
@@ -201,7 +201,7 @@ let tests =
                   let perRun = min 64 (65507 / stride)
                   let runs = (count + perRun - 1) / perRun
                   Expect.equal wire.SegmentSizes.Count runs "as few runs as the limits allow"
-                  Expect.isLessThanOrEqual wire.Calls ((runs + 1) / 2) "several of them a call"
+                  Expect.isLessThanOrEqual wire.Calls ((runs + 1) / 2) "several of them per call"
                   Expect.equal counters[Counter.UdpDatagramsSent] (int64 count) "counted"
               }
 
@@ -212,7 +212,7 @@ let tests =
               appendAll batch alice [ 1, 700; 2, 700 ]
               wire.Errors.Enqueue EAGAIN
               Expect.isFalse (batch.Flush()) "full"
-              Expect.isTrue batch.IsBlocked "told so"
+              Expect.isTrue batch.IsBlocked "reported"
 
               Expect.isFalse
                   (wire.Errors.Enqueue EAGAIN
@@ -319,7 +319,7 @@ let tests =
               Expect.equal wire.SegmentSizes.Count 2 "44 and 1"
           }
 
-          test "ECONNREFUSED tells of an earlier datagram: the same bytes are sent again" {
+          test "ECONNREFUSED reports an earlier datagram: the same bytes are sent again" {
               let wire = Wire()
               let batch, counters = batchOf wire 64
               use batch = batch

@@ -120,7 +120,8 @@ let private steering =
                   "in use")
       }
 
-      test "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is told" {
+      test
+          "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is warned" {
           needsRoot ()
           let netns = $"lw-hash-{Environment.ProcessId}"
           Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
@@ -237,7 +238,7 @@ let private queueSteering =
               spread ())
       }
 
-      test "a pool too large for a table is told" {
+      test "a pool too large for a table is reported" {
           withQueues (fun queues ->
               let mutable reason = ""
               Expect.isNull (QueueSteering.TryAttach(queues[0], 0x0A000000u, 1 <<< 24, &reason)) "no steering"

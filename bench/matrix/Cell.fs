@@ -1,6 +1,6 @@
 namespace Lightway.Bench.Matrix
 
-/// What carries the inside packets. Of the yardstick's runs too: they stand beside those of Expresslane.
+/// The carrier of the inside packets. The runs of the yardstick have one too: they are listed with those of Expresslane.
 type Path =
     | Expresslane
     | Dtls
@@ -12,7 +12,7 @@ type Direction =
 type Traffic =
     /// TCP connections, spread over the clients, each as fast as it can.
     | Tcp of flows: int
-    /// Datagrams of 1200 bytes at a fixed rate, so many in one send of the sender's.
+    /// Datagrams of 1200 bytes at a fixed rate, with the number of them per send of the sender.
     | Udp of burst: int
     /// Ping while TCP connections download.
     | Ping of flows: int

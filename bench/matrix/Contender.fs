@@ -4,7 +4,7 @@ open System
 open System.Collections.Generic
 open Lightway.Lab
 
-/// Counters of one program by name, or of several summed; None of a program that cannot tell.
+/// Counters of one program by name, or of several summed; None for a program that does not report them.
 type Counters = IReadOnlyDictionary<string, int64> option
 
 /// A tunnel that is up in a topology of its own. Others are up at the same time and idle: so the compared ones take turns.
@@ -36,7 +36,7 @@ module Contender =
 
         sums
 
-    /// A server and so many clients over a path, with offload off or on at both ends.
+    /// A server and a number of clients over a path, with offload off or on at both ends.
     let lightway (name: string) (programs: Programs) (path: Path) (offload: bool) (clients: int) : Contender =
         let topology = Topology.Create clients
 

@@ -32,7 +32,7 @@ let private stageColours =
 
 let private colourOf (stage: string) =
     Profile.stages
-    |> List.tryFindIndex ((=) stage) // a file may name stages that are no more
+    |> List.tryFindIndex ((=) stage) // a file may name stages that no longer exist
     |> Option.bind (fun index -> List.tryItem index stageColours)
     |> Option.defaultValue "#6e7781"
 

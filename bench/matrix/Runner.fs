@@ -165,7 +165,7 @@ let private contendersOf (plan: Plan) (path: Path) (clients: int) : Contender li
 
         reraise ()
 
-/// Rows of the cells that the plan names, as they come. A run that breaks is told on standard error and has no row.
+/// Rows of the cells that the plan names, as they come. A run that breaks is reported on standard error and has no row.
 let run (plan: Plan) (onRow: Row -> unit) : unit =
     let cells = Cell.all |> List.filter (fun cell -> plan.Cells.IsMatch cell.Name)
 
@@ -185,7 +185,7 @@ let run (plan: Plan) (onRow: Row -> unit) : unit =
                 (contender :> IDisposable).Dispose()
 
 /// Samples our server with offload on, in the cells of the chart of costs that the plan names, with programs of their own, so
-/// that no measured figure is disturbed. Precondition: `Profile.isPossible`. What breaks is told on standard error.
+/// that no measured figure is disturbed. Precondition: `Profile.isPossible`. Failures are reported on standard error.
 let profile (plan: Plan) : Profile list =
     let cells =
         Cell.all

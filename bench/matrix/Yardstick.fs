@@ -96,7 +96,7 @@ let private start (topology: Topology) (started: ResizeArray<Child>) : Contender
             for child in Seq.rev started do
                 (child :> IDisposable).Dispose() }
 
-/// A server and so many clients. Raises LabException when they do not come up.
+/// A server and a number of clients. Raises LabException when they do not come up.
 let contender (clients: int) : Contender =
     let topology = Topology.Create clients
 

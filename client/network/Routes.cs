@@ -5,7 +5,7 @@ using Lightway.Options;
 namespace Lightway.Client.Network;
 
 /// <summary>
-/// Routes of a client (ip-route(8)): the server by the way it has now, everything else through the device. Removed again
+/// Routes of a client (ip-route(8)): the server by its present route, everything else through the device. Removed again
 /// on <see cref="Dispose"/>. Mode noexec installs none.
 /// </summary>
 internal sealed class Routes : IDisposable

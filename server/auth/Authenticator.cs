@@ -23,7 +23,7 @@ public sealed class Authenticator
 
     private readonly Htpasswd _users;
 
-    // What unknown users are hashed against, so that the time of an answer does not tell who exists.
+    // Unknown users are hashed against this setting, so that the time of an answer does not reveal who exists.
     private readonly string _dummy;
 
     private Authenticator(Htpasswd users)
@@ -64,9 +64,7 @@ public sealed class Authenticator
     {
         if (!LibCrypt.IsAvailable)
         {
-            throw new ConfigurationException(
-                "passwords need libcrypt.so.1 or libcrypt.so.2; run: apt-get install libcrypt1"
-            );
+            throw new ConfigurationException(LibCrypt.Missing);
         }
         return Htpasswd.TryParse(file, out var users, out var problem)
             ? new Authenticator(users)

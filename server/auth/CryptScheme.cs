@@ -1,6 +1,6 @@
 namespace Lightway.Server.Auth;
 
-/// <summary>Which hashes of a password file are served: the schemes of the reference server, told by their prefix.</summary>
+/// <summary>The hashes of a password file that are served: the schemes of the reference server, recognized by their prefix.</summary>
 internal static class CryptScheme
 {
     private const int TraditionalLength = 13; // characters: 2 of salt, 11 of hash

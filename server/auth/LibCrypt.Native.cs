@@ -8,6 +8,9 @@ namespace Lightway.Server.Auth;
 /// <summary>The system's libcrypt: hashes passwords by the schemes of crypt(5). Safe from any thread.</summary>
 internal static unsafe class LibCrypt
 {
+    /// <summary>Reports to the operator that there is no libcrypt, and how to get it.</summary>
+    public const string Missing = "passwords need libcrypt.so.1 or libcrypt.so.2; run: apt-get install libcrypt1";
+
     // Bytes of struct crypt_data: 32768 in libxcrypt, 131232 in the libcrypt that glibc shipped up to 2.38.
     // It is opaque and must be zero before its first use (crypt_r(3)).
     private const int CryptDataSize = 132 * 1024;
@@ -40,7 +43,7 @@ internal static unsafe class LibCrypt
             fixed (byte* settingPointer = Encoding.UTF8.GetBytes(setting + '\0'))
             {
                 var hash = Marshal.PtrToStringUTF8((nint)CryptR(phrasePointer, settingPointer, data));
-                // NULL (glibc) or a string that begins with '*' (libxcrypt) tells of a failure.
+                // NULL (glibc) or a string that begins with '*' (libxcrypt) reports a failure.
                 return hash is null || hash.StartsWith('*') ? null : hash;
             }
         }

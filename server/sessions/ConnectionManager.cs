@@ -13,7 +13,7 @@ using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Sessions;
 
-/// <summary>What one worker has.</summary>
+/// <summary>Numbers of one worker's connections, for the report.</summary>
 internal sealed record Census(int Online, int Connections, int Rotations);
 
 /// <summary>

@@ -15,7 +15,7 @@ public sealed class ConnectionTable
     private readonly Dictionary<PeerAddress, Connection> _successors = []; // handshaking while an older one holds the address
     private readonly Dictionary<ulong, Connection> _bySession = [];
     private readonly Dictionary<ulong, Connection> _byPending = [];
-    private readonly Dictionary<ulong, long> _closed = []; // session ids of late, with the time to forget them
+    private readonly Dictionary<ulong, long> _closed = []; // ids of sessions that ended recently, with the time to forget them
 
     /// <summary>Every connection, also those that handshake.</summary>
     public IEnumerable<Connection> All => _bySession.Values;
@@ -73,7 +73,7 @@ public sealed class ConnectionTable
         _bySession[connection.SessionId] = connection;
     }
 
-    /// <summary>Takes a connection out; what still comes for its session within <see cref="AfterlifeMs"/> is no surprise.</summary>
+    /// <summary>Takes a connection out; datagrams for its session within <see cref="AfterlifeMs"/> are dropped without a reject.</summary>
     public void Remove(Connection connection, long now)
     {
         _closed[connection.SessionId] = now + AfterlifeMs;

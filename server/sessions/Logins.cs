@@ -11,7 +11,7 @@ using Microsoft.Extensions.Logging;
 namespace Lightway.Server.Sessions;
 
 /// <summary>
-/// Lets clients in: has their passwords checked on the thread pool, gives them an address and tells them. All members run
+/// Lets clients in: has their passwords checked on the thread pool, gives them an address and answers. All members run
 /// on the worker's thread.
 /// </summary>
 internal sealed partial class Logins(

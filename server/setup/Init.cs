@@ -7,10 +7,9 @@ namespace Lightway.Server.Setup;
 /// <summary>The command <c>lightway-server init DIR</c>: writes a set-up that works as it is.</summary>
 public static class Init
 {
-    private const int Refused = 2; // exit code, the same as for a wrong configuration
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
 
-    /// <summary>Writes the files and tells what to run next. A directory that holds anything is left alone.</summary>
+    /// <summary>Writes the files and prints the next commands. A directory that holds anything is left alone.</summary>
     /// <returns>Exit code: 0, or 2 after one line on <paramref name="error"/>.</returns>
     public static int Run(InitOptions options, TextWriter output, TextWriter error)
     {
@@ -23,7 +22,7 @@ public static class Init
             )
             {
                 error.WriteLine($"init: \"{directory}\" exists and is not an empty directory; nothing was written");
-                return Refused;
+                return Entry.BadConfiguration;
             }
             var files = SetUpFiles.All(options, directory, DateTimeOffset.UtcNow);
             Write(directory, files);
@@ -33,7 +32,7 @@ public static class Init
         catch (Exception problem) when (problem is IOException or UnauthorizedAccessException or ConfigurationException)
         {
             error.WriteLine($"init: cannot write \"{directory}\": {problem.Message}");
-            return Refused;
+            return Entry.BadConfiguration;
         }
     }
 
@@ -60,7 +59,7 @@ public static class Init
         output.WriteLine($"Wrote to {directory}, for user {options.User} (the password is in client.yaml):");
         foreach (var file in files)
         {
-            output.WriteLine($"  {Convert.ToString((int)file.Mode, 8).PadLeft(4, '0')} {file.Name}");
+            output.WriteLine($"  {FileChecks.Octal(file.Mode)} {file.Name}");
         }
         output.WriteLine();
         output.WriteLine("Next, on the server and on the client:");

@@ -30,9 +30,7 @@ internal static class SetUpFiles
         var password = RandomNumberGenerator.GetString(Letters, PasswordLength);
         var hash =
             LibCrypt.Hash(password, $"$6${RandomNumberGenerator.GetString(Letters, SaltLength)}$")
-            ?? throw new ConfigurationException(
-                "init: cannot hash a password without libcrypt.so.1 or libcrypt.so.2; run: apt-get install libcrypt1"
-            );
+            ?? throw new ConfigurationException($"init: {LibCrypt.Missing}");
         return
         [
             new("ca_cert.crt", Public, ca.Certificate + "\n"),

@@ -1,14 +1,14 @@
 namespace Lightway.Tunnel.Channel;
 
-/// <summary>What became of a packet for the peer.</summary>
+/// <summary>Outcome of offering a packet for the peer.</summary>
 public enum SendResult
 {
-    /// <summary>Counted and gone.</summary>
+    /// <summary>The packet has been counted and dropped.</summary>
     Dropped = 0,
 
-    /// <summary>Part of the worker's batch.</summary>
+    /// <summary>The packet is part of the worker's batch.</summary>
     Accepted,
 
-    /// <summary>The socket is full: offer the same packet again when it is writable.</summary>
+    /// <summary>The worker's socket is full: offer the same packet again when it is writable.</summary>
     Blocked,
 }

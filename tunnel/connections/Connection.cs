@@ -25,6 +25,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     private TunnelError _failure; // why it ended; None while it lives
     private int _depth; // entry points on the stack
     private long _now; // set by entry points only
+    private long _scheduledAt = long.MaxValue; // the timer queue's note
 
     private Connection(
         ConnectionSettings settings,
@@ -151,7 +152,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
     public long DueAt => Math.Min(Math.Min(_channel.DueAt, _side.DueAt), _packets.Expresslane.TimerAt);
 
-    long ITimed.ScheduledAt { get; set; } = long.MaxValue;
+    long ITimed.ScheduledAt
+    {
+        get => _scheduledAt;
+        set => _scheduledAt = value;
+    }
 
     bool ITimed.IsOver => State == ConnectionState.Disconnected;
 
@@ -271,7 +276,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>Server: the peer, where it was, has proved that it now writes to this address of ours.</summary>
     public void AnswerFrom(in LocalAddress local) => _envelope.MoveTo(Path with { Local = local });
 
-    /// <summary>Client: the network has changed; a ping tells the server the new address at once.</summary>
+    /// <summary>Client: the network has changed; a ping announces the new address to the server at once.</summary>
     public void NetworkChanged(long now)
     {
         EnterCall(now);
@@ -379,7 +384,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
 
     private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
     {
-        FailIfFatal(_packets.Receive(session, body, out var frames));
+        var error = _packets.Receive(session, body, out var frames);
+        if (error != TunnelError.None)
+        {
+            FailIfFatal(error);
+        }
         OnAuthenticated(session, frames);
         return frames;
     }
@@ -468,7 +477,10 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         }
         if (_failure == TunnelError.None)
         {
-            _worker.Timers.Schedule(this);
+            if (DueAt < _scheduledAt) // for nearly every datagram it is not: no call of the queue then
+            {
+                _worker.Timers.Schedule(this);
+            }
         }
         else if (State != ConnectionState.Disconnected)
         {

@@ -2,7 +2,7 @@ using Lightway.Protocol;
 
 namespace Lightway.Tunnel.Connections;
 
-/// <summary>What all connections of a program have in common.</summary>
+/// <summary>Settings that all connections of a program share.</summary>
 public sealed record ConnectionSettings
 {
     public required Role Role { get; init; }
@@ -25,6 +25,6 @@ public sealed record ConnectionSettings
 
     public bool KeepaliveContinuous { get; init; } = true;
 
-    /// <summary>Client: what it says to be let in.</summary>
+    /// <summary>Client: the login that it sends.</summary>
     public AuthRequest? Credentials { get; init; }
 }

@@ -5,7 +5,7 @@ using Lightway.Tunnel.Tls;
 
 namespace Lightway.Tunnel.Connections;
 
-/// <summary>What became of an Expresslane packet.</summary>
+/// <summary>Outcome of decrypting an Expresslane packet.</summary>
 internal enum OpenResult
 {
     Truncated = 0,

@@ -1,6 +1,6 @@
 namespace Lightway.Tunnel.Connections;
 
-/// <summary>Client: when to ask again to be let in, and when to give up. Times in milliseconds. One thread.</summary>
+/// <summary>Client: decides when to repeat the login and when to give up. Times in milliseconds. One thread.</summary>
 internal sealed class LoginTimer
 {
     private const long FirstRetryMs = 100;
@@ -9,7 +9,7 @@ internal sealed class LoginTimer
     private long _retryMs = FirstRetryMs;
     private long _giveUpAt = long.MaxValue;
 
-    /// <summary><see cref="long.MaxValue"/>: nothing is waited for.</summary>
+    /// <summary>When to send the login again; <see cref="long.MaxValue"/>: never.</summary>
     public long RetryAt { get; private set; } = long.MaxValue;
 
     public void Start(long now) => _giveUpAt = now + TimeoutMs;

@@ -4,7 +4,7 @@ using Tmds.Linux;
 
 namespace Lightway.Tunnel.Kernel;
 
-/// <summary>What Tmds.LibC lacks: numbers from kernel headers and a few calls. C's names, so that one grep finds both sides.</summary>
+/// <summary>Numbers from kernel headers and a few calls that Tmds.LibC lacks. C's names, so that one grep finds both sides.</summary>
 internal static unsafe partial class Linux
 {
     // linux/udp.h

@@ -1,10 +1,10 @@
 namespace Lightway.Tunnel.Metrics;
 
-/// <summary>What a worker counts. Names in metrics are these in snake case; the reference server's where it has one.</summary>
+/// <summary>The events that a worker counts. Metrics have these names in snake case, the reference server's where it has one.</summary>
 public enum Counter
 {
     // Inside: the TUN.
-    TunReads, // system calls, also those that said EAGAIN
+    TunReads, // system calls, those that returned EAGAIN included
     TunPacketsRead,
     MailboxReads, // no system calls
     TunForwarded, // frames read for another worker's connection
@@ -32,7 +32,7 @@ public enum Counter
     UdpSendBlocked,
     UdpDatagramsSent,
     UdpBytesSent,
-    UdpReceives, // system calls, also those that said EAGAIN
+    UdpReceives, // system calls, those that returned EAGAIN included
     UdpGroReceives, // buffers that held more than one datagram
     UdpGroSegments, // datagrams in those
     UdpReceiveOverflows, // datagrams that the kernel dropped: the socket's buffer was full (SO_RXQ_OVFL)

@@ -12,7 +12,7 @@ internal static class PlaintextRecords
     private const byte Ack = 26;
 
     /// <summary>
-    /// No record but handshake, ACK and change_cipher_spec stands unprotected. An unprotected alert ends a wolfSSL client
+    /// True if every unprotected record is a handshake, ACK or change_cipher_spec record. An unprotected alert ends a wolfSSL client
     /// that waits for its server, and anyone can send one.
     /// </summary>
     public static bool AreHarmless(ReadOnlySpan<byte> datagram)

@@ -3,8 +3,8 @@ using System.Security.Cryptography;
 namespace Lightway.Tunnel.Tls;
 
 /// <summary>
-/// Bytes of the system's generator, drawn a block at a time: one draw costs about a microsecond whatever its size, so a
-/// 12-byte IV for each packet would cost more than sealing it. Bytes handed out are wiped. One thread.
+/// Hands out bytes of the system's generator, drawn one block at a time: one draw costs about a microsecond whatever its size, so a
+/// 12-byte IV for each packet would cost more than encrypting it. Bytes handed out are wiped. One thread.
 /// </summary>
 public sealed class RandomPool
 {

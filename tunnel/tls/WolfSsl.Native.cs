@@ -214,7 +214,7 @@ public static unsafe class WolfSslLibrary
     private static string s_origin = "";
 
     /// <summary>Loads and tries the library. Returns its version and where it came from, for the log.</summary>
-    /// <exception cref="TlsException">None is to be had, or it is broken; the message names the remedy.</exception>
+    /// <exception cref="TlsException">There is no usable library; the message names the remedy.</exception>
     public static string EnsureUsable() => s_checked.Value;
 
     internal static nint Resolve(string name, Assembly assembly, DllImportSearchPath? path)
@@ -257,7 +257,7 @@ public static unsafe class WolfSslLibrary
 
     private static IEnumerable<string> Candidates()
     {
-        yield return Path.Combine(AppContext.BaseDirectory, "libwolfssl.so"); // beside a published program
+        yield return Path.Combine(AppContext.BaseDirectory, "libwolfssl.so"); // next to a published program
         yield return "libwolfssl.so.45";
         yield return "libwolfssl.so.44";
         yield return "libwolfssl.so.42";

@@ -20,7 +20,11 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
 
     private TunQueue(int fd, string name, bool vnet, bool tso, bool uso)
     {
-        (Fd, Name, HasVnetHeader, Tso, Uso) = (fd, name, vnet, tso, uso);
+        Fd = fd;
+        Name = name;
+        HasVnetHeader = vnet;
+        Tso = tso;
+        Uso = uso;
         var vectors = (iovec*)_vectors.Pointer;
         vectors[0].iov_base = _vectors.Pointer + (2 * sizeof(iovec)); // ten zero bytes: a plain packet
         vectors[0].iov_len = VirtioNetHeaderModule.Size;

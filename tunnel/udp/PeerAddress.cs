@@ -8,7 +8,7 @@ namespace Lightway.Tunnel.Udp;
 
 /// <summary>
 /// A socket address as the kernel spells it (struct sockaddr_in, 16 bytes, or sockaddr_in6, 28 bytes), as a value that
-/// serves as a table key. The flow label of IPv6 is no part of an address and is kept zero.
+/// serves as a table key. The flow label of IPv6 is not part of an address and is kept zero.
 /// </summary>
 [InlineArray(Capacity)]
 public struct SocketAddressBytes
@@ -26,7 +26,7 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
     private const ushort FamilyIPv6 = 10; // AF_INET6
     private readonly SocketAddressBytes _bytes;
 
-    /// <summary>Takes what recvmsg(2) wrote into msg_name; other families than IPv4 and IPv6 give the empty address.</summary>
+    /// <summary>Takes the name that recvmsg(2) wrote into msg_name; families other than IPv4 and IPv6 give the empty address.</summary>
     public PeerAddress(ReadOnlySpan<byte> sockaddr)
     {
         if (sockaddr.Length < 2)

@@ -206,7 +206,8 @@ public sealed class SendBatch : IDisposable
                 case Linux.ECONNREFUSED or Linux.ENOBUFS or Linux.EPERM when attempt < Attempts:
                     break;
                 case Linux.EIO or Linux.EINVAL or Linux.EOPNOTSUPP when segmented:
-                    (state.IsSingle, state.Refusal) = (true, -result);
+                    state.IsSingle = true;
+                    state.Refusal = -result;
                     return true; // progress: the same bytes leave one by one
                 case Linux.EMSGSIZE when segmented:
                     _counters.Add(Counter.UdpGsoTooBig);

@@ -6,8 +6,8 @@ using Lightway.Tunnel.Workers;
 namespace Lightway.Tunnel.Udp;
 
 /// <summary>
-/// Draws session ids: 8 bytes of the system's generator, none of the reserved values. The lower 32 bits say which worker
-/// drew them, as their remainder: the kernel steers a datagram to its worker by them (<see cref="Udp.ReusePort"/>).
+/// Draws session ids: 8 bytes of the system's generator, never a reserved value. The remainder of the lower 32 bits is the
+/// number of the worker that drew them: the kernel steers a datagram to its worker by it (<see cref="Udp.ReusePort"/>).
 /// </summary>
 /// <param name="worker">Number of the worker, from 0.</param>
 /// <param name="workers">How many there are.</param>

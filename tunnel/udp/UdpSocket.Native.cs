@@ -7,12 +7,12 @@ using static Tmds.Linux.LibC;
 namespace Lightway.Tunnel.Udp;
 
 /// <summary>
-/// The outside socket: non-blocking, never sets DF (IP_PMTUDISC_OMIT), tells and chooses the local address when bound to
+/// The outside socket: non-blocking, never sets DF (IP_PMTUDISC_OMIT), reports and chooses the local address when bound to
 /// the wildcard. All structures a send needs are wired once; a send rewrites lengths only.
 /// </summary>
 public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 {
-    private const int Messages = SendBatch.MaxRuns; // a call
+    private const int Messages = SendBatch.MaxRuns; // per call
     private const int MessageSize = 64; // struct mmsghdr
     private const int PartsAt = Messages * MessageSize; // iovec, name and control of each message
     private const int NameAt = 16;
@@ -23,7 +23,8 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 
     private UdpSocket(int fd, bool wildcard)
     {
-        (Fd, IsWildcard) = (fd, wildcard);
+        Fd = fd;
+        IsWildcard = wildcard;
         for (var i = 0; i < Messages; i++)
         {
             var parts = PartsOf(i);
@@ -37,7 +38,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 
     public int Fd { get; }
 
-    /// <summary>Bound to 0.0.0.0 or [::]: datagrams tell which local address they were sent to.</summary>
+    /// <summary>Bound to 0.0.0.0 or [::]: datagrams report the local address that they were sent to.</summary>
     public bool IsWildcard { get; }
 
     /// <summary>The kernel knows UDP_SEGMENT (Linux 4.18).</summary>
@@ -268,7 +269,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         return Linux.CmsgHeader + ((dataLength + 7) & ~7);
     }
 
-    /// <summary>Kernels before 5.12 can't tell the option's value, and some of them coalesce wrongly: they don't get to.</summary>
+    /// <summary>Kernels before 5.12 can't report the option's value, and some of them coalesce wrongly: it stays off there.</summary>
     private static bool TurnOnGro(int fd)
     {
         var value = 0;

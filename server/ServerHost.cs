@@ -21,11 +21,14 @@ namespace Lightway.Server;
 /// <summary>Puts a server together from its options, and runs it until a signal or a failure ends it.</summary>
 internal static class ServerHost
 {
+    private const int MaxWarnings = 10; // about one file
+
     /// <returns>Exit code.</returns>
     public static int Run(ServerOptions options, ILogger log)
     {
         ServerFiles.Require(options);
         var authenticator = Authenticator.Load(options.UserDb);
+        Warn(authenticator.Warnings, options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = DtlsContext.ForServer(
             File.ReadAllBytes(options.ServerCert),
@@ -110,6 +113,21 @@ internal static class ServerHost
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);
         return 0;
+    }
+
+    private static void Warn(IReadOnlyList<string> warnings, string file, ILogger log)
+    {
+        foreach (var warning in warnings.Take(MaxWarnings))
+        {
+            ProgramLog.Warning(log, $"user_db: \"{file}\": {warning}");
+        }
+        if (warnings.Count > MaxWarnings)
+        {
+            ProgramLog.Warning(
+                log,
+                $"user_db: \"{file}\": the same holds for {warnings.Count - MaxWarnings} more users"
+            );
+        }
     }
 
     private static ServerSettings SettingsOf(ServerOptions options) =>

@@ -167,9 +167,39 @@ let private files =
                 "no colon", "xxx", "line 1"
                 "no user", ":hash", "line 1"
                 "no hash", "user:", "line 1"
-                "blank line", "a:1\n\nb:2\n", "line 2"
-                "blank last line", "a:1\n\n", "line 2" ] do
+                "a hash of blanks only", "user:  ", "line 1"
+                "comments only", "# a:1\n\n", "no users"
+                "a wrong line after comments", "# a\n\nb\n", "line 3" ] do
               test $"{name}: refused" { Expect.stringContains (Expect.wantError (parseText file) "") part "" }
+
+          for name, file in
+              [ "a byte order mark", "\uFEFFa:1\nb:2\n"
+                "blanks and tabs at the end of a line", "a:1 \nb:2\t \r\n"
+                "blank lines", "\na:1\n\n  \nb:2\n\n"
+                "comments, also with a colon", "# users: two\na:1\n#c:3\nb:2\n" ] do
+              test $"{name}: no obstacle" {
+                  let users = Expect.wantOk (parseText file) ""
+                  Expect.equal users.Count 2 "users"
+                  Expect.sequenceEqual users.Hashes [ "1"; "2" ] "hashes"
+                  let mutable hash: string = null
+                  Expect.isTrue (users.TryFind("a", &hash)) "the first user has its own name"
+              }
+
+          test "users whose scheme is not served are named with line, scheme and remedy, the others are not" {
+              let file =
+                  "good:$2y$05$abcdefghijklmnopqrstuu\nold:$apr1$salt$hash\nsha:{SHA}aGFzaA==\nplain:secret-text\nold2:x\nold2:$6$a$b\n"
+
+              let users = Expect.wantOk (parseText file) ""
+
+              Expect.sequenceEqual
+                  users.Unserved
+                  [ "line 2: the scheme $apr1$ is not served, so 'old' can't log in; run: htpasswd -B FILE old"
+                    "line 3: the scheme {SHA} is not served, so 'sha' can't log in; run: htpasswd -B FILE sha"
+                    "line 4: a password in plain text is not served, so 'plain' can't log in; run: htpasswd -B FILE plain" ]
+                  "warnings"
+
+              Expect.isFalse (String.concat "" users.Unserved |> _.Contains("secret-text")) "no password is shown"
+          }
 
           test "not UTF-8: refused" {
               Expect.stringContains (Expect.wantError (parse [| 0xc3uy; 0x28uy |]) "") "UTF-8" ""

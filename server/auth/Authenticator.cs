@@ -35,6 +35,9 @@ public sealed class Authenticator
     /// <summary>Number of users in the file.</summary>
     public int UserCount => _users.Count;
 
+    /// <summary>What the operator should know about the file: lines whose users can't log in.</summary>
+    public IReadOnlyList<string> Warnings => _users.Unserved;
+
     /// <summary>Reads a password file.</summary>
     /// <exception cref="ConfigurationException">The file cannot be read or a line is wrong; or there is no libcrypt.</exception>
     public static Authenticator Load(string path)

@@ -5,6 +5,8 @@ internal static class CryptScheme
 {
     private const int TraditionalLength = 13; // characters: 2 of salt, 11 of hash
 
+    private const int LongestName = 16; // characters of a scheme's name, with its brackets
+
     private static readonly string[] Prefixes =
     [
         "$2a$", // bcrypt
@@ -23,6 +25,16 @@ internal static class CryptScheme
     /// </summary>
     public static bool IsServed(string hash) =>
         Array.Exists(Prefixes, prefix => hash.StartsWith(prefix, StringComparison.Ordinal)) || IsTraditional(hash);
+
+    /// <summary>Names the scheme of a hash, for the operator. Never shows more of it than the scheme.</summary>
+    public static string Describe(string hash)
+    {
+        var end =
+            hash.StartsWith('$') ? hash.IndexOf('$', 1)
+            : hash.StartsWith('{') ? hash.IndexOf('}')
+            : -1;
+        return end is > 0 and < LongestName ? $"the scheme {hash[..(end + 1)]}" : "a password in plain text";
+    }
 
     private static bool IsTraditional(string hash) =>
         hash.Length == TraditionalLength && hash.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '/');

@@ -11,6 +11,8 @@ internal sealed class Htpasswd
         throwOnInvalidBytes: true
     );
 
+    private const char ByteOrderMark = '\uFEFF';
+
     private readonly Dictionary<string, string> _hashes = new(StringComparer.Ordinal);
 
     private Htpasswd() { }
@@ -18,14 +20,19 @@ internal sealed class Htpasswd
     /// <summary>Number of different users.</summary>
     public int Count => _hashes.Count;
 
+    /// <summary>Lines whose hash is of a scheme that is not served: nobody can log in as their users.</summary>
+    public List<string> Unserved { get; } = [];
+
     /// <summary>All hashes, in the order in which their users first appear.</summary>
     public IEnumerable<string> Hashes => _hashes.Values;
 
     public bool TryFind(string user, [NotNullWhen(true)] out string? hash) => _hashes.TryGetValue(user, out hash);
 
     /// <summary>
-    /// Reads a file's bytes: UTF-8, split at the first colon, the last of two lines for one user wins. A line without
-    /// a user or a hash refuses the whole file: a typing error must not lock a user out unnoticed.
+    /// Reads a file's bytes: UTF-8 with or without a byte order mark, one <c>user:hash</c> per line, split at the first colon;
+    /// the last of two lines for one user wins. Blank lines and lines that start with # are skipped, and so are blanks at the
+    /// end of a line. Any other line without a user or a hash refuses the whole file: a typing error must not lock a user out
+    /// unnoticed.
     /// </summary>
     /// <param name="error">What is wrong and in which line, counted from 1.</param>
     public static bool TryParse(
@@ -34,7 +41,8 @@ internal sealed class Htpasswd
         [NotNullWhen(false)] out string? error
     )
     {
-        (parsed, error) = (null, null);
+        parsed = null;
+        error = null;
         string text;
         try
         {
@@ -46,10 +54,16 @@ internal sealed class Htpasswd
             return false;
         }
         var users = new Htpasswd();
+        var lines = new Dictionary<string, int>(StringComparer.Ordinal); // by user
         var number = 0;
-        foreach (var line in Lines(text))
+        foreach (var whole in Lines(text.TrimStart(ByteOrderMark)))
         {
             number++;
+            var line = whole.TrimEnd();
+            if (line.Length == 0 || line.StartsWith('#'))
+            {
+                continue;
+            }
             var colon = line.IndexOf(':');
             if (colon <= 0 || colon == line.Length - 1)
             {
@@ -57,11 +71,21 @@ internal sealed class Htpasswd
                 return false;
             }
             users._hashes[line[..colon]] = line[(colon + 1)..];
+            lines[line[..colon]] = number;
         }
         if (users.Count == 0)
         {
             error = "no users";
             return false;
+        }
+        foreach (var (user, hash) in users._hashes)
+        {
+            if (!CryptScheme.IsServed(hash))
+            {
+                users.Unserved.Add(
+                    $"line {lines[user]}: {CryptScheme.Describe(hash)} is not served, so '{user}' can't log in; run: htpasswd -B FILE {user}"
+                );
+            }
         }
         parsed = users;
         return true;

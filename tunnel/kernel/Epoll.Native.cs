@@ -38,7 +38,7 @@ public sealed unsafe class Epoll : IDisposable
         _wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         if (_epoll < 0 || _wake < 0)
         {
-            throw Linux.Failure("epoll_create1/eventfd");
+            throw Linux.Failure(Linux.Errno, "epoll_create1/eventfd");
         }
         Control(EPOLL_CTL_ADD, _wake, WakeToken, Readiness.Read);
     }
@@ -102,7 +102,7 @@ public sealed unsafe class Epoll : IDisposable
         change.data.fd = token;
         if (epoll_ctl(_epoll, operation, fd, &change) < 0)
         {
-            throw Linux.Failure("epoll_ctl");
+            throw Linux.Failure(Linux.Errno, "epoll_ctl");
         }
     }
 }

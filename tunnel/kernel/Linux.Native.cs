@@ -59,6 +59,7 @@ internal static unsafe partial class Linux
     public const int EINVAL = 22;
     public const int EMSGSIZE = 90;
     public const int EOPNOTSUPP = 95;
+    public const int EADDRINUSE = 98;
     public const int ENOBUFS = 105;
     public const int ECONNREFUSED = 111;
 
@@ -91,9 +92,9 @@ internal static unsafe partial class Linux
     /// <summary>errno of the last call on this thread.</summary>
     public static int Errno => Marshal.GetLastPInvokeError();
 
-    /// <summary>An exception for set-up code that says what was tried and why the kernel refused.</summary>
-    public static IOException Failure(string what) => Failure(what, Errno);
-
-    public static IOException Failure(string what, int errno) =>
+    /// <summary>An exception for set-up code that names the call and the kernel's reason.</summary>
+    /// <param name="errno">Comes first, so that it is read before the text is put together: formatting may make calls of its own.</param>
+    /// <param name="what">The call, with its subject.</param>
+    public static IOException Failure(int errno, string what) =>
         new($"{what}: {new Win32Exception(errno).Message} (errno {errno})");
 }

@@ -39,18 +39,18 @@ public sealed unsafe class QueueSteering : IDisposable
         var map = CreateMap((uint)addresses);
         if (map < 0)
         {
-            reason = Linux.Failure("bpf BPF_MAP_CREATE").Message;
+            reason = Linux.Failure(Linux.Errno, "bpf BPF_MAP_CREATE").Message;
             return null;
         }
         var program = LoadProgram(map, network);
         if (program < 0)
         {
-            reason = Linux.Failure("bpf BPF_PROG_LOAD").Message;
+            reason = Linux.Failure(Linux.Errno, "bpf BPF_PROG_LOAD").Message;
             close(map);
             return null;
         }
         var attached = ioctl(tun.Fd, Linux.TUNSETSTEERINGEBPF, &program) == 0;
-        reason = attached ? "" : Linux.Failure("TUNSETSTEERINGEBPF").Message;
+        reason = attached ? "" : Linux.Failure(Linux.Errno, "TUNSETSTEERINGEBPF").Message;
         close(program); // the device holds it
         if (attached)
         {

@@ -61,14 +61,14 @@ public static unsafe class TunInterface
         var fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
         {
-            throw Linux.Failure("socket");
+            throw Linux.Failure(Linux.Errno, "socket");
         }
         var result = ioctl(fd, operation, request);
         var errno = Linux.Errno;
         close(fd);
         if (result < 0)
         {
-            throw Linux.Failure($"{label} {name}", errno);
+            throw Linux.Failure(errno, $"{label} {name}");
         }
     }
 }

@@ -63,7 +63,10 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
         }
         if (fd < 0)
         {
-            throw Linux.Failure("open /dev/net/tun (is the tun module loaded, and is this process allowed to use it?)");
+            throw Linux.Failure(
+                Linux.Errno,
+                "open /dev/net/tun (is the tun module loaded, and is this process allowed to use it?)"
+            );
         }
         var request = stackalloc byte[40]; // struct ifreq: name[16], then ifr_flags
         new Span<byte>(request, 40).Clear();
@@ -79,8 +82,8 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
             var errno = Linux.Errno;
             close(fd);
             throw Linux.Failure(
-                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user, with multi_queue if and only if there is more than one worker)",
-                errno
+                errno,
+                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user, with multi_queue if and only if there is more than one worker)"
             );
         }
         if (offload.NeedsVnetHeader)
@@ -91,7 +94,7 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
             {
                 var errno = Linux.Errno;
                 close(fd);
-                throw Linux.Failure($"TUNSETVNETHDRSZ '{name}'", errno);
+                throw Linux.Failure(errno, $"TUNSETVNETHDRSZ '{name}'");
             }
         }
         var settled = Encoding.ASCII.GetString(new ReadOnlySpan<byte>(request, Linux.IFNAMSIZ)).TrimEnd('\0');

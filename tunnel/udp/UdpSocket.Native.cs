@@ -70,7 +70,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         var fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0)
         {
-            throw Linux.Failure("socket");
+            throw Linux.Failure(Linux.Errno, "socket");
         }
         try
         {
@@ -102,12 +102,14 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             address.CopyTo(new Span<byte>(name, SocketAddressBytes.Capacity));
             if (bind(fd, (sockaddr*)name, address.Length) < 0)
             {
-                throw Linux.Failure($"bind UDP {local}");
+                var errno = Linux.Errno;
+                var holder = errno == Linux.EADDRINUSE ? PortHolder.Find(local.Port) : null;
+                throw Linux.Failure(errno, $"bind UDP {local}{(holder is null ? "" : $" ({holder} has the port)")}");
             }
             socklen_t length = SocketAddressBytes.Capacity;
             if (getsockname(fd, (sockaddr*)name, &length) < 0)
             {
-                throw Linux.Failure("getsockname");
+                throw Linux.Failure(Linux.Errno, "getsockname");
             }
             return new UdpSocket(fd, wildcard)
             {
@@ -153,7 +155,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             }
             if (count > 1 && !ReusePort.SteerBySession(sockets[0].Fd, count))
             {
-                unsteered(Linux.Failure("setsockopt SO_ATTACH_REUSEPORT_CBPF"));
+                unsteered(Linux.Failure(Linux.Errno, "setsockopt SO_ATTACH_REUSEPORT_CBPF"));
             }
             return [.. sockets];
         }
@@ -297,7 +299,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     {
         if (!Set(fd, level, option, value))
         {
-            throw Linux.Failure($"setsockopt {label}");
+            throw Linux.Failure(Linux.Errno, $"setsockopt {label}");
         }
     }
 }

@@ -130,6 +130,36 @@ let private steering =
               Expect.stringEnds refusal "Address already in use (errno 98)" "the reason")
       }
 
+      test "a device that is renamed or moved to another namespace keeps its queue; one that is deleted is an error" {
+          needsRoot ()
+
+          let one, two =
+              $"lw-ren-a-{Environment.ProcessId}", $"lw-ren-b-{Environment.ProcessId}"
+
+          for netns in [ one; two ] do
+              Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
+
+          try
+              Netns.run one (fun () ->
+                  let ip arguments =
+                      Shell.run "ip" ("-n" :: one :: arguments) |> ignore
+
+                  use queue = TunQueue.Open("lwold", Offload.None)
+                  Expect.equal (queue.QueryMtu()) 1500 "as made"
+                  ip [ "link"; "set"; "lwold"; "mtu"; "1400" ]
+                  Expect.equal (queue.QueryMtu()) 1400 "as set"
+                  ip [ "link"; "set"; "lwold"; "name"; "lwnew" ]
+                  ip [ "link"; "set"; "lwnew"; "mtu"; "1300" ]
+                  Expect.equal (queue.QueryMtu()) 1300 "under its new name"
+                  ip [ "link"; "set"; "lwnew"; "netns"; two ]
+                  Expect.equal (queue.QueryMtu()) 1300 "the last answer"
+                  Shell.run "ip" [ "-n"; two; "link"; "del"; "lwnew" ] |> ignore
+                  Expect.throwsT<IO.IOException> (fun () -> queue.QueryMtu() |> ignore) "deleted")
+          finally
+              for netns in [ one; two ] do
+                  Shell.run "ip" [ "netns"; "del"; netns ] |> ignore
+      }
+
       test
           "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is warned" {
           needsRoot ()

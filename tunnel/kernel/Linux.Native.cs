@@ -29,6 +29,7 @@ internal static unsafe partial class Linux
     // linux/if_tun.h
     public const int TUNSETIFF = 0x400454CA;
     public const int TUNSETOFFLOAD = 0x400454D0; // argument by value
+    public const int TUNGETIFF = unchecked((int)0x800454D2);
     public const int TUNSETVNETHDRSZ = 0x400454D8;
     public const int TUNSETSTEERINGEBPF = unchecked((int)0x800454E0);
     public const ushort IFF_TUN = 0x0001;
@@ -57,6 +58,7 @@ internal static unsafe partial class Linux
     public const int EIO = 5;
     public const int EAGAIN = 11;
     public const int EINVAL = 22;
+    public const int EBADFD = 77;
     public const int EMSGSIZE = 90;
     public const int EOPNOTSUPP = 95;
     public const int EADDRINUSE = 98;

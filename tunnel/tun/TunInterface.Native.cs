@@ -11,15 +11,6 @@ public static unsafe class TunInterface
     private const int RequestSize = 40; // struct ifreq
     private const int ValueAt = Linux.IFNAMSIZ; // the union after ifr_name
 
-    /// <summary>MTU in bytes.</summary>
-    /// <exception cref="IOException">No such interface.</exception>
-    public static int GetMtu(string name)
-    {
-        var request = stackalloc byte[RequestSize];
-        Control(Linux.SIOCGIFMTU, "SIOCGIFMTU", name, request);
-        return *(int*)(request + ValueAt);
-    }
-
     public static void SetMtu(string name, int mtu)
     {
         var request = stackalloc byte[RequestSize];

@@ -18,8 +18,12 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
 
     private readonly Slab _vectors = new(2 * sizeof(iovec) + VirtioNetHeaderModule.Size);
 
-    private TunQueue(int fd, string name, bool vnet, bool tso, bool uso)
+    private readonly int _questions; // a socket for SIOCGIFMTU, opened at start: later there may be no descriptor left
+    private int _mtu;
+
+    private TunQueue(int fd, int questions, string name, bool vnet, bool tso, bool uso)
     {
+        _questions = questions;
         Fd = fd;
         Name = name;
         HasVnetHeader = vnet;
@@ -107,7 +111,24 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
             // The mask belongs to the device and survives on a persistent one: without this, bulk TCP would be corrupt.
             _ = ioctl(fd, Linux.TUNSETOFFLOAD, 0);
         }
-        return new TunQueue(fd, settled, offload.NeedsVnetHeader, tso, uso);
+        var questions = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        if (questions < 0)
+        {
+            var errno = Linux.Errno;
+            close(fd);
+            throw Linux.Failure(errno, "socket");
+        }
+        var queue = new TunQueue(fd, questions, settled, offload.NeedsVnetHeader, tso, uso);
+        try
+        {
+            _ = queue.QueryMtu();
+            return queue;
+        }
+        catch
+        {
+            queue.Dispose();
+            throw;
+        }
     }
 
     /// <summary>Opens several queues of one device. The kernel spreads flows over them (Documentation/networking/tuntap.rst).</summary>
@@ -128,6 +149,30 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
             queues.ForEach(queue => queue.Dispose());
             throw;
         }
+    }
+
+    /// <summary>
+    /// Asks for the MTU of the device, in bytes. The device is known by its descriptor, so a new name changes nothing. Where
+    /// the question finds no answer (the device was moved to another network namespace), the last answer holds.
+    /// </summary>
+    /// <exception cref="IOException">The device was deleted, or never answered.</exception>
+    public int QueryMtu()
+    {
+        var request = stackalloc byte[40]; // struct ifreq: name[16], then ifr_mtu
+        new Span<byte>(request, 40).Clear();
+        if (ioctl(Fd, Linux.TUNGETIFF, request) < 0)
+        {
+            throw Linux.Failure(Linux.Errno, $"TUNGETIFF '{Name}' (was the device deleted?)");
+        }
+        if (ioctl(_questions, Linux.SIOCGIFMTU, request) == 0)
+        {
+            _mtu = *(int*)(request + Linux.IFNAMSIZ);
+        }
+        else if (_mtu == 0)
+        {
+            throw Linux.Failure(Linux.Errno, $"SIOCGIFMTU '{Name}'");
+        }
+        return _mtu;
     }
 
     /// <summary>Reads one frame. Returns its bytes (with the virtio_net_hdr if there is one), or -errno (EAGAIN: none waits).</summary>
@@ -172,6 +217,7 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
     public void Dispose()
     {
         close(Fd);
+        close(_questions);
         _vectors.Dispose();
     }
 }

@@ -51,7 +51,7 @@ public sealed partial class Worker : IDisposable
             Post = Post,
             Stop = Stop,
             Now = Environment.TickCount64,
-            InsideMtu = TunInterface.GetMtu(tun.Name),
+            InsideMtu = tun.QueryMtu(),
         };
         Context.Mailbox.Posted = _epoll.Wake;
         Context.ToOutside.Refused = refused => LogRefused(log, refused);
@@ -154,7 +154,7 @@ public sealed partial class Worker : IDisposable
                 tickAt = now + TickMs;
                 Context.ToOutside.Tick();
                 Context.ToInside.Tick();
-                Context.InsideMtu = TunInterface.GetMtu(_tun.Name);
+                Context.InsideMtu = _tun.QueryMtu();
                 _program.Tick(now);
             }
         }

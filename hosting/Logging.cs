@@ -10,6 +10,8 @@ namespace Lightway.Hosting;
 /// <summary>The log on standard output, in the operator's format.</summary>
 public static class Logging
 {
+    private const string Rfc3339 = "yyyy-MM-dd'T'HH:mm:ss.fff'Z'"; // of a time in UTC
+
     public static ILoggerFactory Create(LogFormat format, Options.LogLevel level) =>
         LoggerFactory.Create(builder =>
         {
@@ -31,10 +33,18 @@ public static class Logging
             switch (format)
             {
                 case LogFormat.Json:
-                    builder.AddJsonConsole(console => console.UseUtcTimestamp = true);
+                    builder.AddJsonConsole(console =>
+                    {
+                        console.UseUtcTimestamp = true;
+                        console.TimestampFormat = Rfc3339;
+                    });
                     break;
                 case LogFormat.Pretty:
-                    builder.AddSimpleConsole(console => console.TimestampFormat = "yyyy-MM-dd HH:mm:ss.fff ");
+                    builder.AddSimpleConsole(console =>
+                    {
+                        console.UseUtcTimestamp = true;
+                        console.TimestampFormat = Rfc3339 + " ";
+                    });
                     break;
                 default:
                     builder.AddConsole(console => console.FormatterName = LineFormatter.FormatterName);

@@ -33,6 +33,7 @@ let main argv =
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests
+              LoggingTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

@@ -154,7 +154,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
     member val Granted: AuthSuccess voption = ValueNone with get, set
     /// Server: the password that is let in.
     member val Password = "secret" with get, set
-    member val Finalized = ResizeArray<uint64>()
+    member val Finalized = ResizeArray<SessionId>()
     member val Now = 1_000_000L with get, set
 
     /// Lets time pass and runs what is due, as a worker does.

@@ -68,8 +68,8 @@ module ExpresslanePacket =
 
     /// Additional data of the seal: session id of the packet's own wire header, counter and, in version 2, the flags.
     /// Returns 18 bytes in version 2, else 16. Precondition: `dst` has at least `MaxAadSize` bytes.
-    let writeAad (session: uint64, counter: uint64, flags: uint16, version: byte, dst: Span<byte>) : int =
-        BinaryPrimitives.WriteUInt64BigEndian(dst, session)
+    let writeAad (session: SessionId, counter: uint64, flags: uint16, version: byte, dst: Span<byte>) : int =
+        BinaryPrimitives.WriteUInt64BigEndian(dst, session.Value)
         BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, counter)
 
         if version = 2uy then

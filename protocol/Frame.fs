@@ -315,7 +315,7 @@ module Frame =
         TextField.writeIpv4 (success.PeerIp, dst.Slice 25)
         TextField.writeIpv4 (success.DnsIp, dst.Slice 49)
         TextField.writeNumber (success.Mtu, dst.Slice 73) |> ignore
-        BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 97, success.Session)
+        BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 97, success.Session.Value)
         AuthSuccessSize
 
     /// Reads the 104 body bytes. A text that is not UTF-8, or an address that is not IPv4: `InvalidString`.
@@ -339,7 +339,7 @@ module Frame =
                       PeerIp = peer
                       DnsIp = dns
                       Mtu = mtu
-                      Session = BinaryPrimitives.ReadUInt64BigEndian(payload.Slice 96) }
+                      Session = SessionId(BinaryPrimitives.ReadUInt64BigEndian(payload.Slice 96)) }
 
                 FrameStatus.Ok
             else

@@ -52,7 +52,7 @@ type AuthSuccess =
         DnsIp: uint32
         /// Bytes of the server's TUN MTU; 0 when the text is not a number of at most 9 digits.
         Mtu: int
-        Session: uint64
+        Session: SessionId
     }
 
 /// One step of the Expresslane key exchange.

@@ -4,9 +4,9 @@ namespace Lightway.Protocol
 [<Struct>]
 type SessionIds =
     {
-        Current: uint64
+        Current: SessionId
         /// Announced to the client but not used by it yet; `SessionId.Empty` for none.
-        Pending: uint64
+        Pending: SessionId
     }
 
 /// Meaning of a header's session id to its connection.
@@ -30,24 +30,28 @@ type SessionReceipt =
 [<RequireQualifiedAccess>]
 module SessionRotation =
     /// A new connection's ids.
-    let create (id: uint64) : SessionIds =
+    let create (id: SessionId) : SessionIds =
         { Current = id
           Pending = SessionId.Empty }
 
     /// Begins a rotation to the random id `fresh`. Does nothing while one is pending, or when `fresh` is reserved or
     /// current already (draw again).
-    let start (ids: SessionIds, fresh: uint64) : SessionStart =
-        if ids.Pending <> SessionId.Empty || SessionId.isReserved fresh || fresh = ids.Current then
+    let start (ids: SessionIds, fresh: SessionId) : SessionStart =
+        if
+            ids.Pending.Value <> SessionId.Empty.Value
+            || SessionId.isReserved fresh
+            || fresh.Value = ids.Current.Value
+        then
             { Ids = ids; Started = false }
         else
             { Ids = { ids with Pending = fresh }
               Started = true }
 
     /// To be called when a datagram with this id in its header has yielded at least one frame.
-    let received (ids: SessionIds, headerSession: uint64) : SessionReceipt =
-        if headerSession = SessionId.Empty || headerSession = ids.Current then
+    let received (ids: SessionIds, headerSession: SessionId) : SessionReceipt =
+        if headerSession.Value = SessionId.Empty.Value || headerSession.Value = ids.Current.Value then
             { Ids = ids; Event = SessionEvent.None }
-        elif headerSession = ids.Pending then
+        elif headerSession.Value = ids.Pending.Value then
             { Ids = create headerSession
               Event = SessionEvent.Finalized }
         else
@@ -55,15 +59,15 @@ module SessionRotation =
               Event = SessionEvent.Mismatch }
 
     /// The id in every header that the server sends, and in the additional data of its Expresslane packets.
-    let outgoing (ids: SessionIds) : uint64 =
-        if ids.Pending = SessionId.Empty then
+    let outgoing (ids: SessionIds) : SessionId =
+        if ids.Pending.Value = SessionId.Empty.Value then
             ids.Current
         else
             ids.Pending
 
     /// The client's id after a datagram with this id in its header yielded `frames` frames: nothing is learned from a
     /// datagram without frames (rejects, handshake), nor from a reserved id.
-    let adopt (current: uint64, headerSession: uint64, frames: int) : uint64 =
+    let adopt (current: SessionId, headerSession: SessionId, frames: int) : SessionId =
         if frames < 1 || SessionId.isReserved headerSession then
             current
         else

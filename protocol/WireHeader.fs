@@ -3,23 +3,6 @@ namespace Lightway.Protocol
 open System
 open System.Buffers.Binary
 
-/// Session ids: 8 opaque bytes chosen by the server, held as the number they spell in network order.
-[<RequireQualifiedAccess>]
-module SessionId =
-    /// The client has no session yet: `00` eight times.
-    [<Literal>]
-    let Empty = 0UL
-
-    /// The server does not know the session: `ff` eight times.
-    [<Literal>]
-    let Rejected = 0xFFFF_FFFF_FFFF_FFFFUL
-
-    /// True for the two values that no server may assign.
-    let isReserved (id: uint64) : bool = id = Empty || id = Rejected
-
-    /// 16 lower-case hexadecimal digits, for logs. Allocates.
-    let format (id: uint64) : string = id.ToString "x16"
-
 /// Protocol versions: major in the high byte, minor in the low byte, so that numbers compare as versions do.
 [<RequireQualifiedAccess>]
 module ProtocolVersion =
@@ -61,8 +44,7 @@ type WireHeader =
         Aggressive: bool
         /// The payload is an Expresslane packet, not a DTLS datagram.
         Expresslane: bool
-        /// 8 opaque bytes, big-endian.
-        Session: uint64
+        Session: SessionId
     }
 
     /// `Expresslane` as a name.
@@ -101,18 +83,18 @@ module WireHeader =
                     { Version = version
                       Aggressive = datagram[4] <> 0uy
                       Expresslane = datagram[5] <> 0uy
-                      Session = BinaryPrimitives.ReadUInt64BigEndian(datagram.Slice 8) }
+                      Session = SessionId(BinaryPrimitives.ReadUInt64BigEndian(datagram.Slice 8)) }
 
                 WireError.None
 
     /// Writes all 16 bytes. Precondition: `dst` has at least 16.
-    let write (version: uint16, payload: WirePayload, session: uint64, dst: Span<byte>) : unit =
+    let write (version: uint16, payload: WirePayload, session: SessionId, dst: Span<byte>) : unit =
         BinaryPrimitives.WriteUInt16BigEndian(dst, Magic)
         BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 2, version)
         dst[4] <- 0uy
         dst[5] <- if payload = WirePayload.Expresslane then 1uy else 0uy
         BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 6, 0us)
-        BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, session)
+        BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, session.Value)
 
     /// The whole reject datagram: a bare header of the lowest version with the rejected session id.
     /// Precondition: `dst` has at least 16 bytes.

@@ -10,7 +10,7 @@ open Lightway.Specs.Generators
 
 type Happening =
     /// The server wants a new id: the client floated, or a key update began.
-    | Rotation of fresh: uint64
+    | Rotation of fresh: SessionId
     | ServerSends
     | ClientSends
     | Arrives of atServer: bool * which: int
@@ -19,17 +19,17 @@ type Happening =
 
 /// A server, its client, and the ids in the headers of the datagrams between them.
 type private World() =
-    let toServer = List<uint64>()
-    let toClient = List<uint64>()
-    let announced = HashSet<uint64>()
-    member val Ids = SessionRotation.create 0xC0FFEEUL with get, set
+    let toServer = List<SessionId>()
+    let toClient = List<SessionId>()
+    let announced = HashSet<SessionId>()
+    member val Ids = SessionRotation.create (SessionId 0xC0FFEEUL) with get, set
     member val ClientId = SessionId.Empty with get, set
 
     /// The server's tables: by current id and by pending id.
-    member this.Finds(id: uint64) =
+    member this.Finds(id: SessionId) =
         id = this.Ids.Current || (this.Ids.Pending <> SessionId.Empty && id = this.Ids.Pending)
 
-    member this.ServerHears(id: uint64) =
+    member this.ServerHears(id: SessionId) =
         let before = this.Ids
         let receipt = SessionRotation.received (before, id)
         this.Ids <- receipt.Ids
@@ -58,14 +58,14 @@ type private World() =
         announced.Add id |> ignore
         toClient.Add id
 
-    member this.ClientHears(id: uint64) =
+    member this.ClientHears(id: SessionId) =
         this.ClientId <- SessionRotation.adopt (this.ClientId, id, 1)
         Expect.isTrue (announced.Contains this.ClientId) "the client holds what the server announced"
 
     member this.Happen(happening: Happening) =
         let queue atServer = if atServer then toServer else toClient
 
-        let hears atServer (id: uint64) =
+        let hears atServer (id: SessionId) =
             if atServer then
                 this.ServerHears id
             else
@@ -77,7 +77,10 @@ type private World() =
             let start = SessionRotation.start (before, fresh)
 
             let possible =
-                before.Pending = 0UL && fresh <> 0UL && fresh <> UInt64.MaxValue && fresh <> before.Current
+                before.Pending.Value = 0UL
+                && fresh.Value <> 0UL
+                && fresh.Value <> UInt64.MaxValue
+                && fresh <> before.Current
 
             Expect.equal start.Started possible "started"
             Expect.equal start.Ids (if possible then { before with Pending = fresh } else before) "ids"
@@ -99,7 +102,9 @@ type SessionArbitrary =
     static member Happening() =
         let which = Gen.frequency [ 2, Gen.constant 0; 1, Gen.choose (0, 20) ]
         let either = Gen.elements [ false; true ]
-        let fresh = Gen.elements [ 0UL; 1UL; 2UL; 3UL; 0xC0FFEEUL; UInt64.MaxValue ]
+
+        let fresh =
+            Gen.elements [ 0UL; 1UL; 2UL; 3UL; 0xC0FFEEUL; UInt64.MaxValue ] |> Gen.map SessionId
 
         Gen.frequency
             [ 2, Gen.map Rotation fresh
@@ -140,26 +145,37 @@ let private rotation =
 
       testCase "§2: while a rotation is pending every header carries the new id, and a second one does not start"
       <| fun () ->
-          let started = SessionRotation.start (SessionRotation.create 5UL, 6UL)
+          let started =
+              SessionRotation.start (SessionRotation.create (SessionId 5UL), SessionId 6UL)
+
           Expect.isTrue started.Started "started"
-          Expect.equal (SessionRotation.outgoing started.Ids) 6UL "new id"
-          Expect.isFalse (SessionRotation.start (started.Ids, 7UL)).Started "no second one"
-          let old = SessionRotation.received (started.Ids, 5UL)
+          Expect.equal (SessionRotation.outgoing started.Ids) (SessionId 6UL) "new id"
+          Expect.isFalse (SessionRotation.start (started.Ids, SessionId 7UL)).Started "no second one"
+          let old = SessionRotation.received (started.Ids, SessionId 5UL)
           Expect.equal (old.Event, old.Ids) (SessionEvent.None, started.Ids) "the old id still is right"
-          let finished = SessionRotation.received (started.Ids, 6UL)
+          let finished = SessionRotation.received (started.Ids, SessionId 6UL)
           Expect.equal finished.Event SessionEvent.Finalized "finalized"
-          Expect.equal (SessionRotation.received (finished.Ids, 5UL)).Event SessionEvent.Mismatch "the old id is gone"
+
+          Expect.equal
+              (SessionRotation.received (finished.Ids, SessionId 5UL)).Event
+              SessionEvent.Mismatch
+              "the old id is gone"
 
       testProperty "§2: without a frame in it a datagram teaches the client nothing"
-      <| fun (current: uint64) (session: uint64) -> SessionRotation.adopt (current, session, 0) = current
+      <| fun (current: uint64) (session: uint64) ->
+          SessionRotation.adopt (SessionId current, SessionId session, 0) = SessionId current
 
       testProperty "§2: a client never adopts a reserved id"
       <| fun (current: uint64) (frames: byte) ->
+          let current = SessionId current
+
           SessionRotation.adopt (current, SessionId.Empty, int frames) = current
           && SessionRotation.adopt (current, SessionId.Rejected, int frames) = current
 
       testProperty "§2: a client adopts any other id from a datagram with a frame in it"
       <| fun (current: uint64) (session: uint64) (frames: byte) ->
+          let current, session = SessionId current, SessionId session
+
           SessionId.isReserved session || SessionRotation.adopt (current, session, 1 + int frames) = session ]
 
 let private keyUpdate =

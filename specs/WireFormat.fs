@@ -129,7 +129,7 @@ let private authSuccess =
               PeerIp = peer
               DnsIp = dns
               Mtu = mtu
-              Session = session }
+              Session = SessionId session }
     }
 
 let private expresslaneConfig =
@@ -271,7 +271,8 @@ let private read (bytes: byte[]) (frame: Frame) : Message =
 
 let private wireHeader =
     [ testProperty "§1: parsing a written header gives its fields back, and zero in every other byte"
-      <| fun (minor: byte) (expresslane: bool) (session: uint64) ->
+      <| fun (minor: byte) (expresslane: bool) (id: uint64) ->
+          let session = SessionId id
           let version = 0x0101us + uint16 (minor % 3uy)
 
           let payload =
@@ -305,7 +306,7 @@ let private wireHeader =
               { Version = ProtocolVersion.V1_2
                 Aggressive = true
                 Expresslane = false
-                Session = 0x123456789abcdef0UL }
+                Session = SessionId 0x123456789abcdef0UL }
 
           Expect.equal (header (hex "48650102 01000000 123456789abcdef0")) (WireError.None, expected) "header"
 
@@ -314,7 +315,7 @@ let private wireHeader =
           let datagram = hex "48650103 00000000 deadbeefdeadbeef 616263646566676869"
           let error, header = header datagram
           Expect.equal error WireError.None "valid"
-          Expect.equal header.Session 0xdeadbeefdeadbeefUL "session"
+          Expect.equal header.Session (SessionId 0xdeadbeefdeadbeefUL) "session"
           Expect.equal (Encoding.ASCII.GetString datagram[WireHeader.Size ..]) "abcdefghi" "payload"
 
       testCase "§2: the reject datagram, byte for byte"
@@ -331,7 +332,7 @@ let private wireHeader =
       testCase "§1: reserved bytes are ignored, and any non-zero flag is set"
       <| fun () ->
           let _, header = header (hex "48650103 80ffbeef 0000000000000001")
-          Expect.isTrue (header.Aggressive && header.Expresslane && header.Session = 1UL) "flags"
+          Expect.isTrue (header.Aggressive && header.Expresslane && header.Session = SessionId 1UL) "flags"
 
       testPropertyWithConfig
           seeded
@@ -396,10 +397,39 @@ let private wireHeader =
       testCase "§2: empty and rejected are reserved, and ids print as 16 digits"
       <| fun () ->
           Expect.isTrue (SessionId.isReserved SessionId.Empty && SessionId.isReserved SessionId.Rejected) "reserved"
-          Expect.isFalse (SessionId.isReserved 1UL || SessionId.isReserved (SessionId.Rejected - 1UL)) "assignable"
+
+          Expect.isFalse
+              (SessionId.isReserved (SessionId 1UL) || SessionId.isReserved (SessionId(UInt64.MaxValue - 1UL)))
+              "assignable"
+
           Expect.equal (SessionId.format SessionId.Empty) "0000000000000000" "empty"
           Expect.equal (SessionId.format SessionId.Rejected) "ffffffffffffffff" "rejected"
-          Expect.equal (SessionId.format 0xDEADBEEFUL) "00000000deadbeef" "padded" ]
+          Expect.equal (SessionId.format (SessionId 0xDEADBEEFUL)) "00000000deadbeef" "padded"
+
+      testProperty "§1: session ids are equal if their 8 bytes are, as values, as keys and by operator"
+      <| fun (one: uint64) (other: uint64) ->
+          [ one; other ]
+          |> List.forall (fun other ->
+              let id, otherId = SessionId one, SessionId other
+
+              (id = otherId) = (one = other)
+              && id.Equals otherId = (one = other)
+              && SessionId.op_Equality (id, otherId) = (one = other)
+              && SessionId.op_Inequality (id, otherId) = (one <> other)
+              && (one <> other || id.GetHashCode() = otherId.GetHashCode())
+              && string id = $"{one:x16}")
+
+      testCase "a session id as a key allocates nothing"
+      <| fun () ->
+          let table = System.Collections.Generic.Dictionary<SessionId, int>()
+          table[SessionId 1UL] <- 1
+
+          let round count =
+              for i in 1..count do
+                  table.ContainsKey(SessionId(uint64 i)) |> ignore
+
+          round 100
+          Expect.equal (allocatedBy (fun () -> round 10_000)) 0L "bytes" ]
 
 let private frames =
     [ testPropertyWithConfig messages "§4: parsing a written frame gives its content and its length back"
@@ -527,7 +557,7 @@ let private frameVectors =
                   PeerIp = 0x02020202u
                   DnsIp = 0x03030303u
                   Mtu = 1500
-                  Session = 0x2f66UL },
+                  Session = SessionId 0x2f66UL },
             success
             "auth failure", AuthFailure, hex $"07 {zeros 52}"
             "Goodbye", Goodbye, hex "0c"

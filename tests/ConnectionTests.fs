@@ -34,7 +34,7 @@ let private connected expresslane =
     pair
 
 /// A datagram with an Expresslane packet of version 1 in it.
-let private expresslaneV1 (key: byte[]) (session: uint64) (inner: byte[]) : byte[] =
+let private expresslaneV1 (key: byte[]) (session: SessionId) (inner: byte[]) : byte[] =
     let datagram: byte[] =
         Array.zeroCreate (WireHeader.Size + ExpresslanePacket.Overhead + inner.Length)
 

@@ -48,7 +48,7 @@ let private answers (topology: Topology) (port: int) (datagrams: byte[] list) =
 
         count)
 
-let private header (session: uint64) =
+let private header (session: SessionId) =
     let bytes = Array.zeroCreate WireHeader.Size
     WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, session, Span bytes)
     bytes
@@ -164,8 +164,8 @@ let tests =
               test "a rejected session is never answered with a reject, an unknown one is, at a limited rate" {
                   withServer (fun topology vpn ->
                       Expect.equal (answers topology 40002 [ for _ in 1..10 -> header SessionId.Rejected ]) 0 "no loop"
-                      Expect.equal (answers topology 40003 [ header 7UL ]) 1 "told"
-                      let told = answers topology 40004 [ for i in 1UL .. 1000UL -> header i ]
+                      Expect.equal (answers topology 40003 [ header (SessionId 7UL) ]) 1 "told"
+                      let told = answers topology 40004 [ for i in 1UL .. 1000UL -> header (SessionId i) ]
                       Expect.isLessThan told 400 "limited"
                       Expect.isGreaterThan (counter vpn "udp_rejects_suppressed") 500L "counted")
               }

@@ -34,7 +34,7 @@ let private read (source: ITunReader) =
     | length -> Ok buffer[.. length - 1]
 
 /// A datagram of a session, as much of it as the kernel looks at.
-let private datagram (session: uint64) =
+let private datagram (session: SessionId) =
     let bytes: byte[] = Array.zeroCreate 20
     WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, session, Span bytes)
     bytes
@@ -67,7 +67,7 @@ let private steering =
 
                   for _ in 1..200 do
                       let id = source.Draw()
-                      Expect.equal (int (uint32 id % uint32 workers)) worker "its worker"
+                      Expect.equal (int (uint32 id.Value % uint32 workers)) worker "its worker"
                       Expect.isFalse (SessionId.isReserved id) "a session"
       }
 

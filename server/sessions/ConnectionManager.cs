@@ -155,11 +155,11 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     {
         if (connection.State == ConnectionState.LinkUp)
         {
-            LogLinkUp(_log, SessionId.format(connection.SessionId), connection.Path.Peer, connection.Security);
+            LogLinkUp(_log, connection.SessionId.ToString(), connection.Path.Peer, connection.Security);
             return;
         }
         _online++;
-        LogOnline(_log, SessionId.format(connection.SessionId), connection.Path.Peer);
+        LogOnline(_log, connection.SessionId.ToString(), connection.Path.Peer);
         if (_table.Promote(connection) is { } replaced)
         {
             // The client has started again from the same port; the older session's peer is gone.
@@ -167,9 +167,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         }
     }
 
-    public void RotationStarted(Connection connection, ulong pending) => _table.AddPending(pending, connection);
+    public void RotationStarted(Connection connection, SessionId pending) => _table.AddPending(pending, connection);
 
-    public void RotationFinalized(Connection connection, ulong previous) => _table.FinishRotation(connection, previous);
+    public void RotationFinalized(Connection connection, SessionId previous) =>
+        _table.FinishRotation(connection, previous);
 
     public void Closed(Connection connection, TunnelError reason)
     {
@@ -177,13 +178,13 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             Counters.Add(Counter.ConnClientClosed);
         }
-        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, reason.ToString());
+        LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, reason.ToString());
         Release(connection);
     }
 
     public void Dispose() => _listener.Dispose();
 
-    private SessionClaim ClaimOf(ulong session, Connection? known, ref Connection? other)
+    private SessionClaim ClaimOf(SessionId session, Connection? known, ref Connection? other)
     {
         if (session == SessionId.Empty)
         {
@@ -229,7 +230,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         }
         else if (moved.State != ConnectionState.Disconnected)
         {
-            LogMoved(_log, SessionId.format(moved.SessionId), moved.Path.Peer, from.Peer);
+            LogMoved(_log, moved.SessionId.ToString(), moved.Path.Peer, from.Peer);
             _recent = null;
             _table.Move(moved, from.Peer);
             moved.MoveTo(from, _worker.Ids.Draw());
@@ -293,7 +294,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     }
 
     /// <summary>Tells the sender that its session is not known here, within a rate.</summary>
-    private void Reject(ulong session, in OutsideAddress to)
+    private void Reject(SessionId session, in OutsideAddress to)
     {
         if (_table.IsRecentlyClosed(session))
         {
@@ -329,7 +330,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// <summary>Ends a connection on our own account.</summary>
     private void End(Connection connection, string why)
     {
-        LogClosed(_log, SessionId.format(connection.SessionId), connection.Path.Peer, why);
+        LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
         connection.Disconnect();
         Release(connection);
     }

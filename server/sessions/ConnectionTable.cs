@@ -13,9 +13,9 @@ public sealed class ConnectionTable
     private const long AfterlifeMs = 10_000;
     private readonly Dictionary<PeerAddress, Connection> _byPeer = [];
     private readonly Dictionary<PeerAddress, Connection> _successors = []; // handshaking while an older one holds the address
-    private readonly Dictionary<ulong, Connection> _bySession = [];
-    private readonly Dictionary<ulong, Connection> _byPending = [];
-    private readonly Dictionary<ulong, long> _closed = []; // ids of sessions that ended recently, with the time to forget them
+    private readonly Dictionary<SessionId, Connection> _bySession = [];
+    private readonly Dictionary<SessionId, Connection> _byPending = [];
+    private readonly Dictionary<SessionId, long> _closed = []; // ids of sessions that ended recently, with the time to forget them
 
     /// <summary>Every connection, also those that handshake.</summary>
     public IEnumerable<Connection> All => _bySession.Values;
@@ -28,9 +28,9 @@ public sealed class ConnectionTable
 
     public Connection? Successor(in PeerAddress peer) => _successors.GetValueOrDefault(peer);
 
-    public Connection? BySession(ulong id) => _bySession.GetValueOrDefault(id);
+    public Connection? BySession(SessionId id) => _bySession.GetValueOrDefault(id);
 
-    public Connection? ByPending(ulong id) => _byPending.GetValueOrDefault(id);
+    public Connection? ByPending(SessionId id) => _byPending.GetValueOrDefault(id);
 
     /// <summary>Registers a new connection; if its peer's address is taken, as successor.</summary>
     public void Add(Connection connection)
@@ -63,10 +63,10 @@ public sealed class ConnectionTable
         _byPeer[to] = connection;
     }
 
-    public void AddPending(ulong id, Connection connection) => _byPending[id] = connection;
+    public void AddPending(SessionId id, Connection connection) => _byPending[id] = connection;
 
     /// <summary>A rotation is complete: the connection is known by its new id only.</summary>
-    public void FinishRotation(Connection connection, ulong previous)
+    public void FinishRotation(Connection connection, SessionId previous)
     {
         Forget(_bySession, previous, connection);
         Forget(_byPending, connection.SessionId, connection);
@@ -86,7 +86,7 @@ public sealed class ConnectionTable
     }
 
     /// <summary>The session ended a moment ago: its peer's last words are still on the way.</summary>
-    public bool IsRecentlyClosed(ulong session) => _closed.ContainsKey(session);
+    public bool IsRecentlyClosed(SessionId session) => _closed.ContainsKey(session);
 
     /// <summary>Forgets sessions that ended long enough ago.</summary>
     public void ForgetClosed(long now)

@@ -225,7 +225,7 @@ let private expresslanePacket (payload: byte[]) =
             let aad = junk 24
 
             let length =
-                ExpresslanePacket.writeAad (0UL, view.Counter, view.Flags, version, Span aad)
+                ExpresslanePacket.writeAad (SessionId.Empty, view.Counter, view.Flags, version, Span aad)
 
             require (length = (if version = 2uy then 18 else 16) && isJunk aad[length..]) "additional data"
             require (aad[8..15] = payload[..7]) "the additional data has another counter"

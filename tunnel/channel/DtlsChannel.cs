@@ -102,7 +102,7 @@ internal sealed class DtlsChannel : SecureChannel
         return SendResult.Accepted;
     }
 
-    public override int Receive(ulong session, ReadOnlySpan<byte> body, long now)
+    public override int Receive(SessionId session, ReadOnlySpan<byte> body, long now)
     {
         if (_job is { } job)
         {
@@ -207,7 +207,7 @@ internal sealed class DtlsChannel : SecureChannel
     }
 
     /// <summary>Hands on the frames that a step left in the plaintext, and acts on its status.</summary>
-    private int AfterStep(ulong session, DtlsStatus status, int length, long now)
+    private int AfterStep(SessionId session, DtlsStatus status, int length, long now)
     {
         if (_session.IsEstablished && !_isUp)
         {

@@ -16,7 +16,7 @@ internal sealed class Envelope
 
     /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
     /// <param name="sessionId">Server: the id drawn for it. Client: <see cref="SessionId.Empty"/>.</param>
-    public Envelope(WorkerContext worker, ushort version, ulong sessionId, in OutsideAddress path)
+    public Envelope(WorkerContext worker, ushort version, SessionId sessionId, in OutsideAddress path)
     {
         _worker = worker;
         _ids = SessionRotation.create(sessionId);
@@ -29,27 +29,27 @@ internal sealed class Envelope
     /// <summary>Where the datagrams go.</summary>
     public ref readonly OutsideAddress Path => ref _path;
 
-    public ulong Current => _ids.Current;
+    public SessionId Current => _ids.Current;
 
     /// <summary><see cref="SessionId.Empty"/> if no rotation is under way.</summary>
-    public ulong Pending => _ids.Pending;
+    public SessionId Pending => _ids.Pending;
 
     /// <summary>The id in every header that is sent.</summary>
-    public ulong Outgoing => SessionRotation.outgoing(_ids);
+    public SessionId Outgoing => SessionRotation.outgoing(_ids);
 
     /// <summary>How often each datagram that leaves alone is sent.</summary>
     public int Copies { get; set; } = 1;
 
     /// <summary>The id is this connection's, now or as soon as the peer has adopted it.</summary>
-    public bool Owns(ulong sessionId) =>
+    public bool Owns(SessionId sessionId) =>
         sessionId == _ids.Current || (sessionId == _ids.Pending && _ids.Pending != SessionId.Empty);
 
     /// <summary>Client: learns the id of a datagram that held <paramref name="frames"/> authenticated frames.</summary>
-    public void Adopt(ulong headerSession, int frames) =>
+    public void Adopt(SessionId headerSession, int frames) =>
         _ids = new SessionIds(SessionRotation.adopt(_ids.Current, headerSession, frames), _ids.Pending);
 
     /// <summary>Server: the peer has proved that it uses this id.</summary>
-    public SessionEvent OnUsed(ulong headerSession)
+    public SessionEvent OnUsed(SessionId headerSession)
     {
         var receipt = SessionRotation.received(_ids, headerSession);
         _ids = receipt.Ids;
@@ -57,7 +57,7 @@ internal sealed class Envelope
     }
 
     /// <summary>Server: begins the rotation to a fresh id. False while one is under way.</summary>
-    public bool TryRotate(ulong freshId)
+    public bool TryRotate(SessionId freshId)
     {
         var begun = SessionRotation.start(_ids, freshId);
         _ids = begun.Ids;
@@ -96,7 +96,7 @@ internal sealed class Envelope
     private static bool TryWrite(
         WorkerContext worker,
         ushort version,
-        ulong session,
+        SessionId session,
         ReadOnlySpan<byte> record,
         out Span<byte> datagram
     )

@@ -1,3 +1,4 @@
+using Lightway.Protocol;
 using Lightway.Tunnel.Tls;
 
 namespace Lightway.Tunnel.Channel;
@@ -12,7 +13,7 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
 {
     // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Further copies are not needed.
     private const int MaxWaiting = 12;
-    private readonly Queue<(ulong SessionId, byte[] Datagram)> _waiting = new();
+    private readonly Queue<(SessionId SessionId, byte[] Datagram)> _waiting = new();
     private readonly List<(byte[] Record, bool IsRepeated)> _records = [];
     private readonly byte[] _plaintext = new byte[WorkerContext.PlaintextSize];
     private int _length;
@@ -31,13 +32,13 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     public ReadOnlySpan<byte> Plaintext => _plaintext.AsSpan(0, _length);
 
     /// <summary>Session id of the datagram that the last step consumed.</summary>
-    public ulong SessionId { get; private set; }
+    public SessionId SessionId { get; private set; }
 
     /// <summary>The first step: the ClientHello is in the session.</summary>
     public void Start() => Run(session.Handshake);
 
     /// <summary>Queues a datagram for the handshake. False: too many wait already.</summary>
-    public bool TryAdd(ulong sessionId, ReadOnlySpan<byte> datagram)
+    public bool TryAdd(SessionId sessionId, ReadOnlySpan<byte> datagram)
     {
         if (_waiting.Count == MaxWaiting)
         {
@@ -59,7 +60,7 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     }
 
     /// <summary>Takes a datagram that arrived after the handshake was over.</summary>
-    public bool TryTake(out ulong sessionId, out byte[] datagram)
+    public bool TryTake(out SessionId sessionId, out byte[] datagram)
     {
         var some = _waiting.TryDequeue(out var next);
         sessionId = next.SessionId;

@@ -21,7 +21,7 @@ internal interface IChannelOwner
     /// <param name="session">Session id of the wire header that they came under.</param>
     /// <param name="plaintext">Whole frames, one after the other; may be changed in place.</param>
     /// <returns>Number of frames; 0 proves nothing about the sender.</returns>
-    int Frames(ulong session, Span<byte> plaintext);
+    int Frames(SessionId session, Span<byte> plaintext);
 
     /// <summary>Server: new traffic keys are under way.</summary>
     void KeysChanging();
@@ -60,7 +60,7 @@ internal abstract class SecureChannel : IDisposable
     /// <summary>Processes what has come from the peer.</summary>
     /// <param name="session">Session id of the wire header that it came under.</param>
     /// <returns>Number of authenticated frames.</returns>
-    public abstract int Receive(ulong session, ReadOnlySpan<byte> body, long now);
+    public abstract int Receive(SessionId session, ReadOnlySpan<byte> body, long now);
 
     /// <summary>Acts on whatever is due.</summary>
     public abstract void OnTimer(long now);

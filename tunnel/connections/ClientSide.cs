@@ -56,7 +56,7 @@ internal sealed class ClientSide : ConnectionSide
         }
     }
 
-    public override void OnAuthenticated(ulong headerSession, int frames, long now)
+    public override void OnAuthenticated(SessionId headerSession, int frames, long now)
     {
         _envelope.Adopt(headerSession, frames);
         _keepalive = Keepalive.activity(_keepalive, now);

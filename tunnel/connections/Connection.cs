@@ -57,7 +57,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         WorkerContext worker,
         IServerEvents events,
         ushort version,
-        ulong sessionId,
+        SessionId sessionId,
         DtlsSession session,
         in OutsideAddress path,
         UInt128 clientRandom,
@@ -89,7 +89,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
             settings,
             worker,
             (connection, envelope) => new ClientSide(connection, envelope, events, settings, now),
-            new Envelope(worker, ProtocolVersion.V1_3, Protocol.SessionId.Empty, path),
+            new Envelope(worker, ProtocolVersion.V1_3, SessionId.Empty, path),
             session,
             now
         );
@@ -115,10 +115,10 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>Where its datagrams go.</summary>
     public ref readonly OutsideAddress Path => ref _envelope.Path;
 
-    public ulong SessionId => _envelope.Current;
+    public SessionId SessionId => _envelope.Current;
 
-    /// <summary>0 if no rotation is under way.</summary>
-    public ulong PendingSessionId => _envelope.Pending;
+    /// <summary>Empty if no rotation is under way.</summary>
+    public SessionId PendingSessionId => _envelope.Pending;
 
     /// <summary>Server: the address that this client has on the TUN; 0 until granted.</summary>
     public uint InsideAddress { get; set; }
@@ -163,7 +163,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     bool IChannelOwner.HasFailed => _failure != TunnelError.None;
 
     /// <summary>The id is this connection's, now or as soon as the peer has adopted it.</summary>
-    public bool Owns(ulong sessionId) => _envelope.Owns(sessionId);
+    public bool Owns(SessionId sessionId) => _envelope.Owns(sessionId);
 
     /// <summary>Starts the handshake (client), or goes on with the ClientHello that the listener has accepted (server).</summary>
     public void Start(long now)
@@ -267,7 +267,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     }
 
     /// <summary>Server: the peer has proved who it is at another address: replies go there, under a new session id.</summary>
-    public void MoveTo(in OutsideAddress path, ulong freshId)
+    public void MoveTo(in OutsideAddress path, SessionId freshId)
     {
         _envelope.MoveTo(path);
         _side.Rotate(freshId);
@@ -354,7 +354,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         _side.OnLinkUp(_now);
     }
 
-    int IChannelOwner.Frames(ulong session, Span<byte> plaintext)
+    int IChannelOwner.Frames(SessionId session, Span<byte> plaintext)
     {
         var count = 0;
         while (!plaintext.IsEmpty && _failure == TunnelError.None)
@@ -382,7 +382,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
 
     void IChannelOwner.Failed(TunnelError reason) => Fail(reason);
 
-    private int ReceiveExpresslane(ulong session, ReadOnlySpan<byte> body)
+    private int ReceiveExpresslane(SessionId session, ReadOnlySpan<byte> body)
     {
         var error = _packets.Receive(session, body, out var frames);
         if (error != TunnelError.None)
@@ -444,7 +444,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     }
 
     /// <summary>A datagram under this session id has proved to be the peer's, if it held frames.</summary>
-    private void OnAuthenticated(ulong session, int frames)
+    private void OnAuthenticated(SessionId session, int frames)
     {
         if (frames > 0)
         {

@@ -22,12 +22,12 @@ internal abstract class ConnectionSide
     public virtual void OnLinkUp(long now) { }
 
     /// <summary>A datagram under this session id held authenticated frames.</summary>
-    public abstract void OnAuthenticated(ulong headerSession, int frames, long now);
+    public abstract void OnAuthenticated(SessionId headerSession, int frames, long now);
 
     public virtual void OnTimer(long now) { }
 
     /// <summary>Server: begins a session id rotation, unless one is under way, and tells the peer within one round trip.</summary>
-    public virtual void Rotate(ulong freshId) { }
+    public virtual void Rotate(SessionId freshId) { }
 
     /// <summary>Server: an AuthRequest has come, the peer asks to be let in.</summary>
     /// <returns>What ends the connection, or None.</returns>

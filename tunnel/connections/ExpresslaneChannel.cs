@@ -76,7 +76,7 @@ internal sealed class ExpresslaneChannel(
     /// <param name="packet">The inside packet.</param>
     /// <param name="random">Source of the IV.</param>
     /// <returns>False if there is no key or wolfCrypt failed: nothing may be sent.</returns>
-    public bool TrySeal(ulong session, Span<byte> body, ReadOnlySpan<byte> packet, RandomPool random)
+    public bool TrySeal(SessionId session, Span<byte> body, ReadOnlySpan<byte> packet, RandomPool random)
     {
         if (_seal is null)
         {
@@ -101,7 +101,7 @@ internal sealed class ExpresslaneChannel(
     /// <param name="session">Session id of the wire header it came under.</param>
     /// <param name="body">The datagram after its wire header.</param>
     /// <param name="plaintext">Room for the packet, apart from <paramref name="body"/>: a failed attempt must not spoil the second.</param>
-    public OpenResult Open(ulong session, ReadOnlySpan<byte> body, Span<byte> plaintext, out OpenedPacket opened)
+    public OpenResult Open(SessionId session, ReadOnlySpan<byte> body, Span<byte> plaintext, out OpenedPacket opened)
     {
         opened = default;
         ExpresslaneView view = default;

@@ -21,10 +21,10 @@ public interface IServerEvents : IConnectionEvents
     void AuthRequested(Connection connection, AuthRequest request);
 
     /// <summary>From now on datagrams may also carry <paramref name="pending"/>.</summary>
-    void RotationStarted(Connection connection, ulong pending);
+    void RotationStarted(Connection connection, SessionId pending);
 
     /// <summary>The peer has adopted the pending id: <paramref name="previous"/> is no longer in use.</summary>
-    void RotationFinalized(Connection connection, ulong previous);
+    void RotationFinalized(Connection connection, SessionId previous);
 }
 
 /// <summary>What a client's connection reports besides.</summary>

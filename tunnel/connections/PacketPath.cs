@@ -117,7 +117,7 @@ internal sealed class PacketPath : IDisposable
     /// <param name="session">Session id of the wire header that it came under.</param>
     /// <param name="frames">1 if the packet is authentic, else 0.</param>
     /// <returns>What ends the connection, or None.</returns>
-    public TunnelError Receive(ulong session, ReadOnlySpan<byte> body, out int frames)
+    public TunnelError Receive(SessionId session, ReadOnlySpan<byte> body, out int frames)
     {
         frames = 0;
         var slot = _worker.ToInside.Reserve(TunBatch.SlotSize);

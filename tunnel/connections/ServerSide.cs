@@ -14,7 +14,7 @@ internal sealed class ServerSide(Connection connection, WorkerContext worker, En
 
     public override bool AcceptsVersion(ushort version) => version == envelope.Version;
 
-    public override void OnAuthenticated(ulong headerSession, int frames, long now)
+    public override void OnAuthenticated(SessionId headerSession, int frames, long now)
     {
         var previous = envelope.Current;
         switch (envelope.OnUsed(headerSession))
@@ -29,7 +29,7 @@ internal sealed class ServerSide(Connection connection, WorkerContext worker, En
         }
     }
 
-    public override void Rotate(ulong freshId)
+    public override void Rotate(SessionId freshId)
     {
         if (envelope.TryRotate(freshId))
         {

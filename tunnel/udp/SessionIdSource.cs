@@ -16,15 +16,15 @@ public sealed class SessionIdSource(int worker, int workers)
     /// <summary>Number of the worker, from 0.</summary>
     public int WorkerNumber => worker;
 
-    public ulong Draw()
+    public SessionId Draw()
     {
         Span<byte> bytes = stackalloc byte[sizeof(ulong)];
-        ulong id;
+        ulong number;
         do
         {
             RandomNumberGenerator.Fill(bytes);
-            id = BinaryPrimitives.ReadUInt64BigEndian(bytes);
-        } while (SessionId.isReserved(id) || (uint)id == 0 || (uint)id % workers != worker);
-        return id;
+            number = BinaryPrimitives.ReadUInt64BigEndian(bytes);
+        } while (SessionIdModule.isReserved(new(number)) || (uint)number == 0 || (uint)number % workers != worker);
+        return new SessionId(number);
     }
 }

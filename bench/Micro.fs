@@ -38,7 +38,7 @@ let private payload =
     bytes
 
 let private frame () =
-    Superpackets.tcp 0x0A7D0010u payload Mss
+    Superpackets.tcp (Ipv4Address 0x0A7D0010u) payload Mss
 
 /// Every figure is per segment of 1350 bytes.
 type SegmentBenchmarks() =
@@ -125,11 +125,12 @@ type SegmentBenchmarks() =
         Random(2).NextBytes block
 
         let trains =
-            [| for flow in 0..3 -> Superpackets.segments (Superpackets.tcp (0x0A7D0010u + uint32 flow) payload Mss) |]
+            [| for flow in 0..3 ->
+                   Superpackets.segments (Superpackets.tcp (Ipv4Address(0x0A7D0010u + uint32 flow)) payload Mss) |]
 
         tcpTrain <- trains[0]
         fourFlows <- [| for i in 0 .. Segments - 1 -> trains[i % 4][i / 4] |]
-        udpTrain <- Superpackets.segments (Superpackets.udp 0x0A7D0010u payload (Mss + 24))
+        udpTrain <- Superpackets.segments (Superpackets.udp (Ipv4Address 0x0A7D0010u) payload (Mss + 24))
 
         // A figure for packets that did not merge would be one for something else.
         for packets, runs in [ tcpTrain, 1; fourFlows, 4; udpTrain, 1 ] do

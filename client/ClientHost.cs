@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
@@ -6,6 +5,7 @@ using Lightway.Client.Network;
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
@@ -51,7 +51,7 @@ internal static class ClientHost
                     SettingsOf(options),
                     context,
                     tls,
-                    new InsideAddresses(Number(options.TunLocalIp), Number(options.TunDnsIp)),
+                    new InsideAddresses(Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunDnsIp)),
                     new PeerAddress(server),
                     log
                 )
@@ -87,7 +87,7 @@ internal static class ClientHost
     {
         var tun = TunQueue.Open(options.TunName, offload);
         TunInterface.SetMtu(tun.Name, TunMtu);
-        TunInterface.SetAddresses(tun.Name, Number(options.TunLocalIp), Number(options.TunPeerIp));
+        TunInterface.SetAddresses(tun.Name, Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunPeerIp));
         TunInterface.BringUp(tun.Name);
         return tun;
     }
@@ -109,6 +109,4 @@ internal static class ClientHost
         IPAddress.TryParse(host, out var address) ? address
         : Dns.GetHostAddresses(host) is [var first, ..] ? first
         : throw new IOException($"server '{host}' has no address");
-
-    private static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());
 }

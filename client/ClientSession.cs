@@ -10,10 +10,10 @@ using Microsoft.Extensions.Logging;
 
 namespace Lightway.Client;
 
-/// <summary>Addresses of the client's own device; numbers, 10.0.0.1 is 0x0A000001.</summary>
+/// <summary>Addresses of the client's own device.</summary>
 /// <param name="Local">The device's address.</param>
 /// <param name="Dns">Programs on this machine ask this address for names; it stands for the server's DNS address.</param>
-public readonly record struct InsideAddresses(uint Local, uint Dns);
+public readonly record struct InsideAddresses(Ipv4Address Local, Ipv4Address Dns);
 
 /// <summary>
 /// The one connection of a client; it ends the worker when the connection ends. All members run on the worker's thread.

@@ -98,16 +98,13 @@ type Steps() =
 [<RequireQualifiedAccess>]
 module Inside =
     /// The client's address at the client.
-    [<Literal>]
-    let Client = 0x0A7D0005u
+    let Client = Ipv4Address 0x0A7D0005u
 
     /// The client's address at the server.
-    [<Literal>]
-    let Assigned = 0x0A7D0010u
+    let Assigned = Ipv4Address 0x0A7D0010u
 
     /// A host that both talk to.
-    [<Literal>]
-    let Remote = 0x0A090807u
+    let Remote = Ipv4Address 0x0A090807u
 
 /// One end: a worker's context without a thread, and a program that keeps what a connection reports. With `coalesce`,
 /// packets for the TUN may share superpackets.
@@ -174,8 +171,8 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
 
                 connection.Grant(
                     { LocalIp = Inside.Client
-                      PeerIp = 0x0A7D0006u
-                      DnsIp = 0x0A7D0001u
+                      PeerIp = Ipv4Address 0x0A7D0006u
+                      DnsIp = Ipv4Address 0x0A7D0001u
                       Mtu = 1350
                       Session = connection.SessionId },
                     this.Now

@@ -11,7 +11,7 @@ open Lightway.Tunnel.Udp
 
 /// Frames as a TUN with offload hands them over, for tests and benchmarks.
 module Superpackets =
-    let private source = 0xC6336402u // 198.51.100.2
+    let private source = Ipv4Address 0xC6336402u // 198.51.100.2
 
     let private put16 (packet: byte[]) (at: int) (value: uint16) =
         BinaryPrimitives.WriteUInt16BigEndian(Span(packet, at, 2), value)
@@ -21,7 +21,15 @@ module Superpackets =
 
     /// virtio_net_hdr, IPv4 header, `transport` header and payload. The checksum field holds the pseudo-header's partial
     /// sum, as NEEDS_CSUM promises.
-    let private frame protocol gsoType (destination: uint32) (transport: byte[]) csumOffset (payload: byte[]) gsoSize =
+    let private frame
+        protocol
+        gsoType
+        (destination: Ipv4Address)
+        (transport: byte[])
+        csumOffset
+        (payload: byte[])
+        gsoSize
+        =
         let vnet: VirtioNetHeader =
             { Flags = VirtioNetHeader.NeedsCsum
               GsoType = gsoType
@@ -40,14 +48,14 @@ module Superpackets =
         put16 ip 6 0x4000us
         ip[8] <- 64uy
         ip[9] <- protocol
-        put32 ip 12 source
-        put32 ip 16 destination
+        put32 ip 12 source.Value
+        put32 ip 16 destination.Value
         put16 ip 10 (Checksum.complement (Checksum.sum (ReadOnlySpan ip)))
-        put16 transport csumOffset (Checksum.pseudoHeaderV4 (source, destination, protocol, length))
+        put16 transport csumOffset (Checksum.pseudoHeaderV4 (source.Value, destination.Value, protocol, length))
         Array.concat [ head; ip; transport; payload ]
 
     /// One IPv4/TCP superpacket: 20 + 32 bytes of headers (timestamps option), `payload` bytes.
-    let tcp (destination: uint32) (payload: byte[]) (gsoSize: int) : byte[] =
+    let tcp (destination: Ipv4Address) (payload: byte[]) (gsoSize: int) : byte[] =
         let header = Array.zeroCreate 32
         put16 header 0 443us
         put16 header 2 50000us
@@ -61,7 +69,7 @@ module Superpackets =
         frame 6uy VirtioNetHeader.GsoTcpV4 destination header 16 payload gsoSize
 
     /// One IPv4/UDP superpacket: 20 + 8 bytes of headers.
-    let udp (destination: uint32) (payload: byte[]) (gsoSize: int) : byte[] =
+    let udp (destination: Ipv4Address) (payload: byte[]) (gsoSize: int) : byte[] =
         let header = Array.zeroCreate 8
         put16 header 0 443us
         put16 header 2 50000us
@@ -69,17 +77,15 @@ module Superpackets =
         frame 17uy VirtioNetHeader.GsoUdpL4 destination header 6 payload gsoSize
 
     /// A well-formed IPv4 packet of `length` bytes, at least 20, of a protocol without a checksum of its own (253, RFC 3692).
-    let plain (source: uint32) (destination: uint32) (length: int) : byte[] =
+    let plain (source: Ipv4Address) (destination: Ipv4Address) (length: int) : byte[] =
         let packet = Array.init length byte
         packet[0] <- 0x45uy
         put16 packet 2 (uint16 length)
         put16 packet 6 0us // no fragment
         packet[9] <- 253uy
         put16 packet 10 0us
-        put16 packet 12 (uint16 (source >>> 16))
-        put16 packet 14 (uint16 source)
-        put16 packet 16 (uint16 (destination >>> 16))
-        put16 packet 18 (uint16 destination)
+        put32 packet 12 source.Value
+        put32 packet 16 destination.Value
         put16 packet 10 (~~~(Checksum.sum (ReadOnlySpan(packet, 0, 20))))
         packet
 

@@ -1,10 +1,10 @@
 namespace Lightway.Options
 
 open System
-open System.Buffers.Binary
 open System.Collections.Generic
 open System.Net
 open Argu
+open Lightway.Segmenter
 
 /// The server's options, checked and with every default filled in.
 [<NoComparison>]
@@ -67,17 +67,15 @@ module internal ServerReading =
           FileOnly = Set.singleton "bind_attempts"
           NotServed = NotServed.server }
 
-    let private bits (address: IPAddress) =
-        BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(address.GetAddressBytes()))
-
     /// Number of the pool's addresses that are left for clients.
     let private freeAddresses (options: ServerOptions) : int64 =
         let hosts = (1L <<< (32 - options.IpPool.PrefixLength)) - 2L
-        let first = int64 (bits options.IpPool.BaseAddress) + 1L
+        let number (address: IPAddress) = int64 (Ipv4Address.Of address).Value
+        let first = number options.IpPool.BaseAddress + 1L
 
         let reserved =
             options.ReservedAddresses
-            |> Seq.map (bits >> int64)
+            |> Seq.map number
             |> Seq.distinct
             |> Seq.filter (fun address -> address >= first && address < first + hosts)
             |> Seq.length

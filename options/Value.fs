@@ -5,6 +5,7 @@ open System.Collections.Generic
 open System.Globalization
 open System.IO
 open System.Net
+open Lightway.Segmenter
 
 /// The transport that carries the tunnel.
 type TransportMode =
@@ -152,14 +153,9 @@ module internal Value =
             match address, whole (bigint shortest) (bigint longest) (text.Substring(slash + 1)) with
             | Ok address, ValueSome length ->
                 let length = int length
-                let bytes = address.GetAddressBytes()
                 let mask = uint32 (UInt32.MaxValue <<< (32 - length)) // length is at least 1: the shift is at most 31
-
-                let bits =
-                    Buffers.Binary.BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan bytes) &&& mask
-
-                Buffers.Binary.BinaryPrimitives.WriteUInt32BigEndian(Span bytes, bits)
-                Ok(IPNetwork(IPAddress(ReadOnlySpan bytes), length))
+                let first = Ipv4Address((Ipv4Address.Of address).Value &&& mask)
+                Ok(IPNetwork(first.ToIPAddress(), length))
             | _ -> Error $"an IPv4 network such as 10.125.0.0/16, with a prefix from /{shortest} to /{longest}"
 
     /// Name of a network interface: 15 bytes at most (IFNAMSIZ of linux/if.h less the NUL), no slash, no white space.

@@ -2,6 +2,7 @@ namespace Lightway.Protocol
 
 open System
 open System.Buffers.Binary
+open Lightway.Segmenter
 
 /// One frame found in a buffer: where it ends and where its payload lies. Holds no bytes itself.
 [<Struct>]
@@ -323,9 +324,9 @@ module Frame =
         if payload.Length < AuthSuccessSize - 1 then
             FrameStatus.Insufficient
         else
-            let mutable local = 0u
-            let mutable peer = 0u
-            let mutable dns = 0u
+            let mutable local = Ipv4Address.None
+            let mutable peer = Ipv4Address.None
+            let mutable dns = Ipv4Address.None
             let mutable mtu = 0
 
             if

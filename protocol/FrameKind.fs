@@ -1,5 +1,7 @@
 namespace Lightway.Protocol
 
+open Lightway.Segmenter
+
 /// The end of a connection.
 type Role =
     | Server = 0
@@ -42,14 +44,14 @@ type AuthMethod =
     | VersionedToken = 3uy
     | Custom = 23uy
 
-/// The server's answer to a client that it has admitted. Addresses are numbers: 10.0.0.1 is 0x0A000001.
+/// The server's answer to a client that it has admitted.
 [<Struct>]
 type AuthSuccess =
     {
         /// The client's source address inside the tunnel.
-        LocalIp: uint32
-        PeerIp: uint32
-        DnsIp: uint32
+        LocalIp: Ipv4Address
+        PeerIp: Ipv4Address
+        DnsIp: Ipv4Address
         /// Bytes of the server's TUN MTU; 0 when the text is not a number of at most 9 digits.
         Mtu: int
         Session: SessionId

@@ -2,6 +2,7 @@ namespace Lightway.Protocol
 
 open System
 open System.Text.Unicode
+open Lightway.Segmenter
 
 /// The 24-byte text fields of an auth success: ASCII, padded with NUL. The text ends at the first NUL within the first
 /// 23 bytes; byte 24 is never looked at.
@@ -35,11 +36,11 @@ module internal TextField =
         Utf8.IsValid digits
 
     /// False unless the text is four decimal numbers 0 to 255 without leading zeros, joined by dots.
-    let tryReadIpv4 (field: ReadOnlySpan<byte>, address: byref<uint32>) : bool =
+    let tryReadIpv4 (field: ReadOnlySpan<byte>, address: byref<Ipv4Address>) : bool =
         let mutable rest = text field
         let mutable octets = 0
         let mutable valid = true
-        address <- 0u
+        let mutable bits = 0u
 
         while valid && octets < 4 do
             let dot = if octets < 3 then rest.IndexOf '.'B else rest.Length
@@ -49,12 +50,13 @@ module internal TextField =
             else
                 let value = number (rest.Slice(0, dot))
                 valid <- value >= 0 && value <= 255 && (dot = 1 || rest[0] <> '0'B)
-                address <- (address <<< 8) ||| uint32 (value &&& 0xFF)
+                bits <- (bits <<< 8) ||| uint32 (value &&& 0xFF)
                 octets <- octets + 1
 
                 if octets < 4 then
                     rest <- rest.Slice(dot + 1)
 
+        address <- Ipv4Address bits
         valid
 
     /// Writes the decimal digits of `value` (not negative) and returns their number.
@@ -64,11 +66,11 @@ module internal TextField =
         length
 
     /// Writes `address` as dotted decimal.
-    let writeIpv4 (address: uint32, dst: Span<byte>) : unit =
+    let writeIpv4 (address: Ipv4Address, dst: Span<byte>) : unit =
         let mutable at = 0
 
         for shift in 24..-8..0 do
-            at <- at + writeNumber (int (address >>> shift &&& 0xFFu), dst.Slice at)
+            at <- at + writeNumber (int (address.Value >>> shift &&& 0xFFu), dst.Slice at)
 
             if shift > 0 then
                 dst[at] <- '.'B

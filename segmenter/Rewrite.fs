@@ -16,14 +16,17 @@ type TransportChecksum =
 /// well-formed IPv4 are left untouched; nothing raises.
 [<RequireQualifiedAccess>]
 module Rewrite =
-    let private addressOf (packet: ReadOnlySpan<byte>, at: int) : uint32 =
-        if Ipv4.isWellFormed packet then read32 (packet, at) else 0u
+    let private addressOf (packet: ReadOnlySpan<byte>, at: int) : Ipv4Address =
+        if Ipv4.isWellFormed packet then
+            Ipv4Address(read32 (packet, at))
+        else
+            Ipv4Address.None
 
-    /// Source address in host order (10.0.0.1 = 0x0A000001); 0 if `packet` is not IPv4.
-    let sourceOf (packet: ReadOnlySpan<byte>) : uint32 = addressOf (packet, Ipv4.SourceAt)
+    /// Source address; `Ipv4Address.None` if `packet` is not IPv4.
+    let sourceOf (packet: ReadOnlySpan<byte>) : Ipv4Address = addressOf (packet, Ipv4.SourceAt)
 
-    /// Destination address in host order; 0 if `packet` is not IPv4.
-    let destinationOf (packet: ReadOnlySpan<byte>) : uint32 = addressOf (packet, Ipv4.DestinationAt)
+    /// Destination address; `Ipv4Address.None` if `packet` is not IPv4.
+    let destinationOf (packet: ReadOnlySpan<byte>) : Ipv4Address = addressOf (packet, Ipv4.DestinationAt)
 
     /// RFC 1624 for both words of an address in a complemented checksum field.
     let inline private updateAddress (field: uint16, before: uint32, after: uint32) : uint16 =
@@ -83,15 +86,15 @@ module Rewrite =
             put32 (packet, at, after)
             true
 
-    /// Sets the source address (host order) and updates the checksums of the IPv4 header and of TCP or UDP; other
+    /// Sets the source address and updates the checksums of the IPv4 header and of TCP or UDP; other
     /// protocols have no pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `checksum` is the
     /// state of the TCP or UDP field. False: not well-formed IPv4, `packet` untouched.
-    let source (packet: Span<byte>, address: uint32, checksum: TransportChecksum) : bool =
-        setAddress (packet, Ipv4.SourceAt, address, checksum)
+    let source (packet: Span<byte>, address: Ipv4Address, checksum: TransportChecksum) : bool =
+        setAddress (packet, Ipv4.SourceAt, address.Value, checksum)
 
     /// Sets the destination address; all else as `source`.
-    let destination (packet: Span<byte>, address: uint32, checksum: TransportChecksum) : bool =
-        setAddress (packet, Ipv4.DestinationAt, address, checksum)
+    let destination (packet: Span<byte>, address: Ipv4Address, checksum: TransportChecksum) : bool =
+        setAddress (packet, Ipv4.DestinationAt, address.Value, checksum)
 
     /// Offset of the value of the MSS option in a TCP header with its options, or -1. Options that do not fit or have a
     /// length that cannot be end the search, as the end-of-options kind does (RFC 9293 §3.1).

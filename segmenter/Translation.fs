@@ -10,19 +10,18 @@ type internal TranslationEnd =
     | Server = 1
     | Client = 2
 
-/// Addresses of one connection that its two ends know under different numbers, in host order (10.0.0.1 = 0x0A000001).
-/// The default value is `Translation.none`.
+/// Addresses of one connection that its two ends know under different numbers. The default value is `Translation.none`.
 [<Struct; NoComparison>]
 type Translation =
     private
         {
             End: TranslationEnd
             /// The client's address at this end, and at the peer.
-            Here: uint32
-            AtPeer: uint32
+            Here: Ipv4Address
+            AtPeer: Ipv4Address
             /// The DNS server's address; used at the client only.
-            DnsHere: uint32
-            DnsAtPeer: uint32
+            DnsHere: Ipv4Address
+            DnsAtPeer: Ipv4Address
         }
 
     /// No address is known yet: every packet is refused.
@@ -41,16 +40,18 @@ module Translation =
 
     /// Translation at the server: `inside` is the client's address in the server's network, `client` the address that
     /// every client uses.
-    let server (inside: uint32, client: uint32) : Translation =
+    let server (inside: Ipv4Address, client: Ipv4Address) : Translation =
         { End = TranslationEnd.Server
           Here = inside
           AtPeer = client
-          DnsHere = 0u
-          DnsAtPeer = 0u }
+          DnsHere = Ipv4Address.None
+          DnsAtPeer = Ipv4Address.None }
 
     /// Translation at the client: `local` is the device's address, `dns` the stand-in for DNS; the server granted
     /// `grantedLocal` and `grantedDns` for them.
-    let client (local: uint32, grantedLocal: uint32, dns: uint32, grantedDns: uint32) : Translation =
+    let client
+        (local: Ipv4Address, grantedLocal: Ipv4Address, dns: Ipv4Address, grantedDns: Ipv4Address)
+        : Translation =
         { End = TranslationEnd.Client
           Here = local
           AtPeer = grantedLocal
@@ -64,7 +65,7 @@ module Translation =
         | TranslationEnd.Server -> Rewrite.destination (packet, translation.AtPeer, checksum)
         | TranslationEnd.Client ->
             Rewrite.source (packet, translation.AtPeer, checksum)
-            && (read32 (packet, Ipv4.DestinationAt) <> translation.DnsHere
+            && (read32 (packet, Ipv4.DestinationAt) <> translation.DnsHere.Value
                 || Rewrite.destination (packet, translation.DnsAtPeer, checksum))
         | _ -> false
 
@@ -74,6 +75,6 @@ module Translation =
         | TranslationEnd.Server -> Rewrite.source (packet, translation.Here, TransportChecksum.Complete)
         | TranslationEnd.Client ->
             Rewrite.destination (packet, translation.Here, TransportChecksum.Complete)
-            && (read32 (packet, Ipv4.SourceAt) <> translation.DnsAtPeer
+            && (read32 (packet, Ipv4.SourceAt) <> translation.DnsAtPeer.Value
                 || Rewrite.source (packet, translation.DnsHere, TransportChecksum.Complete))
         | _ -> false

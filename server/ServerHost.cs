@@ -1,8 +1,8 @@
-using System.Buffers.Binary;
 using System.Net;
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
+using Lightway.Segmenter;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Server.Sessions;
@@ -133,9 +133,9 @@ internal static class ServerHost
     private static ServerSettings SettingsOf(ServerOptions options) =>
         new()
         {
-            ClientIp = Number(options.LightwayClientIp),
-            ServerIp = Number(options.LightwayServerIp),
-            DnsIp = Number(options.LightwayDnsIp),
+            ClientIp = Ipv4Address.Of(options.LightwayClientIp),
+            ServerIp = Ipv4Address.Of(options.LightwayServerIp),
+            DnsIp = Ipv4Address.Of(options.LightwayDnsIp),
             SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
             ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
         };
@@ -170,7 +170,7 @@ internal static class ServerHost
 
     private static QueueSteering? Steer(TunQueue queue, IPNetwork pool, int addresses, ILogger log)
     {
-        var steering = QueueSteering.TryAttach(queue, Number(pool.BaseAddress), addresses, out var reason);
+        var steering = QueueSteering.TryAttach(queue, Ipv4Address.Of(pool.BaseAddress), addresses, out var reason);
         if (steering is null)
         {
             ProgramLog.Warning(
@@ -180,6 +180,4 @@ internal static class ServerHost
         }
         return steering;
     }
-
-    private static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());
 }

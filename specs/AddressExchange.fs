@@ -11,7 +11,7 @@ open Lightway.Specs.AddressRewrite
 open Lightway.Specs.Generators
 open Lightway.Specs.Oracles
 
-/// Addresses of one connection.
+/// Addresses of one connection, as numbers: what is expected is spelled out from them.
 type Exchange =
     {
         IsServer: bool
@@ -25,9 +25,14 @@ type Exchange =
 
     member this.Translation =
         if this.IsServer then
-            Translation.server (this.Here, this.AtPeer)
+            Translation.server (Ipv4Address this.Here, Ipv4Address this.AtPeer)
         else
-            Translation.client (this.Here, this.AtPeer, this.DnsHere, this.DnsAtPeer)
+            Translation.client (
+                Ipv4Address this.Here,
+                Ipv4Address this.AtPeer,
+                Ipv4Address this.DnsHere,
+                Ipv4Address this.DnsAtPeer
+            )
 
 type ExchangeArbitrary =
     static member Exchange() =
@@ -85,7 +90,7 @@ let private fromPeer (exchange: Exchange) (packet: Span<byte>) =
     Translation.fromPeer (&translation, packet)
 
 let private addressesOf (packet: byte[]) =
-    Rewrite.sourceOf (ReadOnlySpan packet), Rewrite.destinationOf (ReadOnlySpan packet)
+    (Rewrite.sourceOf (ReadOnlySpan packet)).Value, (Rewrite.destinationOf (ReadOnlySpan packet)).Value
 
 /// Residues of a packet's checksums modulo 65535, of the IP header and of the transport: 0 where they are right. None:
 /// the packet has no transport checksum.
@@ -257,14 +262,18 @@ let private cases =
               Expect.isFalse (Translation.fromPeer (&translation, Span copy)) "from"
               Expect.equal copy before "untouched"
 
-          Expect.isFalse (Translation.server(1u, 2u).IsNone || Translation.client(0u, 0u, 0u, 0u).IsNone) "known"
+          let none = Ipv4Address.None
+          Expect.isFalse (Translation.server (Ipv4Address 1u, Ipv4Address 2u)).IsNone "known"
+          Expect.isFalse (Translation.client (none, none, none, none)).IsNone "known"
 
       testCase "§5: a name server's answer reaches a client's program from the stand-in that it asked"
       <| fun () ->
           let local, granted, standIn, dns =
               0x64400102u, 0x0A7D0005u, 0x64400101u, 0x0A7D0001u
 
-          let translation = Translation.client (local, granted, standIn, dns)
+          let translation =
+              Translation.client (Ipv4Address local, Ipv4Address granted, Ipv4Address standIn, Ipv4Address dns)
+
           let question = cast packet false local standIn
           Expect.isTrue (Translation.toPeer (&translation, Span question, TransportChecksum.Complete)) "asked"
           Expect.equal question (cast packet false granted dns) "question"
@@ -275,7 +284,9 @@ let private cases =
       testCase "translation allocates nothing"
       <| fun () ->
           let bytes = cast packet false 1u 2u
-          let translation = Translation.client (1u, 3u, 2u, 4u)
+
+          let translation =
+              Translation.client (Ipv4Address 1u, Ipv4Address 3u, Ipv4Address 2u, Ipv4Address 4u)
 
           let allocated =
               allocatedBy (fun () ->

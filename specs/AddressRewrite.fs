@@ -144,7 +144,7 @@ let private properties =
           <| fun (mould: Mould) (Address before) (Address after) (Address peer) (offset: byte) ->
               let placed = place (int offset) (cast mould partial before peer)
 
-              Rewrite.source (placed.Span, after, state partial)
+              Rewrite.source (placed.Span, Ipv4Address after, state partial)
               && placed.Bytes = cast mould partial after peer
               && placed.SurroundingsIntact
 
@@ -154,7 +154,7 @@ let private properties =
           <| fun (mould: Mould) (Address before) (Address after) (Address peer) (offset: byte) ->
               let placed = place (int offset) (cast mould partial peer before)
 
-              Rewrite.destination (placed.Span, after, state partial)
+              Rewrite.destination (placed.Span, Ipv4Address after, state partial)
               && placed.Bytes = cast mould partial peer after
               && placed.SurroundingsIntact
 
@@ -163,10 +163,10 @@ let private properties =
           let packet = cast mould partial source destination
           let copy = Array.copy packet
 
-          Rewrite.source (Span copy, other, state partial)
-          && Rewrite.destination (Span copy, source, state partial)
-          && Rewrite.destination (Span copy, destination, state partial)
-          && Rewrite.source (Span copy, source, state partial)
+          Rewrite.source (Span copy, Ipv4Address other, state partial)
+          && Rewrite.destination (Span copy, Ipv4Address source, state partial)
+          && Rewrite.destination (Span copy, Ipv4Address destination, state partial)
+          && Rewrite.source (Span copy, Ipv4Address source, state partial)
           && copy = packet
 
       testPropertyWithConfig config "RFC 1624 §3: a wrong checksum stays wrong, and by as much: nothing is laundered"
@@ -196,14 +196,14 @@ let private properties =
                   ByteSum.residue (Array.append (ByteSum.pseudoHeaderV4 packet mould.PayloadLength) packet[l4..]))
 
           let wrong = residues ()
-          Rewrite.source (Span packet, after, TransportChecksum.Complete) && residues () = wrong
+          Rewrite.source (Span packet, Ipv4Address after, TransportChecksum.Complete) && residues () = wrong
 
       testPropertyWithConfig config "sourceOf and destinationOf read what was written"
       <| fun (mould: Mould) (Address source) (Address destination) ->
           let packet = cast mould false source destination
 
-          Rewrite.sourceOf (ReadOnlySpan packet) = source
-          && Rewrite.destinationOf (ReadOnlySpan packet) = destination
+          Rewrite.sourceOf (ReadOnlySpan packet) = Ipv4Address source
+          && Rewrite.destinationOf (ReadOnlySpan packet) = Ipv4Address destination
 
       testPropertyWithConfig
           { config with maxTest = 100_000 }
@@ -221,7 +221,7 @@ let private properties =
           let placed = place (seed % 64) packet
 
           let isDone =
-              Rewrite.destination (placed.Span, 0x0A000001u, state (random.Next 2 = 0))
+              Rewrite.destination (placed.Span, Ipv4Address 0x0A000001u, state (random.Next 2 = 0))
 
           placed.SurroundingsIntact
           && isDone =
@@ -230,7 +230,7 @@ let private properties =
                && packet[0] &&& 15uy >= 5uy
                && int (packet[0] &&& 15uy) * 4 <= packet.Length)
           && (isDone || placed.Bytes = packet)
-          && Rewrite.destinationOf placed.ReadOnly = (if isDone then 0x0A000001u else 0u) ]
+          && (Rewrite.destinationOf placed.ReadOnly).Value = (if isDone then 0x0A000001u else 0u) ]
 
 /// Packets with CCCC and LLLL for the checksums; their values for the address pairs S1D1, S1D2, S2D1, S2D2.
 let private published =
@@ -260,10 +260,13 @@ let private vectors =
               for before in packets do
                   for (source, destination), after in List.zip pairs packets do
                       let packet = Array.copy before
-                      Expect.isTrue (Rewrite.source (Span packet, source, TransportChecksum.Complete)) "source"
 
                       Expect.isTrue
-                          (Rewrite.destination (Span packet, destination, TransportChecksum.Complete))
+                          (Rewrite.source (Span packet, Ipv4Address source, TransportChecksum.Complete))
+                          "source"
+
+                      Expect.isTrue
+                          (Rewrite.destination (Span packet, Ipv4Address destination, TransportChecksum.Complete))
                           "destination"
 
                       Expect.equal packet after $"{source:x8} {destination:x8}"
@@ -276,9 +279,58 @@ let private vectors =
                 [||]
                 Array.create 19 0x45uy ] do
               let copy = Array.copy packet
-              Expect.isFalse (Rewrite.source (Span copy, 1u, TransportChecksum.Complete)) "source"
-              Expect.isFalse (Rewrite.destination (Span copy, 1u, TransportChecksum.Partial)) "destination"
+              Expect.isFalse (Rewrite.source (Span copy, Ipv4Address 1u, TransportChecksum.Complete)) "source"
+              Expect.isFalse (Rewrite.destination (Span copy, Ipv4Address 1u, TransportChecksum.Partial)) "destination"
               Expect.equal copy packet "untouched"
-              Expect.equal (Rewrite.sourceOf (ReadOnlySpan copy)) 0u "sourceOf" ]
+              Expect.equal (Rewrite.sourceOf (ReadOnlySpan copy)) Ipv4Address.None "sourceOf" ]
 
-let laws = testList "Address rewrite" (properties @ vectors)
+let private theType =
+    [ testPropertyWithConfig config "an address is the number that its four bytes spell, and prints as .NET prints it"
+      <| fun (Address number) ->
+          let address = Ipv4Address number
+          let platform = Net.IPAddress(ReadOnlySpan(addressBytes number))
+
+          Ipv4Address.Of platform = address
+          && address.Value = number
+          && address.ToIPAddress() = platform
+          && string address = string platform
+          && address.IsNone = (number = 0u)
+
+      testPropertyWithConfig config "addresses are equal if their numbers are, as values, as keys and by operator"
+      <| fun (Address one) (Address other) ->
+          [ one; other ]
+          |> List.forall (fun other ->
+              let left, right = Ipv4Address one, Ipv4Address other
+
+              (left = right) = (one = other)
+              && left.Equals right = (one = other)
+              && Ipv4Address.op_Equality (left, right) = (one = other)
+              && Ipv4Address.op_Inequality (left, right) = (one <> other)
+              && (one <> other || left.GetHashCode() = right.GetHashCode())
+              && sign (compare left right) = sign (compare one other))
+
+      testCase "no address is 0.0.0.0, and the default"
+      <| fun () ->
+          Expect.equal Ipv4Address.None Unchecked.defaultof<Ipv4Address> "default"
+          Expect.isTrue (Ipv4Address.None.IsNone && not (Ipv4Address 1u).IsNone) "none"
+          Expect.equal (string Ipv4Address.None) "0.0.0.0" "text"
+          Expect.equal (Ipv4Address.Of(Net.IPAddress.Parse "10.0.0.1")) (Ipv4Address 0x0A000001u) "10.0.0.1"
+
+      testCase "an IPv6 address is no IPv4 address, also when it holds one"
+      <| fun () ->
+          for text in [ "::1"; "::ffff:10.0.0.1"; "2001:db8::1" ] do
+              Expect.throwsT<ArgumentException> (fun () -> Ipv4Address.Of(Net.IPAddress.Parse text) |> ignore) text
+
+      testCase "an address as a key allocates nothing"
+      <| fun () ->
+          let table = Collections.Generic.Dictionary<Ipv4Address, int>()
+          table[Ipv4Address 1u] <- 1
+
+          let round count =
+              for i in 1..count do
+                  table.ContainsKey(Ipv4Address(uint32 i)) |> ignore
+
+          round 100
+          Expect.equal (allocatedBy (fun () -> round 10_000)) 0L "bytes" ]
+
+let laws = testList "Address rewrite" (theType @ properties @ vectors)

@@ -89,7 +89,7 @@ let private never =
               let packet = segment checksum ""
 
               Expect.isTrue
-                  (Rewrite.source (Span packet, uint32 (checksum + 1), TransportChecksum.Complete))
+                  (Rewrite.source (Span packet, Ipv4Address(uint32 (checksum + 1)), TransportChecksum.Complete))
                   "rewritten"
 
               Expect.equal (word packet 36) 0 $"{checksum:x4}"
@@ -97,7 +97,7 @@ let private never =
       testCase "a checksum of TCP that is zero is a checksum: it follows the address as any other"
       <| fun () ->
           let packet = segment 0 ""
-          Expect.isTrue (Rewrite.source (Span packet, 0x0000_0004u, TransportChecksum.Complete)) "rewritten"
+          Expect.isTrue (Rewrite.source (Span packet, Ipv4Address 0x0000_0004u, TransportChecksum.Complete)) "rewritten"
           Expect.equal (word packet 36) 0xFFFC "~(ffff - 1 + 4)"
 
       testCase "a checksum of TCP that computes to zero with the MSS lowered stays 0000"
@@ -113,7 +113,7 @@ let private never =
           let packet = datagram (int sum)
           let high, low = int (address >>> 16), int (address &&& 0xFFFFu)
 
-          Rewrite.source (Span packet, address, TransportChecksum.Partial)
+          Rewrite.source (Span packet, Ipv4Address address, TransportChecksum.Partial)
           && word packet 26 % 0xFFFF = (int sum + high + low + 0xFFFF - 1) % 0xFFFF ]
 
 let private changed =
@@ -124,7 +124,7 @@ let private changed =
       testProperty "a datagram without checksum has none after its address is rewritten"
       <| fun (address: uint32) ->
           let packet = datagram 0
-          Rewrite.source (Span packet, address, TransportChecksum.Complete) && word packet 26 = 0
+          Rewrite.source (Span packet, Ipv4Address address, TransportChecksum.Complete) && word packet 26 = 0
 
       testCase "a rewritten checksum that computes to zero becomes ffff"
       <| fun () ->
@@ -133,7 +133,7 @@ let private changed =
               let packet = datagram checksum
 
               Expect.isTrue
-                  (Rewrite.source (Span packet, uint32 (checksum + 1), TransportChecksum.Complete))
+                  (Rewrite.source (Span packet, Ipv4Address(uint32 (checksum + 1)), TransportChecksum.Complete))
                   "rewritten"
 
               Expect.equal (word packet 26) 0xFFFF $"{checksum:x4}"
@@ -141,7 +141,7 @@ let private changed =
       testCase "a partial sum of zero is a sum like any other: rewriting changes it"
       <| fun () ->
           let packet = datagram 0
-          Expect.isTrue (Rewrite.source (Span packet, 0x8001u, TransportChecksum.Partial)) "rewritten"
+          Expect.isTrue (Rewrite.source (Span packet, Ipv4Address 0x8001u, TransportChecksum.Partial)) "rewritten"
           Expect.equal (word packet 26) 0x8000 "0 - 0001 + 8001" ]
 
 let laws = testList "RFC 768" (made @ changed @ never)

@@ -93,7 +93,11 @@ let private rewriting =
       <| fun () ->
           for bit in 0..12 do
               let packet = udpWith (1 <<< bit) 36 "abcd"
-              Expect.isTrue (Rewrite.source (Span packet, 0x01020304u, TransportChecksum.Complete)) "rewritten"
+
+              Expect.isTrue
+                  (Rewrite.source (Span packet, Ipv4Address 0x01020304u, TransportChecksum.Complete))
+                  "rewritten"
+
               let before = udpWith (1 <<< bit) 36 "abcd"
               Expect.equal packet[20..] before[20..] $"offset {1 <<< bit}"
 
@@ -101,7 +105,11 @@ let private rewriting =
       <| fun () ->
           for totalLength in 20..36 do
               let packet = udpWith 0 totalLength "abcd"
-              Expect.isTrue (Rewrite.source (Span packet, 0x01020304u, TransportChecksum.Complete)) "rewritten"
+
+              Expect.isTrue
+                  (Rewrite.source (Span packet, Ipv4Address 0x01020304u, TransportChecksum.Complete))
+                  "rewritten"
+
               let before = udpWith 0 totalLength "abcd"
               Expect.equal (packet[20..] <> before[20..]) (totalLength >= 28) $"total length {totalLength}" ]
 

@@ -7,6 +7,7 @@ open Expecto
 open FsCheck
 open FsCheck.FSharp
 open Lightway.Protocol
+open Lightway.Segmenter
 open Lightway.Specs.Generators
 
 // ---------------------------------------------------------------- helpers
@@ -125,9 +126,9 @@ let private authSuccess =
         let! session = any<uint64>
 
         return
-            { LocalIp = local
-              PeerIp = peer
-              DnsIp = dns
+            { LocalIp = Ipv4Address local
+              PeerIp = Ipv4Address peer
+              DnsIp = Ipv4Address dns
               Mtu = mtu
               Session = SessionId session }
     }
@@ -553,9 +554,9 @@ let private frameVectors =
             "Data", Packet(false, hex "febeaa"), hex "05 0003 febeaa"
             "auth success",
             Success
-                { LocalIp = 0x01010101u
-                  PeerIp = 0x02020202u
-                  DnsIp = 0x03030303u
+                { LocalIp = Ipv4Address 0x01010101u
+                  PeerIp = Ipv4Address 0x02020202u
+                  DnsIp = Ipv4Address 0x03030303u
                   Mtu = 1500
                   Session = SessionId 0x2f66UL },
             success
@@ -744,7 +745,7 @@ let private refusals =
 
           for text, address in [ "0.0.0.0", 0u; "255.255.255.255", UInt32.MaxValue; "10.0.200.9", 0x0A00C809u ] do
               let status, success = withText 24 (Encoding.ASCII.GetBytes text)
-              Expect.equal (status, success.PeerIp) (FrameStatus.Ok, address) text
+              Expect.equal (status, success.PeerIp) (FrameStatus.Ok, Ipv4Address address) text
 
       testCase "§5: an MTU that is not a number of at most 9 digits reads as 0"
       <| fun () ->

@@ -8,6 +8,7 @@ open System.Threading.Tasks
 open Expecto
 open FsCheck
 open FsCheck.FSharp
+open Lightway.Segmenter
 open Lightway.Server.Addresses
 
 let private addresses (texts: string list) =
@@ -16,13 +17,15 @@ let private addresses (texts: string list) =
 let private pool (network: string) (reserved: string list) randomize =
     AddressPool(IPNetwork.Parse network, addresses reserved, randomize)
 
-/// Address as the pool counts: host byte order.
+/// Address in host byte order, computed otherwise than the pool does.
 let private number (text: string) =
     (0u, IPAddress.Parse(text).GetAddressBytes())
     ||> Array.fold (fun value part -> value * 256u + uint32 part)
 
+let private address (text: string) = Ipv4Address(number text)
+
 let private tryAllocate (pool: AddressPool) =
-    let mutable address = 0u
+    let mutable address = Ipv4Address.None
     if pool.TryAllocate(&address) then Some address else None
 
 let private drain (pool: AddressPool) =
@@ -58,7 +61,8 @@ let private examples =
                       Expect.equal (set all).Count count "all different"
 
                       let allowed =
-                          set [ number "10.125.0.1" .. number "10.125.0.254" ] - set (List.map number reserved)
+                          set [ for number in number "10.125.0.1" .. number "10.125.0.254" -> Ipv4Address number ]
+                          - set (List.map address reserved)
 
                       Expect.equal (set all) allowed "the hosts less the reserved ones"
               }
@@ -74,7 +78,7 @@ let private examples =
               let drawn = drain (pool "10.0.0.0/20" [] true) |> List.take 1000
 
               let mean =
-                  drawn |> List.averageBy (fun address -> float (address - number "10.0.0.0"))
+                  drawn |> List.averageBy (fun address -> float (address.Value - number "10.0.0.0"))
 
               Expect.floatClose { absolute = 165.; relative = 0. } mean 2047.5 ""
           }
@@ -84,16 +88,16 @@ let private examples =
               let first = (tryAllocate pool).Value
               pool.Free first
               pool.Free first
-              pool.Free(number "10.0.0.3")
-              pool.Free(number "192.0.2.1")
-              pool.Free 0u
-              Expect.equal (drain pool) [ number "10.0.0.2"; number "10.0.0.1" ] ""
+              pool.Free(address "10.0.0.3")
+              pool.Free(address "192.0.2.1")
+              pool.Free Ipv4Address.None
+              Expect.equal (drain pool) [ address "10.0.0.2"; address "10.0.0.1" ] ""
           }
 
           test "an address that may still come back from one thread never serves two" {
               let pool = pool "10.0.0.0/24" [] true
-              let taken = HashSet<uint32>()
-              let twice = ResizeArray<uint32>()
+              let taken = HashSet<Ipv4Address>()
+              let twice = ResizeArray<Ipv4Address>()
 
               Parallel.For(
                   0,
@@ -134,7 +138,7 @@ let private examples =
                     "10.126.0.0", -1
                     "0.0.0.0", -1
                     "255.255.255.255", -1 ] do
-                  Expect.equal (pool.OffsetOf(number text)) offset text
+                  Expect.equal (pool.OffsetOf(address text)) offset text
           } ]
 
 let private laws =
@@ -145,7 +149,7 @@ let private laws =
               let pool = pool "10.9.0.0/28" [ "10.9.0.4" ] false
 
               let model =
-                  Queue [ for host in [ 1..3 ] @ [ 5..14 ] -> number "10.9.0.0" + uint32 host ]
+                  Queue [ for host in [ 1..3 ] @ [ 5..14 ] -> Ipv4Address(number "10.9.0.0" + uint32 host) ]
 
               let inUse = ResizeArray()
 
@@ -170,6 +174,6 @@ let private laws =
               let pool = pool $"172.16.0.0/{prefix}" [] true
               let address = (tryAllocate pool).Value
               let offset = pool.OffsetOf address
-              offset > 0 && number "172.16.0.0" + uint32 offset = address ]
+              offset > 0 && number "172.16.0.0" + uint32 offset = address.Value ]
 
 let tests: Test = testList "AddressPool" [ examples; laws ]

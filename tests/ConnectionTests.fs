@@ -161,7 +161,7 @@ let tests =
           for expresslane, mode in [ true, "Expresslane"; false, "DTLS" ] do
               test $"{mode}: packets cross both ways byte for byte" {
                   use pair = connected expresslane
-                  Expect.equal pair.Client.Granted.Value.LocalIp 0x0A7D0005u "the address of the grant"
+                  Expect.equal pair.Client.Granted.Value.LocalIp (Ipv4Address 0x0A7D0005u) "the address of the grant"
 
                   Expect.equal
                       pair.Client.Connection.SessionId

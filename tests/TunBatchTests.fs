@@ -14,10 +14,10 @@ let private payload length =
 
 /// 45 packets of one TCP flow, in order; `flow` tells flows apart.
 let private train (flow: int) =
-    Superpackets.segments (Superpackets.tcp (0x0A7D0010u + uint32 flow) (payload 58_410) 1298)
+    Superpackets.segments (Superpackets.tcp (Ipv4Address(0x0A7D0010u + uint32 flow)) (payload 58_410) 1298)
 
 let private datagrams (count: int) =
-    Superpackets.segments (Superpackets.udp 0x0A7D0010u (payload (count * 1200)) 1200)
+    Superpackets.segments (Superpackets.udp (Ipv4Address 0x0A7D0010u) (payload (count * 1200)) 1200)
 
 let private batchOf (tun: ScriptedTun) =
     let counters = Counters()
@@ -185,7 +185,9 @@ let tests =
               let tun = ScriptedTun true
               let batch, _ = batchOf tun
               use batch = batch
-              let small = Superpackets.segments (Superpackets.tcp 0x0A7D0010u (payload 1100) 1)
+
+              let small =
+                  Superpackets.segments (Superpackets.tcp (Ipv4Address 0x0A7D0010u) (payload 1100) 1)
 
               let large =
                   [| for flow in 0..20 do

@@ -24,7 +24,7 @@ let private EAGAIN = 11
 let private frame seed =
     let payload: byte[] = Array.zeroCreate 20_000
     Random(seed).NextBytes payload
-    Superpackets.tcp 0x0A7D0010u payload 1298
+    Superpackets.tcp (Ipv4Address 0x0A7D0010u) payload 1298
 
 let private read (source: ITunReader) =
     let buffer: byte[] = Array.zeroCreate 65_545
@@ -250,7 +250,7 @@ let private queueSteering =
     [ test "a packet from inside comes out of its connection's queue, also when the connection has changed" {
           withQueues (fun queues ->
               let mutable reason = ""
-              let network = 0x0A7D0000u
+              let network = Ipv4Address 0x0A7D0000u
               use steering = QueueSteering.TryAttach(queues[0], network, 256, &reason)
               Expect.isNotNull steering reason
               steering.Set(5, 1)
@@ -271,7 +271,10 @@ let private queueSteering =
 
               spread ()
               let mutable reason = ""
-              let steering = QueueSteering.TryAttach(queues[0], 0x0A7D0000u, 256, &reason)
+
+              let steering =
+                  QueueSteering.TryAttach(queues[0], Ipv4Address 0x0A7D0000u, 256, &reason)
+
               Expect.isNotNull steering reason
               Expect.equal (flowsTo 5 queues) [ 20; 0 ] "unknown addresses go to the first"
               (steering :> IDisposable).Dispose()
@@ -281,7 +284,11 @@ let private queueSteering =
       test "a pool too large for a table is reported" {
           withQueues (fun queues ->
               let mutable reason = ""
-              Expect.isNull (QueueSteering.TryAttach(queues[0], 0x0A000000u, 1 <<< 24, &reason)) "no steering"
+
+              Expect.isNull
+                  (QueueSteering.TryAttach(queues[0], Ipv4Address 0x0A000000u, 1 <<< 24, &reason))
+                  "no steering"
+
               Expect.stringContains reason "addresses" "why")
       } ]
 

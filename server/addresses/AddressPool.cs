@@ -1,14 +1,14 @@
-using System.Buffers.Binary;
 using System.Net;
 using System.Runtime.InteropServices;
 using System.Security.Cryptography;
+using Lightway.Segmenter;
 
 namespace Lightway.Server.Addresses;
 
 /// <summary>
 /// Inside addresses for clients: the hosts of a network less its reserved addresses. An address that was never used is
 /// handed out first, then the one that has been free for longest, so that packets for a client that left do not
-/// reach the next one. Addresses are numbers in host byte order: 10.125.0.7 is 0x0A7D0007. Safe from any thread.
+/// reach the next one. Safe from any thread.
 /// </summary>
 public sealed class AddressPool
 {
@@ -34,9 +34,9 @@ public sealed class AddressPool
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(network.PrefixLength, ShortestPrefix, nameof(network));
         ArgumentOutOfRangeException.ThrowIfGreaterThan(network.PrefixLength, LongestPrefix, nameof(network));
-        _base = Number(network.BaseAddress);
+        _base = Ipv4Address.Of(network.BaseAddress).Value;
         _size = 1 << (32 - network.PrefixLength);
-        var excluded = reserved.Select(address => OffsetOf(Number(address))).ToHashSet();
+        var excluded = reserved.Select(address => OffsetOf(Ipv4Address.Of(address))).ToHashSet();
         _free = [.. Enumerable.Range(1, _size - 2).Where(offset => !excluded.Contains(offset))];
         _assigned = new bool[_size];
         _freeCount = _free.Length;
@@ -64,27 +64,27 @@ public sealed class AddressPool
         }
     }
 
-    /// <summary>Takes an address. False when none is left; <paramref name="address"/> is 0 then.</summary>
-    public bool TryAllocate(out uint address)
+    /// <summary>Takes an address. False when none is left; <paramref name="address"/> is <see cref="Ipv4Address.None"/> then.</summary>
+    public bool TryAllocate(out Ipv4Address address)
     {
         lock (_gate)
         {
             if (_freeCount == 0)
             {
-                address = 0;
+                address = Ipv4Address.None;
                 return false;
             }
             var offset = _free[_head];
             _head = (_head + 1) % _free.Length;
             _freeCount--;
             _assigned[offset] = true;
-            address = _base + (uint)offset;
+            address = new Ipv4Address(_base + (uint)offset);
             return true;
         }
     }
 
     /// <summary>Gives an address back. One that is not in use changes nothing, so freeing twice is harmless.</summary>
-    public void Free(uint address)
+    public void Free(Ipv4Address address)
     {
         lock (_gate)
         {
@@ -103,13 +103,11 @@ public sealed class AddressPool
     /// Place of an address in the network, from 0 for the network address; -1 outside. Runs for each packet: a table
     /// of connections is an array indexed by it.
     /// </summary>
-    public int OffsetOf(uint address)
+    public int OffsetOf(Ipv4Address address)
     {
-        var offset = address - _base; // wraps to a large number below the base
+        var offset = address.Value - _base; // wraps to a large number below the base
         return offset < (uint)_size ? (int)offset : -1;
     }
-
-    private static uint Number(IPAddress address) => BinaryPrimitives.ReadUInt32BigEndian(address.GetAddressBytes());
 
     // Fisher-Yates. RandomNumberGenerator.Shuffle makes a system call for each element, seconds for a /8; here one
     // 64-bit draw scaled to the range decides, with a bias below 2^-40.

@@ -46,11 +46,11 @@ internal sealed partial class Logins(
     /// <summary>Takes back the address of a connection that has ended.</summary>
     public void Release(Connection connection)
     {
-        if (connection.InsideAddress != 0)
+        if (!connection.InsideAddress.IsNone)
         {
             inside.Set(pool.OffsetOf(connection.InsideAddress), null);
             pool.Free(connection.InsideAddress);
-            connection.InsideAddress = 0;
+            connection.InsideAddress = Ipv4Address.None;
         }
     }
 

@@ -1,9 +1,9 @@
-using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
 using Lightway.Hosting;
 using Lightway.Options;
+using Lightway.Segmenter;
 using Lightway.Server.Auth;
 
 namespace Lightway.Server.Setup;
@@ -133,10 +133,6 @@ internal static class SetUpFiles
     private static bool IsIPv6(string host) =>
         IPAddress.TryParse(host, out var address) && address.AddressFamily == AddressFamily.InterNetworkV6;
 
-    private static IPAddress Host(IPNetwork network, uint offset)
-    {
-        var bytes = network.BaseAddress.GetAddressBytes();
-        BinaryPrimitives.WriteUInt32BigEndian(bytes, BinaryPrimitives.ReadUInt32BigEndian(bytes) + offset);
-        return new IPAddress(bytes);
-    }
+    private static Ipv4Address Host(IPNetwork network, uint offset) =>
+        new(Ipv4Address.Of(network.BaseAddress).Value + offset);
 }

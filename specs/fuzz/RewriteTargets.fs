@@ -63,12 +63,14 @@ let private addresses (bytes: byte[]) =
             else
                 TransportChecksum.Complete
 
-        let address = BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(bytes, 1, 4))
+        let address =
+            Ipv4Address(BinaryPrimitives.ReadUInt32BigEndian(ReadOnlySpan(bytes, 1, 4)))
+
         let packet = bytes[5..]
         let after = Array.copy packet
         let addressAt = if isSource then 12 else 16
 
-        let rewrite (target: byte[]) (address: uint32) =
+        let rewrite (target: byte[]) (address: Ipv4Address) =
             if isSource then
                 Rewrite.source (Span target, address, state)
             else
@@ -86,7 +88,7 @@ let private addresses (bytes: byte[]) =
             broken $"rewritten: {isDone}"
 
         if not isDone then
-            require (after = packet && addressOf packet = 0u) "refused, and yet something is there"
+            require (after = packet && (addressOf packet).IsNone) "refused, and yet something is there"
             kind [ 0; magnitude packet.Length ]
         else
             require (addressOf after = address) "another address"
@@ -165,9 +167,9 @@ let private translation (bytes: byte[]) =
 
         let translation =
             if isServer then
-                Translation.server (here, atPeer)
+                Translation.server (Ipv4Address here, Ipv4Address atPeer)
             else
-                Translation.client (here, atPeer, dnsHere, dnsAtPeer)
+                Translation.client (Ipv4Address here, Ipv4Address atPeer, Ipv4Address dnsHere, Ipv4Address dnsAtPeer)
 
         let state =
             if partial then

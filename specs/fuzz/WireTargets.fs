@@ -181,8 +181,8 @@ let private authSuccess (body: byte[]) =
     kind
         [ int status
           magnitude success.Mtu
-          magnitude (int (success.LocalIp >>> 1))
-          magnitude (int (success.PeerIp >>> 1)) ]
+          magnitude (int (success.LocalIp.Value >>> 1))
+          magnitude (int (success.PeerIp.Value >>> 1)) ]
 
 let private parseConfig (bytes: byte[]) =
     let mutable config = Unchecked.defaultof<ExpresslaneConfig>

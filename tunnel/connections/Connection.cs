@@ -120,8 +120,8 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>Empty if no rotation is under way.</summary>
     public SessionId PendingSessionId => _envelope.Pending;
 
-    /// <summary>Server: the address that this client has on the TUN; 0 until granted.</summary>
-    public uint InsideAddress { get; set; }
+    /// <summary>Server: the address that this client has on the TUN; none until granted.</summary>
+    public Ipv4Address InsideAddress { get; set; }
 
     /// <summary>The addresses that the two ends exchange; unknown until the login.</summary>
     public Translation Translation

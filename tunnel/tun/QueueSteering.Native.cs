@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using static Tmds.Linux.LibC;
 
@@ -26,10 +27,10 @@ public sealed unsafe class QueueSteering : IDisposable
     private QueueSteering(int tun, int map) => (_tun, _map) = (tun, map);
 
     /// <param name="tun">Any queue of the device; stays the caller's.</param>
-    /// <param name="network">The first address of the clients' network, as a number: 10.0.0.1 is 0x0A000001.</param>
+    /// <param name="network">The first address of the clients' network.</param>
     /// <param name="addresses">How many addresses it has.</param>
     /// <returns>Null if the kernel does not let us, with the reason: no CAP_BPF, usually.</returns>
-    public static QueueSteering? TryAttach(TunQueue tun, uint network, int addresses, out string reason)
+    public static QueueSteering? TryAttach(TunQueue tun, Ipv4Address network, int addresses, out string reason)
     {
         if (addresses > MaxAddresses)
         {
@@ -42,7 +43,7 @@ public sealed unsafe class QueueSteering : IDisposable
             reason = Linux.Failure(Linux.Errno, "bpf BPF_MAP_CREATE").Message;
             return null;
         }
-        var program = LoadProgram(map, network);
+        var program = LoadProgram(map, network.Value);
         if (program < 0)
         {
             reason = Linux.Failure(Linux.Errno, "bpf BPF_PROG_LOAD").Message;

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Text;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using static Tmds.Linux.LibC;
 
@@ -30,18 +31,18 @@ public static unsafe class TunInterface
         }
     }
 
-    /// <summary>Sets the local and the peer IPv4 address (host order values) of a point-to-point interface.</summary>
-    public static void SetAddresses(string name, uint local, uint peer)
+    /// <summary>Sets the local and the peer IPv4 address of a point-to-point interface.</summary>
+    public static void SetAddresses(string name, Ipv4Address local, Ipv4Address peer)
     {
         SetAddress(Linux.SIOCSIFADDR, "SIOCSIFADDR", name, local);
         SetAddress(Linux.SIOCSIFDSTADDR, "SIOCSIFDSTADDR", name, peer);
     }
 
-    private static void SetAddress(int operation, string label, string name, uint address)
+    private static void SetAddress(int operation, string label, string name, Ipv4Address address)
     {
         var request = stackalloc byte[RequestSize];
         *(short*)(request + ValueAt) = (short)AF_INET; // struct sockaddr_in: family, port, address
-        BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(request + ValueAt + 4, 4), address);
+        BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(request + ValueAt + 4, 4), address.Value);
         Control(operation, label, name, request);
     }
 

@@ -1,6 +1,7 @@
 namespace Lightway.Lab
 
 open System
+open System.Collections.Concurrent
 open System.Collections.Generic
 open System.Net
 open System.Security.Cryptography
@@ -113,6 +114,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
     let wire = Wire()
     let tun = ScriptedTun true
     let coalesces = defaultArg coalesce false
+    let posted = ConcurrentQueue<Action>()
 
     let context =
         new WorkerContext(
@@ -126,7 +128,8 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
             ),
             null,
             NullLogger.Instance,
-            Pool = Option.toObj pool
+            Pool = Option.toObj pool,
+            Post = Action<Action> posted.Enqueue
         )
 
     let delivered = ResizeArray<byte[]>()
@@ -153,6 +156,13 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
     member val Password = "secret" with get, set
     member val Finalized = ResizeArray<SessionId>()
     member val Now = 1_000_000L with get, set
+
+    /// Runs the actions that other threads have posted, as a worker does.
+    member _.RunPosted() =
+        let mutable action: Action = null
+
+        while posted.TryDequeue &action do
+            action.Invoke()
 
     /// Lets time pass and runs what is due, as a worker does.
     member this.Advance(milliseconds: int64) =

@@ -77,6 +77,13 @@ type FragmentTable(capacity: int, maxBytes: int, timeoutMs: int64<ms>) =
     /// Total size of the buffers held, in bytes.
     member _.BytesHeld: int = held
 
+    /// When `Expire` has something to drop; `Time.Never` while nothing is held.
+    member _.ExpiresAt: int64<ms> =
+        if byAge.Count = 0 then
+            Time.Never
+        else
+            byAge.First.Value.CreatedAt + timeoutMs
+
     /// Drops the packets whose time is over; `Add` does this too.
     member _.Expire(now: int64<ms>) : unit =
         while byAge.Count > 0 && now - byAge.First.Value.CreatedAt >= timeoutMs do

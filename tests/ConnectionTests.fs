@@ -7,6 +7,7 @@ open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Client
+open Lightway.Tunnel
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
@@ -527,6 +528,74 @@ let tests =
               pair.Pump()
               let sent = packets[..7] @ [ long ] @ packets[8..]
               Expect.equal (List.ofSeq pair.Server.Delivered) (List.map atServer sent) "every packet, in order"
+          }
+
+          test "one datagram with hundreds of pings gets one answer; the rest is counted" {
+              use pair = connected false
+              let ping: byte[] = Array.zeroCreate 5
+              let length = Frame.writePing (7us, ReadOnlySpan<byte>.Empty, Span ping)
+              let count = 280
+
+              pair.ClientSession.Write(ReadOnlySpan(Array.concat (List.replicate count ping[.. length - 1])))
+              |> ignore
+
+              let answers = pair.Server.Wire.Calls
+              Expect.equal (pair.ToServer(pair.Client.Wire.Datagrams.Dequeue())) count "frames"
+              Expect.equal (pair.Server.Wire.Calls - answers) 1 "one answer"
+              Expect.equal pair.Server.Context.Counters[Counter.FrameRepeated] (int64 count - 1L) "counted"
+              exchange pair
+          }
+
+          test "of many logins in one datagram of a client that is in, one is answered" {
+              use pair = connected false
+              let frame: byte[] = Array.zeroCreate 200
+
+              let length =
+                  AuthRequest.write (AuthRequest.userPassword ("me", "secret"), Span frame)
+
+              let count = 1_300 / length
+
+              pair.ClientSession.Write(ReadOnlySpan(Array.concat (List.replicate count frame[.. length - 1])))
+              |> ignore
+
+              Expect.isGreaterThan count 5 "several fit"
+              let answers = pair.Server.Wire.Calls
+              Expect.equal (pair.ToServer(pair.Client.Wire.Datagrams.Dequeue())) count "frames"
+              Expect.equal (pair.Server.Wire.Calls - answers) 1 "one answer"
+              exchange pair
+          }
+
+          test "fragments that never complete cost memory for ten seconds, not for the life of the connection" {
+              use pair = connected false
+              let frame: byte[] = Array.zeroCreate 64
+
+              for id in 1us .. 16us do
+                  let length =
+                      Frame.writeFragment (id, 65_528, true, ReadOnlySpan(Array.create 7 1uy), Span frame)
+
+                  pair.ClientSession.Write(ReadOnlySpan(frame, 0, length)) |> ignore
+
+              pair.Pump()
+              let held () = pair.Server.Context.FragmentBytes
+              Expect.isGreaterThan (held ()) 900_000L "held"
+              pair.AdvanceServer 9_000L
+              Expect.isGreaterThan (held ()) 900_000L "still held"
+              pair.AdvanceServer 2_000L
+              Expect.equal (held ()) 0L "given back without another fragment"
+          }
+
+          test "a worker holds no more fragments than its budget, whoever sends them" {
+              use pair = connected false
+              let frame: byte[] = Array.zeroCreate 64
+              pair.Server.Context.FragmentBytes <- int64 WorkerContext.FragmentBudget
+
+              let length =
+                  Frame.writeFragment (1us, 0, true, ReadOnlySpan(Array.create 16 1uy), Span frame)
+
+              pair.ClientSession.Write(ReadOnlySpan(frame, 0, length)) |> ignore
+              pair.Pump()
+              Expect.equal pair.Server.Context.Counters[Counter.FragmentOverBudget] 1L "counted"
+              exchange pair
           }
 
           for name, frame, fatal in

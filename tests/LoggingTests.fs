@@ -30,7 +30,10 @@ let private time = Regex @"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 let private expectTime (text: string) =
     let found = time.Match text
     Expect.isTrue found.Success $"a time of RFC 3339 in: {text}"
-    let at = DateTimeOffset.Parse(found.Value, Globalization.CultureInfo.InvariantCulture)
+
+    let at =
+        DateTimeOffset.Parse(found.Value, Globalization.CultureInfo.InvariantCulture)
+
     Expect.isLessThan (abs (DateTimeOffset.UtcNow - at).TotalMinutes) 1. "now, in UTC"
 
 let tests =
@@ -43,13 +46,14 @@ let tests =
               let line = (printed LogFormat.Json).Trim()
               Expect.isFalse (line.Contains '\n') "one line"
               use parsed = JsonDocument.Parse line
-              let field (name: string) = parsed.RootElement.GetProperty(name).GetString()
+
+              let field (name: string) =
+                  parsed.RootElement.GetProperty(name).GetString()
+
               expectTime (field "Timestamp")
               Expect.equal (field "LogLevel") "Warning" "level"
               Expect.equal (field "Category") "lightway-server" "category"
               Expect.equal (field "Message") "a line" "message"
           }
 
-          test "compact: no time" {
-              Expect.isFalse (time.IsMatch(printed LogFormat.Compact)) "no time"
-          } ]
+          test "compact: no time" { Expect.isFalse (time.IsMatch(printed LogFormat.Compact)) "no time" } ]

@@ -40,6 +40,7 @@ let main argv =
               InsidePathTests.tests
               ConnectionTests.tests
               WorkerTests.tests
+              ManagerTests.tests
               ServerTests.tests
               EndToEndTests.tests
               OffloadTests.tests

@@ -24,6 +24,9 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Bytes; room for all application data of one datagram.</summary>
     internal const int PlaintextSize = 2048;
 
+    /// <summary>Bytes of fragments that all connections of a worker may hold together.</summary>
+    internal const int FragmentBudget = 16 << 20;
+
     private uint _connections; // made so far
 
     /// <param name="outside">The worker's socket.</param>
@@ -92,6 +95,9 @@ public sealed class WorkerContext : IDisposable
     /// Plaintext of one DTLS datagram. It may hold several frames, so it cannot be decrypted into the TUN batch.
     /// </summary>
     internal Slab Plaintext { get; } = new(PlaintextSize);
+
+    /// <summary>Bytes of fragments that the connections hold.</summary>
+    internal long FragmentBytes { get; set; }
 
     /// <summary>A number for a new connection, never 0; two connections that live at the same time differ.</summary>
     internal uint NextNumber()

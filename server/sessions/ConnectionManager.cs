@@ -24,6 +24,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 {
     private const long NotOnlineLimitMs = 60_000;
     private const long SilenceLimitMs = 24 * 60 * 60_000;
+    private const long MoveLogMs = 60_000;
     private const int RejectsPerTick = 100; // answers to unknown sessions per second
     private const int MaxNotOnline = 10_000; // handshakes and logins under way, of all workers
 
@@ -85,6 +86,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         if (_recent is { } recent && recent.Path.Peer == from.Peer && recent.Owns(header.Session))
         {
             Receive(recent, header, from, body, now); // as the look-ups below would say
+            return;
+        }
+        if (_pool.OffsetOf(from.Peer.IPv4) >= 0)
+        {
+            // Sent through the tunnel to the server itself: its connection would move into itself, and answer itself for ever.
+            Counters.Add(Counter.UdpSourceInside);
             return;
         }
         var known = _table.ByPeer(from.Peer);
@@ -224,18 +231,35 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// <summary>A connection's session id under another address: if the datagram is authentic, its peer has moved.</summary>
     private void Move(Connection moved, in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (moved.Receive(header, body, now) == 0)
+        if (moved.State != ConnectionState.Online)
+        {
+            Counters.Add(Counter.UdpMoveBeforeLogin); // its peer has not learned the id yet
+        }
+        else if (moved.Receive(header, body, now) == 0)
         {
             Counters.Add(Counter.UdpSessionRotationAttemptedViaReplay);
         }
-        else if (moved.State != ConnectionState.Disconnected)
+        else if (moved.State == ConnectionState.Online)
         {
-            LogMoved(_log, moved.SessionId.ToString(), moved.Path.Peer, from.Peer);
+            LogMove(moved, from.Peer, now);
             _recent = null;
             _table.Move(moved, from.Peer);
-            moved.MoveTo(from, _worker.Ids.Draw());
+            var isRotating = moved.PendingSessionId != SessionId.Empty;
+            moved.MoveTo(from, isRotating ? SessionId.Empty : _worker.Ids.Draw());
             Counters.Add(Counter.UdpConnRecoveredViaSession);
         }
+    }
+
+    /// <summary>One line per connection and minute: a peer that alternates between two ports does not fill the log.</summary>
+    private void LogMove(Connection moved, in PeerAddress to, long now)
+    {
+        if (now < moved.LogMovesAt)
+        {
+            Counters.Add(Counter.UdpMoveNotLogged);
+            return;
+        }
+        moved.LogMovesAt = now + MoveLogMs;
+        LogMoved(_log, moved.SessionId.ToString(), moved.Path.Peer, to);
     }
 
     /// <summary>

@@ -138,6 +138,9 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>True once the connection has been Online, even if it no longer is.</summary>
     public bool WasOnline { get; private set; }
 
+    /// <summary>Server: from when on a move of its peer is logged again.</summary>
+    public long LogMovesAt { get; set; } = long.MinValue;
+
     /// <summary>When the last authenticated datagram came.</summary>
     public long LastOutsideAt { get; private set; }
 
@@ -150,7 +153,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     public string TlsError => _channel.ErrorText;
 
     /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
-    public long DueAt => Math.Min(Math.Min(_channel.DueAt, _side.DueAt), _packets.Expresslane.TimerAt);
+    public long DueAt =>
+        Math.Min(
+            Math.Min(_channel.DueAt, _side.DueAt),
+            Math.Min(_packets.Expresslane.TimerAt, _packets.FragmentsExpireAt)
+        );
 
     long ITimed.ScheduledAt
     {
@@ -197,7 +204,6 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         return frames;
     }
 
-    /// <summary>Acts on whatever is due.</summary>
     public void OnTimer(long now)
     {
         EnterCall(now);
@@ -206,6 +212,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         {
             _packets.Expresslane.Timer(now);
         }
+        _packets.ExpireFragments(now);
         _side.OnTimer(now);
         LeaveCall();
     }
@@ -231,10 +238,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <param name="checksum">State of its transport checksum field.</param>
     public bool TryTranslate(Span<byte> packet, TransportChecksum checksum) => _packets.TryTranslate(packet, checksum);
 
-    /// <summary>Encrypts one inside packet into the worker's batch.</summary>
-    /// <param name="buffer">Holds the packet with at least <see cref="FrameModule.DataHeaderSize"/> bytes before it, which are overwritten.</param>
-    /// <param name="offset">Where the packet starts.</param>
-    /// <param name="length">Bytes of the packet.</param>
+    /// <inheritdoc cref="PacketPath.TrySend"/>
     public SendResult TrySend(Span<byte> buffer, int offset, int length) => _packets.TrySend(buffer, offset, length);
 
     /// <summary>Server: lets the peer in, or repeats that it is in.</summary>
@@ -357,6 +361,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     int IChannelOwner.Frames(SessionId session, Span<byte> plaintext)
     {
         var count = 0;
+        var answers = new Answers(_worker.Counters);
         while (!plaintext.IsEmpty && _failure == TunnelError.None)
         {
             Frame frame = default;
@@ -371,7 +376,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
                 break;
             }
             count++;
-            Process(frame, plaintext.Slice(frame.PayloadOffset, frame.PayloadLength));
+            Process(frame, plaintext.Slice(frame.PayloadOffset, frame.PayloadLength), ref answers);
             plaintext = plaintext[frame.Length..];
         }
         OnAuthenticated(session, count);
@@ -393,7 +398,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         return frames;
     }
 
-    private void Process(in Frame frame, ReadOnlySpan<byte> payload)
+    private void Process(in Frame frame, ReadOnlySpan<byte> payload, ref Answers answers)
     {
         switch (Lifecycle.accepts(_side.Role, State, frame.Kind))
         {
@@ -414,7 +419,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
             case FrameKind.DataFragment or FrameKind.EncodedDataFragment:
                 FailIfFatal(_packets.Reassemble(frame, payload, _now));
                 break;
-            case FrameKind.Ping:
+            case FrameKind.Ping when answers.TryGive(FrameKind.Ping):
                 _frames.Pong((ushort)frame.Id, _packets.Expresslane);
                 break;
             case FrameKind.Pong when frame.Id == ControlFrames.KeepaliveId:
@@ -423,12 +428,15 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
                 break;
             case FrameKind.ExpresslaneConfig:
                 ExpresslaneConfig config = default!;
-                if (FrameModule.tryParseExpresslaneConfig(payload, ref config) == FrameStatus.Ok)
+                if (
+                    FrameModule.tryParseExpresslaneConfig(payload, ref config) == FrameStatus.Ok
+                    && (config.Ack || answers.TryGive(FrameKind.ExpresslaneConfig))
+                )
                 {
                     _packets.Expresslane.ConfigReceived(config, _now);
                 }
                 break;
-            case FrameKind.AuthRequest:
+            case FrameKind.AuthRequest when answers.TryGive(FrameKind.AuthRequest):
                 FailIfFatal(_side.OnAuthRequest(payload));
                 break;
             case FrameKind.AuthSuccess:

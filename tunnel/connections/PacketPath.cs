@@ -162,12 +162,26 @@ internal sealed class PacketPath : IDisposable
     /// <returns>What ends the connection, or None.</returns>
     public TunnelError Reassemble(in Frame frame, ReadOnlySpan<byte> payload, long now)
     {
+        if (_worker.FragmentBytes >= WorkerContext.FragmentBudget)
+        {
+            _worker.Counters.Add(Counter.FragmentOverBudget);
+            return TunnelError.None;
+        }
         _fragments ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
         var slot = _worker.ToInside.Reserve(MaxPacket);
         var length = 0;
-        switch (
-            _fragments.Add((ushort)frame.Id, frame.FragmentOffset, frame.MoreFragments, payload, now, slot, ref length)
-        )
+        var held = _fragments.BytesHeld;
+        var status = _fragments.Add(
+            (ushort)frame.Id,
+            frame.FragmentOffset,
+            frame.MoreFragments,
+            payload,
+            now,
+            slot,
+            ref length
+        );
+        _worker.FragmentBytes += _fragments.BytesHeld - held;
+        switch (status)
         {
             case FragmentStatus.Complete:
                 return frame.Kind == FrameKind.EncodedDataFragment
@@ -181,8 +195,28 @@ internal sealed class PacketPath : IDisposable
         }
     }
 
+    /// <summary>When <see cref="ExpireFragments"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
+    public long FragmentsExpireAt => _fragments?.ExpiresAt ?? long.MaxValue;
+
+    /// <summary>Drops packets that stayed incomplete too long; the memory goes back with the last one.</summary>
+    public void ExpireFragments(long now)
+    {
+        if (_fragments is not { } fragments)
+        {
+            return;
+        }
+        var held = fragments.BytesHeld;
+        fragments.Expire(now);
+        _worker.FragmentBytes += fragments.BytesHeld - held;
+        if (fragments.BytesHeld == 0)
+        {
+            _fragments = null;
+        }
+    }
+
     public void Dispose()
     {
+        _worker.FragmentBytes -= _fragments?.BytesHeld ?? 0;
         _fragments = null;
         Expresslane.Dispose();
     }

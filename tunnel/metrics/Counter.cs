@@ -56,6 +56,7 @@ public enum Counter
     KeyUpdateComplete,
     KeyUpdateAbandoned, // not answered in time; asked for again after an interval
     UdpConnRecoveredViaSession,
+    UdpMoveNotLogged, // of those, moves that followed another within a minute
     UdpSessionRotationBegin,
     UdpSessionRotationFinalized,
     UdpSessionRotationAttemptedViaReplay,
@@ -71,7 +72,9 @@ public enum Counter
     // Drops: something arrived and went nowhere.
     UdpParseWireFailed,
     UdpBadPacketVersion,
-    UdpRecvTruncated,
+    UdpRecvTruncated, // longer than any datagram of the protocol
+    UdpSourceInside, // sent from an address of the clients' network: a loop
+    UdpMoveBeforeLogin, // of a peer that is not Online
     UdpRecvFailed,
     UdpSendFailed,
     UdpSendTooBig,
@@ -90,6 +93,8 @@ public enum Counter
     FrameIncomplete,
     FrameInvalidState,
     FragmentInvalid,
+    FragmentOverBudget, // the worker holds as many bytes of fragments as it may
+    FrameRepeated, // a second frame of a kind that is answered, in one datagram
     TunReadFailed,
     TunForwardDropped, // another worker's mailbox was full
     InsideIoSendFailed,

@@ -12,6 +12,7 @@ namespace Lightway.Tunnel.Paths;
 public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter router) : IDisposable
 {
     private const int ReceiveBudget = 4; // receives per wake-up, so that the inside is not starved
+    private const int MaxDatagram = 2048; // bytes; the longest of the protocol has 1553
     private readonly ReceiveBatch _batch = new(socket.IsCoalescing);
     private uint _overflows; // as the kernel counts them
 
@@ -83,6 +84,11 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
     {
         worker.Counters.Add(Counter.UdpDatagramsReceived);
         worker.Counters.Add(Counter.UdpBytesReceived, datagram.Length);
+        if (datagram.Length > MaxDatagram)
+        {
+            worker.Counters.Add(Counter.UdpRecvTruncated); // before anybody keeps a copy of it
+            return;
+        }
         WireHeader header = default;
         switch (WireHeaderModule.tryParse(datagram, ref header))
         {

@@ -3,6 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 using System.Net;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Lightway.Segmenter;
 
 namespace Lightway.Tunnel.Udp;
 
@@ -61,6 +62,22 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
             FamilyIPv6 => IPv6Length,
             _ => 0,
         };
+
+    /// <summary>The IPv4 address, also one that is mapped into IPv6 (::ffff:a.b.c.d, RFC 4291 §2.5.5.2); None for all others.</summary>
+    public Ipv4Address IPv4
+    {
+        get
+        {
+            if (!IsIPv6)
+            {
+                return new Ipv4Address(BinaryPrimitives.ReadUInt32BigEndian(Bytes[4..])); // sin_addr; zero if empty
+            }
+            var isMapped =
+                BinaryPrimitives.ReadUInt64BigEndian(Bytes[8..]) == 0
+                && BinaryPrimitives.ReadUInt32BigEndian(Bytes[16..]) == 0xFFFF;
+            return isMapped ? new Ipv4Address(BinaryPrimitives.ReadUInt32BigEndian(Bytes[20..])) : Ipv4Address.None;
+        }
+    }
 
     public bool IsIPv6 => BinaryPrimitives.ReadUInt16LittleEndian(Bytes) == FamilyIPv6;
 

@@ -20,13 +20,13 @@ public readonly record struct InsideAddresses(Ipv4Address Local, Ipv4Address Dns
 /// </summary>
 public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisposable
 {
-    private const long RejectionLimitMs = 3_000; // without an authentic answer
     private readonly WorkerContext _worker;
     private readonly InsideAddresses _inside;
     private readonly PeerAddress _server;
+    private readonly ushort _serverPort;
     private readonly Connection _connection;
     private readonly ILogger _log;
-    private long _rejectedAt; // when the server first rejected the session and has not answered since; 0: it did not
+    private RejectState _rejects = Rejects.none;
 
     public ClientSession(
         ConnectionSettings settings,
@@ -40,6 +40,7 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         _worker = worker;
         _inside = inside;
         _server = server;
+        _serverPort = (ushort)server.ToEndPoint().Port;
         _log = log;
         var path = new OutsideAddress(server, default);
         _connection = Connection.ForClient(settings, worker, this, new DtlsSession(tls, []), path, worker.Now);
@@ -51,7 +52,16 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
     /// <summary>Sends the first ClientHello. On the worker's thread, or before it runs.</summary>
     public void Start() => _connection.Start(_worker.Now);
 
-    public Connection? Find(ReadOnlySpan<byte> packet) => _connection;
+    public Connection? Find(ReadOnlySpan<byte> packet)
+    {
+        if (Udp.isTo(packet, _server.IPv4, _serverPort))
+        {
+            // The route to the server leads into the tunnel: encrypting our own datagrams would never end.
+            _worker.Counters.Add(Counter.TunRejectedPacketToServer);
+            return null;
+        }
+        return _connection;
+    }
 
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
@@ -91,11 +101,8 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     public void Tick(long now)
     {
-        if (_connection.LastOutsideAt >= _rejectedAt)
-        {
-            _rejectedAt = 0; // the server has answered: it knows us
-        }
-        else if (now - _rejectedAt > RejectionLimitMs)
+        (_rejects, var isGone) = Rejects.tick(_rejects, _connection.LastOutsideAt, now);
+        if (isGone)
         {
             Closed(_connection, TunnelError.RejectedSession);
         }
@@ -103,17 +110,17 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     public void Dispose() => _connection.Dispose();
 
-    /// <summary>
-    /// The server may have lost the session. Anyone can send such a datagram, so it only makes us ask: a server that still
-    /// knows us answers the ping, one that does not rejects it too.
-    /// </summary>
     private void OnRejected(long now)
     {
         _worker.Counters.Add(Counter.UdpRejectedSession);
-        if (_connection.State == ConnectionState.Online && _rejectedAt == 0)
+        if (_connection.State != ConnectionState.Online)
         {
-            _rejectedAt = now;
-            _connection.NetworkChanged(now);
+            return;
+        }
+        (_rejects, var isAsking) = Rejects.rejected(_rejects, now);
+        if (isAsking)
+        {
+            _connection.NetworkChanged(now); // a ping
         }
     }
 

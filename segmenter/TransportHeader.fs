@@ -1,6 +1,7 @@
 namespace Lightway.Segmenter
 
 open System
+open System.Buffers.Binary
 
 /// Fields of the TCP header (RFC 9293 §3.1). Offsets in bytes from its start.
 [<RequireQualifiedAccess>]
@@ -58,3 +59,17 @@ module Udp =
 
     [<Literal>]
     let ChecksumAt = 6
+
+    [<Literal>]
+    let private DestinationPortAt = 2
+
+    /// True for a UDP datagram to this address and port, and for later fragments of UDP datagrams to this address, which
+    /// carry no port. False for bytes that are not well-formed IPv4.
+    let isTo (packet: ReadOnlySpan<byte>, address: Ipv4Address, port: uint16) : bool =
+        Ipv4.isWellFormed packet
+        && Ipv4.protocol packet = IpProtocol.Udp
+        && BinaryPrimitives.ReadUInt32BigEndian(packet.Slice Ipv4.DestinationAt) = address.Value
+        && (Ipv4.fragmentOffset packet <> 0
+            || (let portAt = Ipv4.headerLength packet + DestinationPortAt
+
+                packet.Length >= portAt + 2 && BinaryPrimitives.ReadUInt16BigEndian(packet.Slice portAt) = port))

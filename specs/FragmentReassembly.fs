@@ -306,6 +306,20 @@ let private limits =
           table.Table.Expire 11_000L<ms>
           Expect.equal table.BytesHeld 0 "nothing is left"
 
+      testCase "§10: the table says when its oldest packet is due to be dropped, and nothing while it is empty"
+      <| fun () ->
+          let table = Subject(10, 1 <<< 20, 5_000L<ms>)
+          Expect.equal table.Table.ExpiresAt Time.Never "empty"
+          add table 1_000L<ms> (first 1us) |> ignore
+          add table 3_000L<ms> (first 2us) |> ignore
+          Expect.equal table.Table.ExpiresAt 6_000L<ms> "the oldest"
+          table.Table.Expire(table.Table.ExpiresAt - 1L<ms>)
+          Expect.equal table.Table.ExpiresAt 6_000L<ms> "not yet"
+          table.Table.Expire table.Table.ExpiresAt
+          Expect.equal table.Table.ExpiresAt 8_000L<ms> "the next one"
+          Expect.equal (fst (add table 7_000L<ms> (last 2us))) FragmentStatus.Complete "whole"
+          Expect.equal table.Table.ExpiresAt Time.Never "empty again"
+
       testCase "§4: with all places taken, the oldest packet makes room"
       <| fun () ->
           let table = Subject(3, 1 <<< 20, 10_000L<ms>)

@@ -70,6 +70,7 @@ let private allLaws (settings: Settings) =
           ExpresslaneExchange.laws
           SessionIds.laws
           KeepaliveMachine.laws
+          RejectMachine.laws
           BurstCap.laws
           LifecycleTable.laws
           ClientHellos.laws

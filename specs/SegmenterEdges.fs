@@ -113,4 +113,47 @@ let private rewriting =
               let before = udpWith 0 totalLength "abcd"
               Expect.equal (packet[20..] <> before[20..]) (totalLength >= 28) $"total length {totalLength}" ]
 
-let laws = testList "Segmenter edges" (folding @ extensions @ metadata @ rewriting)
+/// An IPv4 packet of a protocol with options, a fragment offset in units of 8 bytes, and this transport header.
+let private carrying (protocol: byte) (options: int) (fragmentOffset: int) (transport: byte[]) : byte[] =
+    let header: byte[] = Array.zeroCreate (20 + options)
+    header[0] <- 0x40uy ||| byte (header.Length / 4)
+    header[3] <- byte (header.Length + transport.Length)
+    header[6] <- byte (fragmentOffset >>> 8)
+    header[7] <- byte fragmentOffset
+    header[9] <- protocol
+    Array.blit [| 203uy; 0uy; 113uy; 9uy |] 0 header 16 4
+    Array.append header transport
+
+let private addressed =
+    let address = Ipv4Address 0xCB007109u
+
+    let isTo (packet: byte[]) =
+        Udp.isTo (ReadOnlySpan packet, address, 27690us)
+
+    let ports (port: int) =
+        [| 0x12uy; 0x34uy; byte (port >>> 8); byte port; 0uy; 8uy; 0uy; 0uy |]
+
+    [ testCase "RFC 768: a datagram is to an address and a port if both are its destination, whatever options it has"
+      <| fun () ->
+          for options in [ 0; 4; 40 ] do
+              Expect.isTrue (isTo (carrying 17uy options 0 (ports 27690))) "address and port"
+              Expect.isFalse (isTo (carrying 17uy options 0 (ports 27691))) "another port"
+              Expect.isFalse (isTo (carrying 6uy options 0 (ports 27690))) "TCP"
+              Expect.isFalse (isTo (carrying 17uy options 0 [| 0x12uy; 0x34uy; 0x6Cuy |])) "cut within the port"
+
+          let other = carrying 17uy 0 0 (ports 27690)
+          other[19] <- 10uy
+          Expect.isFalse (isTo other) "another address"
+
+      testCase "RFC 791 §3.2: a later fragment has no port; it is to the address"
+      <| fun () ->
+          Expect.isTrue (isTo (carrying 17uy 0 185 [| 1uy |])) "a later fragment"
+          Expect.isFalse (isTo (carrying 6uy 0 185 [| 1uy |])) "of TCP"
+
+      testProperty "any bytes are to an address or not, without raising"
+      <| fun (junk: byte[]) ->
+          isTo junk |> ignore
+          true ]
+
+let laws =
+    testList "Segmenter edges" (folding @ extensions @ metadata @ rewriting @ addressed)

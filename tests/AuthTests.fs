@@ -105,6 +105,27 @@ let private schemes =
               Expect.isFalse (auth.Authorize("u", "\000")) ""
           }
 
+          test "a check that throws is answered, once, and lets nobody in" {
+              let users = authenticator "a:$1$salt$hash"
+              let answers = System.Collections.Concurrent.ConcurrentQueue<LoginAnswer>()
+              use answered = new System.Threading.CountdownEvent 2
+
+              for check in [ (fun () -> raise (OutOfMemoryException "no memory")); (fun () -> true) ] do
+                  users.RunOnPool(
+                      Func<bool> check,
+                      Action<LoginAnswer>(fun answer ->
+                          answers.Enqueue answer
+                          answered.Signal() |> ignore)
+                  )
+
+              Expect.isTrue (answered.Wait(TimeSpan.FromSeconds 10.)) "both are answered"
+
+              Expect.containsAll
+                  answers
+                  [ LoginAnswer(LoginVerdict.Failed, "no memory"); LoginAnswer(LoginVerdict.Allowed, null) ]
+                  "one each"
+          }
+
           test "checks from many threads at once do not disturb each other" {
               let auth = authenticator reference
               let wrong = ResizeArray()

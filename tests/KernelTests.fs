@@ -2,9 +2,6 @@
 module Lightway.Tests.KernelTests
 
 open System
-open System.Security.Cryptography
-open System.Security.Cryptography.X509Certificates
-open System.Text
 open Expecto
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tls
@@ -25,16 +22,6 @@ type private Timer(dueAt: int64) =
         member this.OnTimer now =
             this.Calls.Add now
             this.DueAt <- this.Next
-
-let private certificateAuthority () =
-    use key = ECDsa.Create ECCurve.NamedCurves.nistP256
-    let request = CertificateRequest("CN=lightway-tests", key, HashAlgorithmName.SHA256)
-    request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
-
-    use own =
-        request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
-
-    Encoding.ASCII.GetBytes(own.ExportCertificatePem())
 
 let tests =
     testList
@@ -89,7 +76,7 @@ let tests =
           test "an exception of a record sink comes out of the call that led to it, not as a TLS failure" {
               use tls =
                   DtlsContext.ForClient(
-                      certificateAuthority (),
+                      TestCertificate.authority,
                       null,
                       false,
                       KeyShare.X25519MlKem768,

@@ -6,8 +6,6 @@ open System
 open System.Buffers.Binary
 open System.Collections.Generic
 open System.Net
-open System.Security.Cryptography
-open System.Security.Cryptography.X509Certificates
 open System.Text
 open Expecto
 open Lightway.Lab
@@ -34,16 +32,6 @@ type private Lines() =
         member this.Log(_, _, state, error, format) =
             this.Texts.Add(format.Invoke(state, error))
 
-let private certificate, private key =
-    use key = ECDsa.Create ECCurve.NamedCurves.nistP256
-    let request = CertificateRequest("CN=lightway-tests", key, HashAlgorithmName.SHA256)
-    request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
-
-    use own =
-        request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
-
-    Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(key.ExportPkcs8PrivateKeyPem())
-
 let private at (address: string) (port: int) =
     OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse address, port)), LocalAddress())
 
@@ -53,7 +41,10 @@ let private pool = IPNetwork.Parse "10.125.0.0/16"
 type private Site() =
     let log = Lines()
     let server = new End(Role.Server, 64)
-    let tls = DtlsContext.ForServer(certificate, key, false)
+
+    let tls =
+        DtlsContext.ForServer(TestCertificate.authority, TestCertificate.key, false)
+
     let addresses = AddressPool(pool, [||], false)
 
     let settings =
@@ -125,7 +116,13 @@ type private Guest(site: Site, from: OutsideAddress, password: string) =
     let own = new End(Role.Client, 64)
 
     let tls =
-        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+        DtlsContext.ForClient(
+            TestCertificate.authority,
+            null,
+            false,
+            KeyShare.X25519MlKem768,
+            DtlsContext.DefaultOutsideMtu
+        )
 
     let server = at "192.0.2.1" 27690
 

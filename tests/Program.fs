@@ -41,6 +41,7 @@ let main argv =
               ConnectionTests.tests
               WorkerTests.tests
               ManagerTests.tests
+              ClientSessionTests.tests
               ServerTests.tests
               EndToEndTests.tests
               OffloadTests.tests

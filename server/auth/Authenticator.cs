@@ -4,6 +4,21 @@ using Lightway.Hosting;
 
 namespace Lightway.Server.Auth;
 
+/// <summary>What a check of a login came to; the default value lets nobody in.</summary>
+public enum LoginVerdict
+{
+    /// <summary>The check itself went wrong.</summary>
+    Failed = 0,
+
+    Refused,
+
+    Allowed,
+}
+
+/// <summary>The answer of a check.</summary>
+/// <param name="Error">Why it failed, for the log; null unless it did.</param>
+public readonly record struct LoginAnswer(LoginVerdict Verdict, string? Error);
+
 /// <summary>
 /// Checks user names and passwords. Immutable, safe from any thread; one check may take a second of CPU, so it must
 /// not run on a thread that forwards packets.
@@ -74,9 +89,32 @@ public sealed class Authenticator
             : throw new ConfigurationException(problem);
     }
 
-    /// <summary>Calls <paramref name="done"/> with the answer of <see cref="Authorize"/>, from another thread.</summary>
-    public void AuthorizeOnPool(string user, string password, Action<bool> done) =>
-        _hashers.StartNew(() => done(Authorize(user, password)));
+    /// <summary>
+    /// Calls <paramref name="done"/> with the answer of <see cref="Authorize"/>, from another thread; once, whatever happens.
+    /// </summary>
+    public void AuthorizeOnPool(string user, string password, Action<LoginAnswer> done) =>
+        RunOnPool(() => Authorize(user, password), done);
+
+    /// <summary>Runs a check on a hashing thread; one that throws counts as failed.</summary>
+    internal void RunOnPool(Func<bool> check, Action<LoginAnswer> done) =>
+        _hashers.StartNew(() =>
+        {
+            var answer = new LoginAnswer(LoginVerdict.Failed, null);
+            try
+            {
+                answer = new LoginAnswer(check() ? LoginVerdict.Allowed : LoginVerdict.Refused, null);
+            }
+#pragma warning disable CA1031 // whatever it was, the client gets an answer and its place is free again
+            catch (Exception error)
+#pragma warning restore CA1031
+            {
+                answer = new LoginAnswer(LoginVerdict.Failed, error.Message);
+            }
+            finally
+            {
+                done(answer);
+            }
+        });
 
     /// <summary>
     /// True only when the file has the user and the password's hash is the one in the file. A user who does not exist,

@@ -79,7 +79,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 
     private Counters Counters => _worker.Counters;
 
-    public Connection? Find(ReadOnlySpan<byte> packet) => _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))];
+    public Connection? Find(ReadOnlySpan<byte> packet)
+    {
+        var connection = _inside[_pool.OffsetOf(Rewrite.destinationOf(packet))];
+        if (connection is null)
+        {
+            Counters.Add(Counter.TunRejectedPacketNoConnection);
+        }
+        return connection;
+    }
 
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {

@@ -65,22 +65,33 @@ internal sealed partial class Logins(
         authenticator.AuthorizeOnPool(
             request.User,
             request.Password,
-            allowed => worker.Post(() => OnChecked(connection, request.User, allowed))
+            answer => worker.Post(() => OnChecked(connection, request.User, answer))
         );
     }
 
-    private void OnChecked(Connection connection, string user, bool allowed)
+    private void OnChecked(Connection connection, string user, LoginAnswer answer)
     {
         _beingChecked.Remove(connection);
         if (connection.State != ConnectionState.LinkUp)
         {
             return; // it has ended meanwhile
         }
-        if (!allowed)
+        switch (answer.Verdict)
         {
-            Refuse(connection, $"wrong user or password for '{Printable(user)}'");
-            return;
+            case LoginVerdict.Allowed:
+                Admit(connection);
+                break;
+            case LoginVerdict.Refused:
+                Refuse(connection, $"wrong user or password for '{Printable(user)}'");
+                break;
+            default:
+                Refuse(connection, $"the check of '{Printable(user)}' failed: {answer.Error}");
+                break;
         }
+    }
+
+    private void Admit(Connection connection)
+    {
         if (!pool.TryAllocate(out var address))
         {
             worker.Counters.Add(Counter.ConnRejectedNoFreeIp);

@@ -102,6 +102,7 @@ public enum Counter
     TunRejectedPacketInvalidInsidePacket,
     TunRejectedPacketTooBig,
     TunRejectedPacketNoConnection,
+    TunRejectedPacketToServer, // client: a datagram of its own, on the way back into the tunnel
     TunRejectedPacketNoClientIp,
     TunRejectedPacketTlsError,
 }

@@ -9,7 +9,7 @@ public interface IRouter
 {
     /// <summary>Finds whose packet came from the TUN device; called once per superpacket or packet.</summary>
     /// <param name="packet">An IP packet of any kind.</param>
-    /// <returns>The connection, which may belong to another worker; null: nobody has the address.</returns>
+    /// <returns>The connection, which may belong to another worker; null: the packet is not for a peer; counted.</returns>
     Connection? Find(ReadOnlySpan<byte> packet);
 
     /// <summary>Hands a datagram to its connection; called once per datagram.</summary>

@@ -1,4 +1,3 @@
-using System.Diagnostics.CodeAnalysis;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Tunnel.Channel;
@@ -103,12 +102,16 @@ public sealed class InsidePath : IDisposable
         }
         _worker.Counters.Add(Counter.TunPacketsRead);
         _worker.Counters.Add(Counter.TunReadBytes, length);
+        if (connection is null)
+        {
+            return true;
+        }
         return vnet.BaseGsoType != VirtioNetHeaderModule.GsoNone
             ? ProcessSuperpacket(vnet, packet, connection, now)
             : ProcessSingle(vnet, packet, connection, now);
     }
 
-    private bool ProcessSingle(in VirtioNetHeader vnet, Span<byte> packet, Connection? connection, long now)
+    private bool ProcessSingle(in VirtioNetHeader vnet, Span<byte> packet, Connection connection, long now)
     {
         if (!Segment.completeChecksum(vnet, packet))
         {
@@ -119,11 +122,11 @@ public sealed class InsidePath : IDisposable
             _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
             return true;
         }
-        return !CanSend(connection, packet, TransportChecksum.Complete)
+        return !connection.TryTranslate(packet, TransportChecksum.Complete)
             || Send(connection, segmented: false, 1, packet.Length, now);
     }
 
-    private bool ProcessSuperpacket(in VirtioNetHeader vnet, Span<byte> packet, Connection? connection, long now)
+    private bool ProcessSuperpacket(in VirtioNetHeader vnet, Span<byte> packet, Connection connection, long now)
     {
         _worker.Counters.Add(Counter.SuperpacketsRead);
         var reason = Superpacket.plan(vnet, packet, _worker.InsideMtu, ref _plan);
@@ -132,23 +135,12 @@ public sealed class InsidePath : IDisposable
             _worker.Counters.Add(reason);
             return true;
         }
-        if (!CanSend(connection, packet, TransportChecksum.Partial))
+        if (!connection.TryTranslate(packet, TransportChecksum.Partial))
         {
             return true;
         }
         Segment.prepare(ref _plan, packet, _template.Span); // after the translation: its sums hold the new addresses
         return Send(connection, segmented: true, _plan.SegmentCount, packet.Length, now);
-    }
-
-    /// <summary>Translates the packet for its connection. False: there is none, or it can't be translated; counted.</summary>
-    private bool CanSend([NotNullWhen(true)] Connection? connection, Span<byte> packet, TransportChecksum checksum)
-    {
-        if (connection is null)
-        {
-            _worker.Counters.Add(Counter.TunRejectedPacketNoConnection);
-            return false;
-        }
-        return connection.TryTranslate(packet, checksum);
     }
 
     private bool Send(Connection connection, bool segmented, int count, int length, long now)

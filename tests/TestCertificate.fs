@@ -1,0 +1,17 @@
+/// A certificate for tests that need one and do not look at it: its own authority, valid for a day.
+module Lightway.Tests.TestCertificate
+
+open System
+open System.Security.Cryptography
+open System.Security.Cryptography.X509Certificates
+open System.Text
+
+let authority, key =
+    use key = ECDsa.Create ECCurve.NamedCurves.nistP256
+    let request = CertificateRequest("CN=lightway-tests", key, HashAlgorithmName.SHA256)
+    request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
+
+    use own =
+        request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
+
+    Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(key.ExportPkcs8PrivateKeyPem())

@@ -161,6 +161,41 @@ let private steering =
       }
 
       test
+          "a device that another process has is refused, also if the kernel would let us join; a persistent one that is free is not" {
+          needsRoot ()
+          let netns = $"lw-use-{Environment.ProcessId}"
+          Shell.run "ip" [ "netns"; "add"; netns ] |> ignore
+
+          let refusal count =
+              try
+                  for queue in TunQueue.OpenAll("lwuse", Offload.None, count) do
+                      queue.Dispose()
+
+                  "no refusal"
+              with :? IO.IOException as error ->
+                  error.Message
+
+          try
+              Netns.run netns (fun () ->
+                  let queues = TunQueue.OpenAll("lwuse", Offload.None, 2)
+                  TunInterface.BringUp "lwuse"
+
+                  for count in [ 1; 2 ] do
+                      Expect.stringContains (refusal count) "another process has it" $"{count} queues"
+
+                  for queue in queues do
+                      queue.Dispose()
+
+                  Shell.run "ip" [ "-n"; netns; "tuntap"; "add"; "lwuse"; "mode"; "tun"; "multi_queue" ] |> ignore
+                  Shell.run "ip" [ "-n"; netns; "link"; "set"; "lwuse"; "up" ] |> ignore
+                  Expect.equal (refusal 2) "no refusal" "free"
+                  Expect.equal (refusal 2) "no refusal" "and free again a moment later"
+                  Expect.stringContains (refusal 1) "multi_queue" "one queue of a device for several")
+          finally
+              Shell.run "ip" [ "netns"; "del"; netns ] |> ignore
+      }
+
+      test
           "where the kernel takes no program to steer by, its hash of the addresses chooses, and the operator is warned" {
           needsRoot ()
           let netns = $"lw-hash-{Environment.ProcessId}"

@@ -45,6 +45,7 @@ internal static unsafe partial class Linux
     // net/if.h, linux/sockios.h
     public const int IFNAMSIZ = 16;
     public const short IFF_UP = 0x1;
+    public const short IFF_RUNNING = 0x40;
     public const int SIOCGIFFLAGS = 0x8913;
     public const int SIOCSIFFLAGS = 0x8914;
     public const int SIOCSIFADDR = 0x8916;
@@ -57,6 +58,7 @@ internal static unsafe partial class Linux
     public const int EINTR = 4;
     public const int EIO = 5;
     public const int EAGAIN = 11;
+    public const int EBUSY = 16;
     public const int EINVAL = 22;
     public const int EBADFD = 77;
     public const int EMSGSIZE = 90;

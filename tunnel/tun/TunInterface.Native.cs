@@ -19,6 +19,21 @@ public static unsafe class TunInterface
         Control(Linux.SIOCSIFMTU, "SIOCSIFMTU", name, request);
     }
 
+    /// <summary>A process has the TUN device: it is up, and somebody reads it. False if there is no such interface.</summary>
+    public static bool IsInUse(string name)
+    {
+        var request = stackalloc byte[RequestSize];
+        try
+        {
+            Control(Linux.SIOCGIFFLAGS, "SIOCGIFFLAGS", name, request);
+        }
+        catch (IOException)
+        {
+            return false;
+        }
+        return (*(short*)(request + ValueAt) & Linux.IFF_RUNNING) != 0;
+    }
+
     /// <summary>Brings the interface up.</summary>
     public static void BringUp(string name)
     {

@@ -85,10 +85,7 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
         {
             var errno = Linux.Errno;
             close(fd);
-            throw Linux.Failure(
-                errno,
-                $"TUNSETIFF '{name}' (needs CAP_NET_ADMIN, or a persistent device of this user, with multi_queue if and only if there is more than one worker)"
-            );
+            throw Linux.Failure(errno, $"TUNSETIFF '{name}' ({Remedy(errno, shared)})");
         }
         if (offload.NeedsVnetHeader)
         {
@@ -135,6 +132,13 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
     /// <exception cref="IOException">The device can't be opened; the message names the remedy.</exception>
     public static TunQueue[] OpenAll(string? name, Offload offload, int count)
     {
+        if (!string.IsNullOrEmpty(name) && !IsFree(name))
+        {
+            // With several queues the kernel would let us join: two programs would share out one's packets.
+            throw new IOException(
+                $"device '{name}': another process has it; stop that process, or set another tun_name"
+            );
+        }
         var queues = new List<TunQueue>();
         try
         {
@@ -150,6 +154,27 @@ public sealed unsafe class TunQueue : ITunReader, ITunWriter, IDisposable
             throw;
         }
     }
+
+    /// <summary>Nobody has the device. The kernel reports the end of its last owner up to a second later, so this waits.</summary>
+    private static bool IsFree(string name)
+    {
+        const int polls = 20;
+        for (var i = 0; i < polls && TunInterface.IsInUse(name); i++)
+        {
+            Thread.Sleep(100);
+        }
+        return !TunInterface.IsInUse(name);
+    }
+
+    private static string Remedy(int errno, bool shared) =>
+        errno switch
+        {
+            Linux.EBUSY => "another process has the device: stop it, or set another tun_name",
+            Linux.EINVAL when shared =>
+                "it was created without multi_queue: create it again with it, or set workers: 1",
+            Linux.EINVAL => "it was created with multi_queue: create it again without, or set workers: 2 or more",
+            _ => "needs CAP_NET_ADMIN, or a persistent device of this user",
+        };
 
     /// <summary>
     /// Asks for the MTU of the device, in bytes. The device is known by its descriptor, so a new name changes nothing. Where

@@ -16,7 +16,6 @@ open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
-open Microsoft.Extensions.Logging.Abstractions
 
 /// One direction of a wire inside the process: a sender that keeps what it is given, datagram by datagram, and fails
 /// on request.
@@ -127,7 +126,6 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
                 TunGroUdp = coalesces
             ),
             null,
-            NullLogger.Instance,
             Pool = Option.toObj pool,
             Post = Action<Action> posted.Enqueue
         )

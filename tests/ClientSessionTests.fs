@@ -29,14 +29,7 @@ let private udp (destination: Ipv4Address) (port: int) : byte[] =
 let private withSession (body: ClientSession -> End -> unit) =
     use own = new End(Role.Client, 64)
 
-    use tls =
-        DtlsContext.ForClient(
-            TestCertificate.authority,
-            null,
-            false,
-            KeyShare.X25519MlKem768,
-            DtlsContext.DefaultOutsideMtu
-        )
+    use tls = TestCertificate.clientTls ()
 
     use session =
         new ClientSession(

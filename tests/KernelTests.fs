@@ -74,14 +74,7 @@ let tests =
           }
 
           test "an exception of a record sink comes out of the call that led to it, not as a TLS failure" {
-              use tls =
-                  DtlsContext.ForClient(
-                      TestCertificate.authority,
-                      null,
-                      false,
-                      KeyShare.X25519MlKem768,
-                      DtlsContext.DefaultOutsideMtu
-                  )
+              use tls = TestCertificate.clientTls ()
 
               use session = new DtlsSession(tls, ReadOnlySpan<byte>.Empty)
 

@@ -115,14 +115,7 @@ type private Site() =
 type private Guest(site: Site, from: OutsideAddress, password: string) =
     let own = new End(Role.Client, 64)
 
-    let tls =
-        DtlsContext.ForClient(
-            TestCertificate.authority,
-            null,
-            false,
-            KeyShare.X25519MlKem768,
-            DtlsContext.DefaultOutsideMtu
-        )
+    let tls = TestCertificate.clientTls ()
 
     let server = at "192.0.2.1" 27690
 

@@ -10,7 +10,6 @@ open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
-open Microsoft.Extensions.Logging.Abstractions
 
 /// A client without TUN whose socket the test chooses, and that can vanish without a word.
 type RawClient(netns: string, port: int, vpn: Vpn) as this =
@@ -33,8 +32,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
             member _.Send(runs, bytes) =
                 (socket :> IDatagramSender).Send(runs, bytes) }
 
-    let context =
-        new WorkerContext(sender, ScriptedTun(false), Offload.None, null, NullLogger.Instance)
+    let context = new WorkerContext(sender, ScriptedTun(false), Offload.None, null)
 
     let batch = new ReceiveBatch(false)
     let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))

@@ -5,6 +5,7 @@ open System
 open System.Security.Cryptography
 open System.Security.Cryptography.X509Certificates
 open System.Text
+open Lightway.Tunnel.Tls
 
 let authority, key =
     use key = ECDsa.Create ECCurve.NamedCurves.nistP256
@@ -15,3 +16,7 @@ let authority, key =
         request.CreateSelfSigned(DateTimeOffset.UtcNow.AddDays -1., DateTimeOffset.UtcNow.AddDays 1.)
 
     Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(key.ExportPkcs8PrivateKeyPem())
+
+/// What a client needs that trusts it.
+let clientTls () =
+    DtlsContext.ForClient(authority, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)

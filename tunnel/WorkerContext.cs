@@ -3,7 +3,6 @@ using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
-using Microsoft.Extensions.Logging;
 
 namespace Lightway.Tunnel;
 
@@ -33,12 +32,10 @@ public sealed class WorkerContext : IDisposable
     /// <param name="inside">The worker's TUN queue.</param>
     /// <param name="offload">The offloads that may be used, less those that socket and queue lack.</param>
     /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
-    /// <param name="log">Log of transitions; never written per packet.</param>
-    public WorkerContext(IDatagramSender outside, ITunWriter inside, Offload offload, SessionIdSource? ids, ILogger log)
+    public WorkerContext(IDatagramSender outside, ITunWriter inside, Offload offload, SessionIdSource? ids)
     {
         Control = outside;
         Ids = ids ?? new SessionIdSource(0, 1);
-        Log = log;
         MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         Mailbox = new Mailbox(inside.HasVnetHeader);
         ToOutside = new SendBatch(outside, Counters, offload.MaxSegments);
@@ -82,8 +79,6 @@ public sealed class WorkerContext : IDisposable
     public Action Stop { get; init; } = static () => { };
 
     public RandomPool Random { get; } = new();
-
-    public ILogger Log { get; }
 
     /// <summary>Control datagrams are put together here.</summary>
     internal Slab Datagram { get; } = new(ControlSize);

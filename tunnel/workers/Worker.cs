@@ -45,7 +45,7 @@ public sealed partial class Worker : IDisposable
         _tun = tun;
         _socket = socket;
         Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, ids, log)
+        Context = new WorkerContext(socket, tun, Offload, ids)
         {
             Pool = RunOnPool,
             Post = Post,

@@ -72,16 +72,30 @@ internal static class ClientHost
         return session.Ended is null ? 0 : Entry.Failed;
     }
 
-    private static DtlsContext TlsOf(ClientOptions options) =>
-        DtlsContext.ForClient(
-            options.CaCertIsInline ? Encoding.UTF8.GetBytes(options.CaCert) : File.ReadAllBytes(options.CaCert),
-            options.ServerDn,
-            options.Cipher == TlsCipher.ChaCha20,
-            options.KeyShare == Options.KeyShare.X25519MlKem768
-                ? Tunnel.Tls.KeyShare.X25519MlKem768
-                : Tunnel.Tls.KeyShare.P521MlKem1024,
-            options.OutsideMtu
-        );
+    private static DtlsContext TlsOf(ClientOptions options)
+    {
+        var authority = options.CaCertIsInline
+            ? Encoding.UTF8.GetBytes(options.CaCert)
+            : PemFiles.Read("ca_cert", options.CaCert, PemContent.Certificate);
+        try
+        {
+            return DtlsContext.ForClient(
+                authority,
+                options.ServerDn,
+                options.Cipher == TlsCipher.ChaCha20,
+                options.KeyShare == Options.KeyShare.X25519MlKem768
+                    ? Tunnel.Tls.KeyShare.X25519MlKem768
+                    : Tunnel.Tls.KeyShare.P521MlKem1024,
+                options.OutsideMtu
+            );
+        }
+        catch (TlsException error)
+        {
+            throw new ConfigurationException(
+                $"ca_cert {(options.CaCertIsInline ? "(inline)" : $"\"{options.CaCert}\"")}: {error.Message}"
+            );
+        }
+    }
 
     private static TunQueue OpenTun(ClientOptions options, Offload offload)
     {
@@ -105,8 +119,23 @@ internal static class ClientHost
             Credentials = AuthRequestModule.userPassword(options.User, options.Password),
         };
 
-    private static IPAddress Resolve(string host) =>
-        IPAddress.TryParse(host, out var address) ? address
-        : Dns.GetHostAddresses(host) is [var first, ..] ? first
-        : throw new IOException($"server '{host}' has no address");
+    private static IPAddress Resolve(string host)
+    {
+        if (IPAddress.TryParse(host, out var address))
+        {
+            return address;
+        }
+        try
+        {
+            return Dns.GetHostAddresses(host) is [var first, ..]
+                ? first
+                : throw new IOException($"server: '{host}' has no address");
+        }
+        catch (SocketException error)
+        {
+            throw new IOException(
+                $"server: '{host}' cannot be resolved ({error.Message}); check the name, and this machine's DNS"
+            );
+        }
+    }
 }

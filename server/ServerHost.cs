@@ -30,11 +30,7 @@ internal static class ServerHost
         var authenticator = Authenticator.Load(options.UserDb);
         Warn(authenticator.Warnings, options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        using var tls = DtlsContext.ForServer(
-            File.ReadAllBytes(options.ServerCert),
-            File.ReadAllBytes(options.ServerKey),
-            options.EnablePqc
-        );
+        using var tls = TlsOf(options);
         var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
         var offload = OffloadChoice.Of(options.Offload);
         var queues = OpenQueues(options, offload, log);
@@ -113,6 +109,22 @@ internal static class ServerHost
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);
         return 0;
+    }
+
+    private static DtlsContext TlsOf(ServerOptions options)
+    {
+        var certificate = PemFiles.Read("server_cert", options.ServerCert, PemContent.Certificate);
+        var key = PemFiles.Read("server_key", options.ServerKey, PemContent.PrivateKey);
+        try
+        {
+            return DtlsContext.ForServer(certificate, key, options.EnablePqc);
+        }
+        catch (TlsException error)
+        {
+            throw new ConfigurationException(
+                $"server_cert \"{options.ServerCert}\", server_key \"{options.ServerKey}\": {error.Message}"
+            );
+        }
     }
 
     private static void Warn(IReadOnlyList<string> warnings, string file, ILogger log)

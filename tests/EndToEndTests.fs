@@ -297,8 +297,21 @@ let private incidents =
                   withSite (settings true true) (fun site ->
                       File.WriteAllText(Path.Combine(site.Vpn.Folder, "server.crt"), "not a certificate")
                       site.Vpn.LaunchServer()
-                      Expect.equal (ends site.Vpn.Server) 1 "exit code"
-                      Expect.stringContains site.Vpn.Server.Log "server certificate" "which file")
+                      Expect.equal (ends site.Vpn.Server) 2 "exit code"
+                      let reason = "server.crt\" is not a PEM file with a certificate"
+                      Expect.stringContains site.Vpn.Server.Log "server_cert: " "which option"
+                      Expect.stringContains site.Vpn.Server.Log reason "which file, and why")
+              }
+
+              test "a key that belongs to another certificate is refused, and the line names both files" {
+                  withSite (settings true true) (fun site ->
+                      let file name = Path.Combine(site.Vpn.Folder, name)
+                      File.Copy(file "ca_cert.crt", file "server.crt", overwrite = true)
+                      site.Vpn.LaunchServer()
+                      Expect.equal (ends site.Vpn.Server) 2 "exit code"
+
+                      for part in [ "server.crt"; "server.key"; "does not belong to the certificate" ] do
+                          Expect.stringContains site.Vpn.Server.Log part "the line")
               } ]
     )
 

@@ -34,6 +34,7 @@ let main argv =
               AddressPoolTests.tests
               InitTests.tests
               LoggingTests.tests
+              PemFilesTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

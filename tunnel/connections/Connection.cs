@@ -204,6 +204,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         return frames;
     }
 
+    /// <inheritdoc/>
     public void OnTimer(long now)
     {
         EnterCall(now);

@@ -81,7 +81,7 @@ public sealed unsafe class DtlsContext : IDisposable
             }
             Require(
                 WolfSsl.wolfSSL_CTX_check_private_key(context.Handle),
-                "server key does not belong to the certificate"
+                "server key does not belong to the certificate (the first one in the file must be the server's own)"
             );
             Require(WolfSsl.wolfSSL_CTX_set_cipher_list(context.Handle, Suites), "cipher suites");
             context.SetGroups(

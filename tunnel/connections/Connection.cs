@@ -200,11 +200,10 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         var frames = header.Expresslane
             ? ReceiveExpresslane(header.Session, body)
             : _channel.Receive(header.Session, body, now);
-        LeaveCall();
+        LeaveCall(timersMayMove: !header.Expresslane);
         return frames;
     }
 
-    /// <inheritdoc/>
     public void OnTimer(long now)
     {
         EnterCall(now);
@@ -478,7 +477,8 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     }
 
     /// <summary>Ends every entry point. Only the outermost one reports the end: the program disposes of the connection then.</summary>
-    private void LeaveCall()
+    /// <param name="timersMayMove">False after an Expresslane packet: it brings no timer forward.</param>
+    private void LeaveCall(bool timersMayMove = true)
     {
         if (--_depth > 0)
         {
@@ -486,7 +486,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         }
         if (_failure == TunnelError.None)
         {
-            if (DueAt < _scheduledAt) // for nearly every datagram it is not: no call of the queue then
+            if (timersMayMove && DueAt < _scheduledAt)
             {
                 _worker.Timers.Schedule(this);
             }

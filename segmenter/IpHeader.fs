@@ -9,6 +9,9 @@ module IpProtocol =
     let HopByHop = 0uy
 
     [<Literal>]
+    let Icmp = 1uy
+
+    [<Literal>]
     let Tcp = 6uy
 
     [<Literal>]
@@ -31,11 +34,25 @@ module Ipv4 =
     [<Literal>]
     let MinHeaderLength = 20
 
+    /// DSCP in the upper six bits, ECN in the lower two (RFC 2474 §3, RFC 3168 §5).
+    [<Literal>]
+    let TosAt = 1
+
     [<Literal>]
     let TotalLengthAt = 2
 
     [<Literal>]
     let IdentificationAt = 4
+
+    /// The word of flags and fragment offset.
+    [<Literal>]
+    let FragmentWordAt = 6
+
+    [<Literal>]
+    let TimeToLiveAt = 8
+
+    [<Literal>]
+    let ProtocolAt = 9
 
     [<Literal>]
     let ChecksumAt = 10
@@ -45,12 +62,6 @@ module Ipv4 =
 
     [<Literal>]
     let DestinationAt = 16
-
-    [<Literal>]
-    let private FragmentWordAt = 6
-
-    [<Literal>]
-    let private ProtocolAt = 9
 
     /// Bytes of header and options: IHL in 32-bit words, 0 to 60. Precondition: one byte.
     let headerLength (packet: ReadOnlySpan<byte>) : int = int (packet[0] &&& 0x0Fuy) * 4
@@ -70,6 +81,10 @@ module Ipv4 =
     /// 13-bit offset in units of 8 bytes; 0 in the fragment that carries the transport header.
     let fragmentOffset (packet: ReadOnlySpan<byte>) : int =
         int (read16 (packet, FragmentWordAt)) &&& 0x1FFF
+
+    /// DF set: routers must not fragment the packet.
+    let dontFragment (packet: ReadOnlySpan<byte>) : bool =
+        int (read16 (packet, FragmentWordAt)) &&& 0x4000 <> 0
 
     /// MF set or an offset: the packet is a part of one.
     let isFragment (packet: ReadOnlySpan<byte>) : bool =

@@ -32,7 +32,8 @@ type Translation =
 /// nor the server's DNS server: they use the device's address and a stand-in for DNS.
 /// Laws: the packet afterwards is the one built with the new addresses, its checksums as right or wrong as before; an
 /// answer to a translated packet comes back as an answer to the original, unless a client addressed the server's DNS
-/// server past its stand-in. Packets that are not well-formed IPv4 are refused and left untouched; nothing raises.
+/// server past its stand-in; the quote of an ICMP error is about the packet that the receiver sent, as the translation of
+/// that packet is undone in it. Packets that are not well-formed IPv4 are refused and left untouched; nothing raises.
 [<RequireQualifiedAccess>]
 module Translation =
     /// Refuses every packet.
@@ -58,9 +59,9 @@ module Translation =
           DnsHere = dns
           DnsAtPeer = grantedDns }
 
-    /// Translates a packet that goes to the peer; `checksum` is the state of its TCP or UDP field.
-    /// False: not well-formed IPv4, or no address is known; `packet` is untouched.
-    let toPeer (translation: inref<Translation>, packet: Span<byte>, checksum: TransportChecksum) : bool =
+    let private addressesToPeer
+        (translation: inref<Translation>, packet: Span<byte>, checksum: TransportChecksum)
+        : bool =
         match translation.End with
         | TranslationEnd.Server -> Rewrite.destination (packet, translation.AtPeer, checksum)
         | TranslationEnd.Client ->
@@ -69,8 +70,7 @@ module Translation =
                 || Rewrite.destination (packet, translation.DnsAtPeer, checksum))
         | _ -> false
 
-    /// Translates a packet that the peer sent; its checksums are complete. False as for `toPeer`.
-    let fromPeer (translation: inref<Translation>, packet: Span<byte>) : bool =
+    let private addressesFromPeer (translation: inref<Translation>, packet: Span<byte>) : bool =
         match translation.End with
         | TranslationEnd.Server -> Rewrite.source (packet, translation.Here, TransportChecksum.Complete)
         | TranslationEnd.Client ->
@@ -78,3 +78,48 @@ module Translation =
             && (read32 (packet, Ipv4.SourceAt) <> translation.DnsAtPeer.Value
                 || Rewrite.source (packet, translation.DnsHere, TransportChecksum.Complete))
         | _ -> false
+
+    /// The quote of an error that goes to the peer is a packet that the peer sent: `addressesFromPeer`, backwards.
+    let private quoteToPeer (translation: inref<Translation>, packet: Span<byte>, checksum: TransportChecksum) : unit =
+        let here, atPeer = translation.Here.Value, translation.AtPeer.Value
+
+        if translation.End = TranslationEnd.Server then
+            Icmp.replaceQuotedSource (packet, here, atPeer, checksum) |> ignore
+        else
+            let dnsHere, dnsAtPeer = translation.DnsHere.Value, translation.DnsAtPeer.Value
+            Icmp.replaceQuotedDestination (packet, here, atPeer, checksum) |> ignore
+            Icmp.replaceQuotedSource (packet, dnsHere, dnsAtPeer, checksum) |> ignore
+
+    /// The quote of an error that the peer sent is a packet that went to it: `addressesToPeer`, backwards.
+    let private quoteFromPeer (translation: inref<Translation>, packet: Span<byte>) : unit =
+        let complete = TransportChecksum.Complete
+        let here, atPeer = translation.Here.Value, translation.AtPeer.Value
+
+        if translation.End = TranslationEnd.Server then
+            Icmp.replaceQuotedDestination (packet, atPeer, here, complete) |> ignore
+        else
+            let dnsHere, dnsAtPeer = translation.DnsHere.Value, translation.DnsAtPeer.Value
+            Icmp.replaceQuotedSource (packet, atPeer, here, complete) |> ignore
+            Icmp.replaceQuotedDestination (packet, dnsAtPeer, dnsHere, complete) |> ignore
+
+    /// Precondition: well-formed IPv4. Most packets end here.
+    let private isIcmp (packet: ReadOnlySpan<byte>) : bool = Ipv4.protocol packet = IpProtocol.Icmp
+
+    /// Translates a packet that goes to the peer; `checksum` is the state of its TCP or UDP field.
+    /// False: not well-formed IPv4, or no address is known; `packet` is untouched.
+    let toPeer (translation: inref<Translation>, packet: Span<byte>, checksum: TransportChecksum) : bool =
+        let isDone = addressesToPeer (&translation, packet, checksum)
+
+        if isDone && isIcmp packet then
+            quoteToPeer (&translation, packet, checksum)
+
+        isDone
+
+    /// Translates a packet that the peer sent; its checksums are complete. False as for `toPeer`.
+    let fromPeer (translation: inref<Translation>, packet: Span<byte>) : bool =
+        let isDone = addressesFromPeer (&translation, packet)
+
+        if isDone && isIcmp packet then
+            quoteFromPeer (&translation, packet)
+
+        isDone

@@ -56,6 +56,7 @@ let private allLaws (settings: Settings) =
           VirtioNet.laws
           AddressRewrite.laws
           AddressExchange.laws
+          IcmpErrors.laws
           EcnTable.laws
           MssClamp.laws
           SegmenterEdges.laws

@@ -35,6 +35,7 @@ let private targets =
     @ SuperpacketTargets.targets
     @ CoalesceTargets.targets
     @ RewriteTargets.targets
+    @ IcmpTargets.targets
 
 let private corpus = Path.Combine(AppContext.BaseDirectory, "corpus")
 

@@ -136,6 +136,20 @@ let private addresses (bytes: byte[]) =
                   int (packet[0] &&& 15uy)
                   magnitude (word packet 6 % 8192) ]
 
+/// Bytes that the checksum of an ICMP error covers (RFC 792); None for other packets.
+let private icmpError (packet: byte[]) : (int * int) option =
+    let l4, ends = int (packet[0] &&& 15uy) * 4, min packet.Length (word packet 2)
+
+    if
+        packet[9] = 1uy
+        && word packet 6 % 8192 = 0
+        && ends - l4 >= 8
+        && Array.contains packet[l4] [| 3uy; 4uy; 5uy; 11uy; 12uy |]
+    then
+        Some(l4, ends)
+    else
+        None
+
 /// The first byte gives the end, the direction and the checksum's state, and whether the DNS server's address is the
 /// packet's own; 16 bytes give the four addresses; then comes the packet.
 let private translation (bytes: byte[]) =
@@ -205,9 +219,21 @@ let private translation (bytes: byte[]) =
                 broken $"{number after 12:x8} to {number after 16:x8}, not {expected}"
 
             let transport = checksumAt packet
+            let error = icmpError packet
+
+            // What changes in a quote is checked by the target icmp-quote.
+            let isQuoted i =
+                match error with
+                | Some(start, ends) -> i = start + 2 || i = start + 3 || (i >= start + 18 && i < ends)
+                | None -> false
 
             let may i =
-                i = 10 || i = 11 || (i >= 12 && i < 20) || Some i = transport || Some(i - 1) = transport
+                i = 10
+                || i = 11
+                || (i >= 12 && i < 20)
+                || Some i = transport
+                || Some(i - 1) = transport
+                || isQuoted i
 
             require (List.forall may (differences packet after)) "another field was written"
 
@@ -215,6 +241,13 @@ let private translation (bytes: byte[]) =
                 ByteSum.residue packet[.. int (packet[0] &&& 15uy) * 4 - 1]
 
             require (network packet = network after) "the header's checksum says something else"
+
+            match error with
+            | Some(start, ends) when not partial ->
+                require
+                    (ByteSum.residue packet[start .. ends - 1] = ByteSum.residue after[start .. ends - 1])
+                    "the error's checksum says something else"
+            | _ -> ()
 
             match transport with
             | Some at when packet[9] = 17uy && not partial && word packet at = 0 ->

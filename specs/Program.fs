@@ -76,7 +76,12 @@ let private allLaws (settings: Settings) =
           BurstCap.laws
           LifecycleTable.laws
           ClientHellos.laws
-          DispatchTable.laws ]
+          DispatchTable.laws
+          SourceKeys.laws
+          TokenBuckets.laws
+          HalfOpenPlaces.laws
+          LoginGate.laws
+          AdmissionRules.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]

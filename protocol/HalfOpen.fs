@@ -103,15 +103,12 @@ type HalfOpen(places: int, perNarrow: int, perWide: int) =
         elif narrowOne <> narrowOther then narrowOne > narrowOther
         else tickets[one] < tickets[other]
 
-    // The slot that gives way, among those of a narrow or wide source, or of all if both are -1. Precondition: there is one.
-    let greediest (ofNarrow: int, ofWide: int) : int =
+    // The slot that gives way, among those of a narrow source, or of all for -1. Precondition: there is one.
+    let greediest (ofNarrow: int) : int =
         let mutable found = -1
 
         for slot in 0 .. capacity - 1 do
-            let isCandidate =
-                tickets[slot] <> 0L
-                && (ofNarrow < 0 || narrowOf[slot] = ofNarrow)
-                && (ofWide < 0 || wideOf[slot] = ofWide)
+            let isCandidate = tickets[slot] <> 0L && (ofNarrow < 0 || narrowOf[slot] = ofNarrow)
 
             if isCandidate && (found < 0 || isGreedier slot found) then
                 found <- slot
@@ -137,11 +134,9 @@ type HalfOpen(places: int, perNarrow: int, perWide: int) =
 
         let gaveWay =
             if narrow.Count ofNarrow > narrowLimit then
-                vacate (greediest (ofNarrow, -1))
-            elif wide.Count ofWide > wideLimit then
-                vacate (greediest (-1, ofWide))
-            elif used = capacity then
-                vacate (greediest (-1, -1))
+                vacate (greediest ofNarrow)
+            elif wide.Count ofWide > wideLimit || used = capacity then
+                vacate (greediest -1) // of a wide source beyond its limit: no other has as many
             else
                 0L
 

@@ -122,7 +122,7 @@ let private schemes =
 
               Expect.containsAll
                   answers
-                  [ LoginAnswer(LoginVerdict.Failed, "no memory"); LoginAnswer(LoginVerdict.Allowed, null) ]
+                  [ LoginAnswer(AuthVerdict.Failed, "no memory"); LoginAnswer(AuthVerdict.Allowed, null) ]
                   "one each"
           }
 

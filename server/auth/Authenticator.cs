@@ -5,7 +5,7 @@ using Lightway.Hosting;
 namespace Lightway.Server.Auth;
 
 /// <summary>What a check of a login came to; the default value lets nobody in.</summary>
-public enum LoginVerdict
+public enum AuthVerdict
 {
     /// <summary>The check itself went wrong.</summary>
     Failed = 0,
@@ -17,7 +17,7 @@ public enum LoginVerdict
 
 /// <summary>The answer of a check.</summary>
 /// <param name="Error">Why it failed, for the log; null unless it did.</param>
-public readonly record struct LoginAnswer(LoginVerdict Verdict, string? Error);
+public readonly record struct LoginAnswer(AuthVerdict Verdict, string? Error);
 
 /// <summary>
 /// Checks user names and passwords. Immutable, safe from any thread; one check may take a second of CPU, so it must
@@ -99,16 +99,16 @@ public sealed class Authenticator
     internal void RunOnPool(Func<bool> check, Action<LoginAnswer> done) =>
         _hashers.StartNew(() =>
         {
-            var answer = new LoginAnswer(LoginVerdict.Failed, null);
+            var answer = new LoginAnswer(AuthVerdict.Failed, null);
             try
             {
-                answer = new LoginAnswer(check() ? LoginVerdict.Allowed : LoginVerdict.Refused, null);
+                answer = new LoginAnswer(check() ? AuthVerdict.Allowed : AuthVerdict.Refused, null);
             }
 #pragma warning disable CA1031 // whatever it was, the client gets an answer and its place is free again
             catch (Exception error)
 #pragma warning restore CA1031
             {
-                answer = new LoginAnswer(LoginVerdict.Failed, error.Message);
+                answer = new LoginAnswer(AuthVerdict.Failed, error.Message);
             }
             finally
             {

@@ -78,10 +78,10 @@ internal sealed partial class Logins(
         }
         switch (answer.Verdict)
         {
-            case LoginVerdict.Allowed:
+            case AuthVerdict.Allowed:
                 Admit(connection);
                 break;
-            case LoginVerdict.Refused:
+            case AuthVerdict.Refused:
                 Refuse(connection, $"wrong user or password for '{Printable(user)}'");
                 break;
             default:

@@ -52,6 +52,11 @@ type internal ServerArgument =
     | Enable_Expresslane of bool: string option
     | Expresslane_Keys_Rotation_Interval of duration: string
     | Connection_Age_Expiration_Interval of duration: string
+    | Session_Idle_Limit of duration: string
+    | Sessions_Per_User of count: string
+    | Handshakes_Per_Source of count: string
+    | Half_Open_Limit of count: string
+    | Login_Checks of count: string
     | Enable_Tun_Offload of bool: string option
     | Gso_Max_Segments of count: string
     | Gso_Max_Burst of duration: string
@@ -109,6 +114,15 @@ type internal ServerArgument =
             | Expresslane_Keys_Rotation_Interval _ ->
                 "time after which a connection gets new Expresslane keys. Default: 15m."
             | Connection_Age_Expiration_Interval _ -> "time between two sweeps that end dead connections. Default: 1m."
+            | Session_Idle_Limit _ -> "silence of a client after which its session ends. Default: 24h."
+            | Sessions_Per_User _ ->
+                "sessions that a user may have at once, 0 for any number; the oldest one ends for a new one. Default: 0."
+            | Handshakes_Per_Source _ ->
+                "handshakes per second that one source address (IPv4 /32, IPv6 /64) may start, 0 for any number; its network (/24, /48) may start ten times as many. Default: 10."
+            | Half_Open_Limit _ ->
+                "connections without a login, at least 16; one of the source that has most ends for a new one. Default: 4096."
+            | Login_Checks _ ->
+                "passwords that are checked at once, 1 to 256; 0 for half as many as there are cores. Default: 0."
             | Enable_Tun_Offload _ -> OffloadUsage.enableTunOffload false
             | Gso_Max_Segments _ -> OffloadUsage.gsoMaxSegments
             | Gso_Max_Burst _ -> OffloadUsage.gsoMaxBurst

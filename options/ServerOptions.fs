@@ -29,6 +29,15 @@ type ServerOptions =
         KeyUpdateInterval: TimeSpan
         EnablePqc: bool
         ConnectionAgeExpirationInterval: TimeSpan
+        /// Handshakes per second of one source address; 0: any number.
+        HandshakesPerSource: int
+        /// Connections without a login.
+        HalfOpenLimit: int
+        /// Password checks at the same time; 0: half the cores.
+        LoginChecks: int
+        /// Sessions of one user; 0: any number.
+        SessionsPerUser: int
+        SessionIdleLimit: TimeSpan
         StatisticsReportingInterval: TimeSpan
         MetricsFile: string | null
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
@@ -143,6 +152,11 @@ module internal ServerReading =
               KeyUpdateInterval = interval "key_update_interval" 900.
               EnablePqc = reader.Bool("enable_pqc", false)
               ConnectionAgeExpirationInterval = interval "connection_age_expiration_interval" 60.
+              HandshakesPerSource = reader.Read("handshakes_per_source", Value.int32 0 100_000, 10)
+              HalfOpenLimit = reader.Read("half_open_limit", Value.int32 16 1_000_000, 4_096)
+              LoginChecks = reader.Read("login_checks", Value.int32 0 256, 0)
+              SessionsPerUser = reader.Read("sessions_per_user", Value.int32 0 1_000_000, 0)
+              SessionIdleLimit = interval "session_idle_limit" 86_400.
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)

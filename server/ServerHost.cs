@@ -1,4 +1,5 @@
 using System.Net;
+using System.Security.Cryptography;
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
@@ -27,8 +28,10 @@ internal static class ServerHost
     public static int Run(ServerOptions options, ILogger log)
     {
         ServerFiles.Require(options);
-        var authenticator = Authenticator.Load(options.UserDb);
+        var hashers = options.LoginChecks > 0 ? options.LoginChecks : Authenticator.DefaultThreads;
+        var authenticator = Authenticator.Load(options.UserDb, hashers);
         Warn(authenticator.Warnings, options.UserDb, log);
+        Warn(authenticator.Measure(), options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = TlsOf(options);
         var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
@@ -45,8 +48,20 @@ internal static class ServerHost
         );
         var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
         var inside = new InsideDirectory(pool.Size, steering);
-        var settings = SettingsOf(options);
-        var connectionSettings = ConnectionSettingsOf(options);
+        var seed = new HashSeed(Random64(), Random64());
+        var shared = new SharedState
+        {
+            Settings = SettingsOf(options),
+            ConnectionSettings = ConnectionSettingsOf(options),
+            Tls = tls,
+            Pool = pool,
+            Inside = inside,
+            Desk = new LoginDesk(authenticator, new LoginGate(LoginLimits.Standard(hashers), seed)),
+            Users = new UserSessions(options.SessionsPerUser),
+            Admission = AdmissionLimits.Of(options.HandshakesPerSource, options.HalfOpenLimit, count),
+            Seed = seed,
+            Log = log,
+        };
         var managers = new List<ConnectionManager>();
         using var workers = new WorkerGroup(
             [
@@ -62,19 +77,7 @@ internal static class ServerHost
                                 log,
                                 context =>
                                 {
-                                    var manager = new ConnectionManager(
-                                        settings,
-                                        connectionSettings,
-                                        context,
-                                        tls,
-                                        pool,
-                                        inside,
-                                        authenticator,
-                                        log
-                                    )
-                                    {
-                                        Siblings = managers,
-                                    };
+                                    var manager = new ConnectionManager(shared, context) { Siblings = managers };
                                     managers.Add(manager);
                                     return manager;
                                 }
@@ -110,6 +113,8 @@ internal static class ServerHost
         ProgramLog.Stopped(log);
         return 0;
     }
+
+    private static ulong Random64() => BitConverter.ToUInt64(RandomNumberGenerator.GetBytes(sizeof(ulong)));
 
     private static DtlsContext TlsOf(ServerOptions options)
     {
@@ -148,6 +153,7 @@ internal static class ServerHost
             ClientIp = Ipv4Address.Of(options.LightwayClientIp),
             ServerIp = Ipv4Address.Of(options.LightwayServerIp),
             DnsIp = Ipv4Address.Of(options.LightwayDnsIp),
+            IdleLimitMs = (long)options.SessionIdleLimit.TotalMilliseconds,
             SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
             ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
         };

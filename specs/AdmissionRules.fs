@@ -11,33 +11,18 @@ let private seed =
       Second = 0xFEDCBA9876543210UL }
 
 let private limits =
-    { AdmissionLimits.Standard with
+    { AdmissionLimits.Of(10, 4_096, 1) with
         Buckets = 1_024
         NarrowPerSecond = 10
         NarrowBurst = 5
         WidePerSecond = 20
-        WideBurst = 12
-        UserFailures =
-            { Free = 0
-              First = 100L<ms>
-              Limit = 800L<ms>
-              ForgetAfter = 5_000L<ms> }
-        SourceFailures =
-            { Free = 3
-              First = 200L<ms>
-              Limit = 1_600L<ms>
-              ForgetAfter = 5_000L<ms> } }
+        WideBurst = 12 }
 
 let private admission () = Admission(limits, seed)
 
 /// How many of `count` datagrams are let through at one time.
 let private passed (admission: Admission) (source: SourceKey) (count: int) (now: int64<ms>) =
     Seq.init count (fun _ -> admission.TryDatagram(source, now)) |> Seq.filter id |> Seq.length
-
-let private login (admission: Admission) (source: SourceKey) (user: uint64) (now: int64<ms>) =
-    let mutable ticket = -1L
-    let verdict = admission.TryLogin(source, user, now, &ticket)
-    verdict, ticket
 
 let private config =
     { FsCheckConfig.defaultConfig with
@@ -110,95 +95,41 @@ let private datagrams =
           |> List.forall (fun time ->
               let now = time * 1L<ms>
               passed admission source 20 now |> ignore
-              now > Int64.MaxValue * 1L<ms> - 1_000L<ms> || admission.TryDatagram(source, now + 1_000L<ms>)) ]
+              now > Int64.MaxValue * 1L<ms> - 1_000L<ms> || admission.TryDatagram(source, now + 1_000L<ms>))
 
-let private logins =
-    [ testCase "one check at a time for a source and for a user"
+      testCase "all strangers together have a limit, and what it refuses costs no source anything"
       <| fun () ->
-          let admission = admission ()
-          let one, other = admission.SourceOf 1u, admission.SourceOf 2u
+          let admission =
+              Admission(
+                  { limits with
+                      PerSecond = 100
+                      Burst = 40 },
+                  seed
+              )
 
-          let alice, bob =
-              admission.UserOf(ReadOnlySpan "alice"B), admission.UserOf(ReadOnlySpan "bob"B)
+          let network (number: uint32) = admission.SourceOf(number <<< 8)
 
-          let verdict, ticket = login admission one alice 0L<ms>
-          Expect.equal verdict LoginVerdict.Started "alice"
-          Expect.equal (login admission one bob 0L<ms>) (LoginVerdict.SourceBusy, 0L) "bob at the same source"
-          Expect.equal (login admission other alice 0L<ms>) (LoginVerdict.UserBusy, 0L) "alice elsewhere"
-          Expect.equal (login admission other bob 0L<ms> |> fst) LoginVerdict.Started "bob elsewhere"
-          Expect.isTrue (admission.LoginEnded ticket) "the end"
-          Expect.isFalse (admission.LoginEnded ticket) "not twice"
-          let carol = admission.UserOf(ReadOnlySpan "carol"B)
-          Expect.equal (login admission one carol 0L<ms> |> fst) LoginVerdict.Started "the source is free"
+          let first =
+              Seq.sum [ for number in 1u .. 20u -> passed admission (network number) 5 0L<ms> ]
 
-      testCase "failures delay the user at that source: from the first one on, doubling"
-      <| fun () ->
-          let admission = admission ()
-          let source, user = admission.SourceOf 1u, 77UL
-          Expect.equal (admission.LoginFailed(source, user, 0L<ms>)) 100L<ms> "first"
-          Expect.equal (login admission source user 99L<ms>) (LoginVerdict.TooEarly, 0L) "too early"
-          Expect.equal (admission.LoginWait(source, user, 99L<ms>)) 1L<ms> "a millisecond more"
-          Expect.equal (login admission source user 100L<ms> |> fst) LoginVerdict.Started "in time"
-          Expect.equal (admission.LoginFailed(source, user, 100L<ms>)) 200L<ms> "second"
-          Expect.equal (admission.LoginFailed(source, user, 100L<ms>)) 400L<ms> "third"
-
-      testCase "failures of others at a user's account do not delay the user"
-      <| fun () ->
-          let admission = admission ()
-          let user = 77UL
-
-          for attacker in 1u .. 200u do
-              for _ in 1..10 do
-                  admission.LoginFailed(admission.SourceOf(attacker <<< 8), user, 0L<ms>) |> ignore
-
-          Expect.equal (login admission (admission.SourceOf 0x7F000001u) user 0L<ms> |> fst) LoginVerdict.Started "user"
-
-      testCase "one source that tries many users is delayed, its neighbours by number are not"
-      <| fun () ->
-          let admission = admission ()
-          let source = admission.SourceOf 1u
-
-          let delays =
-              [ for user in 1UL .. 8UL -> admission.LoginFailed(source, user, 0L<ms>) ]
-
-          Expect.equal
-              delays
-              [ 100L<ms>; 100L<ms>; 100L<ms>; 200L<ms>; 400L<ms>; 800L<ms>; 1_600L<ms>; 1_600L<ms> ]
-              "delays"
-
-          Expect.equal (login admission source 99UL 0L<ms>) (LoginVerdict.TooEarly, 0L) "a new user"
-          Expect.equal (login admission (admission.SourceOf 2u) 99UL 0L<ms> |> fst) LoginVerdict.Started "a neighbour"
-          Expect.equal (admission.LoginWait(source, 99UL, 5_000L<ms>)) 0L<ms> "forgotten"
-
-      testCase "a neighbour behind the same address is not delayed by a few failures of somebody else"
-      <| fun () ->
-          let admission = admission ()
-          let source = admission.SourceOf 1u
-
-          for _ in 1..3 do
-              admission.LoginFailed(source, 1UL, 0L<ms>) |> ignore
-
-          Expect.equal (admission.LoginWait(source, 1UL, 0L<ms>)) 400L<ms> "who failed"
-          Expect.equal (admission.LoginWait(source, 2UL, 0L<ms>)) 0L<ms> "the neighbour" ]
+          Expect.equal first 40 "all together"
+          Expect.equal (passed admission (network 99u) 100 0L<ms>) 0 "nothing is left"
+          Expect.equal (passed admission (network 99u) 100 1_000L<ms>) 5 "what was refused was not paid for" ]
 
 let private whole =
-    [ testCase "memory is fixed: standard limits take less than 6 MiB, and use allocates nothing"
+    [ testCase "memory is fixed: limits of a server take less than 4 MiB, and use allocates nothing"
       <| fun () ->
           let before = GC.GetAllocatedBytesForCurrentThread()
-          let admission = Admission(AdmissionLimits.Standard, seed)
-          Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) 6_291_456L "bytes at the start"
+          let admission = Admission(AdmissionLimits.Of(10, 4_096, 1), seed)
+          Expect.isLessThan (GC.GetAllocatedBytesForCurrentThread() - before) 4_194_304L "bytes at the start"
 
           let round first =
               for i in 1..2_000 do
                   let now = milliseconds (first + i)
                   let source = admission.SourceOf(uint32 (i * 7_919))
-                  let mutable ticket = 0L
 
                   if admission.TryDatagram(source, now) then
                       let entry = admission.HalfOpen.Enter source
-                      admission.TryLogin(source, uint64 i, now, &ticket) |> ignore
-                      admission.LoginFailed(source, uint64 i, now) |> ignore
-                      admission.LoginEnded ticket |> ignore
 
                       if i % 2 = 0 then
                           admission.Refund(source, now)
@@ -214,9 +145,7 @@ let private whole =
                   { limits with
                       HalfOpen = 3
                       HalfOpenPerNarrow = 1
-                      HalfOpenPerWide = 2
-                      Logins = 2
-                      LoginLease = 70L<ms> },
+                      HalfOpenPerWide = 2 },
                   seed
               )
 
@@ -226,13 +155,27 @@ let private whole =
           Expect.equal (enter 0x0A000001u, enter 0x0A000001u) (false, true) "one per host"
           Expect.equal (enter 0x0A000002u, enter 0x0A000003u) (false, true) "two per network"
           Expect.equal (enter 0x0B000001u, enter 0x0C000001u) (false, true) "three in all"
-          Expect.equal (login admission (admission.SourceOf 1u) 1UL 0L<ms> |> fst) LoginVerdict.Started "first"
-          Expect.equal (login admission (admission.SourceOf 2u) 2UL 0L<ms> |> fst) LoginVerdict.Started "second"
-          Expect.equal (login admission (admission.SourceOf 3u) 3UL 69L<ms>) (LoginVerdict.Full, 0L) "third"
 
-          Expect.equal
-              (login admission (admission.SourceOf 3u) 3UL 70L<ms> |> fst)
-              LoginVerdict.Started
-              "after the lease" ]
+      testCase "an option's handshakes are eight datagrams each; a network has ten times as many; places are shared out"
+      <| fun () ->
+          let limits = AdmissionLimits.Of(10, 4_096, 4)
+          Expect.equal (limits.NarrowPerSecond, limits.NarrowBurst) (80, 240) "host"
+          Expect.equal (limits.WidePerSecond, limits.WideBurst) (800, 2_400) "network"
+          Expect.equal (limits.HalfOpen, limits.HalfOpenPerNarrow, limits.HalfOpenPerWide) (1_024, 64, 256) "places"
+          Expect.equal (AdmissionLimits.Of(0, 1, 64)).NarrowPerSecond 1_000_000 "no limit"
+          Expect.equal (AdmissionLimits.Of(1, 1, 64)).HalfOpen 16 "never fewer places than this" ]
 
-let laws = testList "admission" (datagrams @ logins @ whole)
+let private patience =
+    [ testCase "a handshake and its login have a minute, a client that does not ask has ten seconds"
+      <| fun () ->
+          let isOver linkUpAt hasAsked now =
+              LoginPatience.isOver (1_000L<ms>, linkUpAt, hasAsked, now)
+
+          Expect.isFalse (isOver Time.Never false 61_000L<ms>) "handshake, a minute"
+          Expect.isTrue (isOver Time.Never false 61_001L<ms>) "handshake, later"
+          Expect.isFalse (isOver 2_000L<ms> false 12_000L<ms>) "silent, ten seconds"
+          Expect.isTrue (isOver 2_000L<ms> false 12_001L<ms>) "silent, later"
+          Expect.isFalse (isOver 2_000L<ms> true 61_000L<ms>) "asked, a minute"
+          Expect.isTrue (isOver 2_000L<ms> true 61_001L<ms>) "asked, later" ]
+
+let laws = testList "admission" (datagrams @ whole @ patience)

@@ -81,6 +81,7 @@ let private allLaws (settings: Settings) =
           TokenBuckets.laws
           HalfOpenPlaces.laws
           LoginGate.laws
+          LoginGateRules.laws
           AdmissionRules.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.

@@ -13,7 +13,7 @@ open Lightway.Server.Auth
 
 
 let private authenticator (file: string) =
-    Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes file))
+    Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes file), 2)
 
 let private parse (file: byte[]) =
     let mutable users: Htpasswd = null
@@ -240,7 +240,7 @@ let private files =
           test "a file that is missing or wrong is one clear error" {
               let refused path =
                   try
-                      Authenticator.Load path |> ignore
+                      Authenticator.Load(path, 1) |> ignore
                       failtest "loaded"
                   with :? ConfigurationException as error ->
                       error.Message

@@ -141,6 +141,22 @@ let private onPool =
               Expect.equal pair.Client.Connection.State ConnectionState.Online "and the handshake goes on"
           }
 
+          test "a handshake takes 256 datagrams and no more, however often it asks for them" {
+              let steps, pair = begun ()
+              use pair = pair
+              let header = Array.concat [ [| 0x48uy; 0x65uy; 1uy; 3uy |]; Array.zeroCreate 12 ]
+              pair.Client.Wire.Datagrams.Clear()
+
+              for i in 1..400 do
+                  pair.ToServer(Array.append header [| byte i |]) |> ignore
+
+                  while steps.Count > 0 do
+                      steps.RunNext pair.Server.Now
+
+              Expect.equal pair.Server.Context.Counters[Counter.HandshakeIgnored] 144L "the rest is dropped"
+              Expect.equal pair.Server.Connection.State ConnectionState.Connecting "and the limit on time ends it"
+          }
+
           test "a connection that ends during a step leaves nothing behind" {
               let steps, pair = begun ()
               use pair = pair

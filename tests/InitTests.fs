@@ -108,13 +108,13 @@ let private setUp =
                   Expect.equal (string options.LightwayClientIp) "10.7.0.5" ""
                   Expect.isTrue (options.EnableExpresslane && options.Offload.EnableTunOffload) ""
                   ServerFiles.Require options
-                  Expect.equal (Authenticator.Load options.UserDb).UserCount 1 "")
+                  Expect.equal (Authenticator.Load(options.UserDb, 1)).UserCount 1 "")
           }
 
           test "the client is let in: its password is the one in the user file, and nothing near it" {
               withSetUp (fun directory ->
                   let client = clientOptions directory
-                  let auth = Authenticator.Load (serverOptions directory).UserDb
+                  let auth = Authenticator.Load((serverOptions directory).UserDb, 1)
                   Expect.equal client.User "me \"#1\" \\" "the name survives YAML"
                   Expect.equal client.Password.Length 24 ""
                   Expect.isTrue (auth.Authorize(client.User, client.Password)) ""

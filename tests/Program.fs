@@ -42,6 +42,7 @@ let main argv =
               ConnectionTests.tests
               WorkerTests.tests
               ManagerTests.tests
+              AdmissionTests.tests
               ClientSessionTests.tests
               ServerTests.tests
               EndToEndTests.tests

@@ -62,6 +62,15 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       (fun o ->
           { o with
               ConnectionAgeExpirationInterval = TimeSpan(0, 0, 5) })
+      "handshakes_per_source", "3", (fun o -> { o with HandshakesPerSource = 3 })
+      "half_open_limit", "100", (fun o -> { o with HalfOpenLimit = 100 })
+      "login_checks", "2", (fun o -> { o with LoginChecks = 2 })
+      "sessions_per_user", "5", (fun o -> { o with SessionsPerUser = 5 })
+      "session_idle_limit",
+      "2h",
+      (fun o ->
+          { o with
+              SessionIdleLimit = TimeSpan.FromHours 2. })
       "statistics_reporting_interval",
       "5s",
       (fun o ->
@@ -132,6 +141,11 @@ let serverDefaults: ServerOptions =
       KeyUpdateInterval = TimeSpan.FromMinutes 15L
       EnablePqc = false
       ConnectionAgeExpirationInterval = TimeSpan.FromMinutes 1L
+      HandshakesPerSource = 10
+      HalfOpenLimit = 4_096
+      LoginChecks = 0
+      SessionsPerUser = 0
+      SessionIdleLimit = TimeSpan.FromDays 1.
       StatisticsReportingInterval = TimeSpan.FromSeconds 30L
       MetricsFile = null
       UdpBufferSize = 15 * 1024 * 1024

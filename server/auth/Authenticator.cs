@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Security.Cryptography;
 using System.Text;
 using Lightway.Hosting;
@@ -28,24 +29,38 @@ public sealed class Authenticator
     // For files without any hash that can be checked: the password of no user (its hash part is missing).
     private const string FallbackSetting = "$6$nobodynobodynobo$";
 
-    // Threads that hash: never all of the pool's, which makes handshakes, too.
-    private readonly TaskFactory _hashers = new(
-        new ConcurrentExclusiveSchedulerPair(
-            TaskScheduler.Default,
-            Math.Max(1, Environment.ProcessorCount / 2)
-        ).ConcurrentScheduler
-    );
+    private const int MaxSettings = 8; // schemes and costs that are measured
+    private const long SlowMs = 50;
 
+    private readonly Lazy<HashingThreads> _hashers;
     private readonly Htpasswd _users;
 
     // Unknown users are hashed against this setting, so that the time of an answer does not reveal who exists.
     private readonly string _dummy;
 
-    private Authenticator(Htpasswd users)
+    // A hash of each scheme and cost in the file, the most frequent first.
+    private readonly string[] _settings;
+
+    private Authenticator(Htpasswd users, int threads)
     {
         _users = users;
-        _dummy = users.Hashes.FirstOrDefault(CryptScheme.IsServed, FallbackSetting);
+        _hashers = new Lazy<HashingThreads>(() => new HashingThreads(threads));
+        _settings =
+        [
+            .. users
+                .Hashes.Where(CryptScheme.IsServed)
+                .GroupBy(CryptScheme.SettingOf)
+                .OrderByDescending(group => group.Count())
+                .Select(group => group.First()),
+        ];
+        _dummy = _settings.FirstOrDefault(FallbackSetting);
     }
+
+    /// <summary>Threads that hash if nobody says how many: half of the processors, at least one.</summary>
+    public static int DefaultThreads => Math.Max(1, Environment.ProcessorCount / 2);
+
+    /// <summary>Milliseconds that the slowest hash of the file takes; 0 until <see cref="Measure"/>.</summary>
+    public long SlowestMs { get; private set; }
 
     /// <summary>Number of users in the file.</summary>
     public int UserCount => _users.Count;
@@ -53,9 +68,33 @@ public sealed class Authenticator
     /// <summary>What the operator should know about the file: lines whose users can't log in.</summary>
     public IReadOnlyList<string> Warnings => _users.Unserved;
 
+    /// <summary>
+    /// Measures what the checks of the file's schemes and costs take, on the calling thread. Returns what the operator
+    /// should know about it.
+    /// </summary>
+    public IReadOnlyList<string> Measure()
+    {
+        var warnings = new List<string>();
+        foreach (var hash in _settings.Take(MaxSettings))
+        {
+            var clock = Stopwatch.StartNew();
+            _ = LibCrypt.Hash("a password", hash);
+            var elapsed = clock.ElapsedMilliseconds;
+            SlowestMs = Math.Max(SlowestMs, elapsed);
+            if (elapsed > SlowMs)
+            {
+                warnings.Add(
+                    $"a password of the kind {CryptScheme.SettingOf(hash)} takes {elapsed} ms of CPU to check: many clients that log in at once wait for each other; a lower cost is faster: htpasswd -B -C 8 FILE USER"
+                );
+            }
+        }
+        return warnings;
+    }
+
     /// <summary>Reads a password file.</summary>
+    /// <param name="threads">Threads that hash: as many checks run at the same time.</param>
     /// <exception cref="ConfigurationException">The file cannot be read or a line is wrong; or there is no libcrypt.</exception>
-    public static Authenticator Load(string path)
+    public static Authenticator Load(string path, int threads)
     {
         byte[] file;
         try
@@ -68,7 +107,7 @@ public sealed class Authenticator
         }
         try
         {
-            return Parse(file);
+            return Parse(file, threads);
         }
         catch (ConfigurationException error)
         {
@@ -78,14 +117,14 @@ public sealed class Authenticator
 
     /// <summary>Reads the bytes of a password file.</summary>
     /// <exception cref="ConfigurationException">A line is wrong, or there is no libcrypt.</exception>
-    internal static Authenticator Parse(ReadOnlySpan<byte> file)
+    internal static Authenticator Parse(ReadOnlySpan<byte> file, int threads)
     {
         if (!LibCrypt.IsAvailable)
         {
             throw new ConfigurationException(LibCrypt.Missing);
         }
         return Htpasswd.TryParse(file, out var users, out var problem)
-            ? new Authenticator(users)
+            ? new Authenticator(users, threads)
             : throw new ConfigurationException(problem);
     }
 
@@ -97,7 +136,7 @@ public sealed class Authenticator
 
     /// <summary>Runs a check on a hashing thread; one that throws counts as failed.</summary>
     internal void RunOnPool(Func<bool> check, Action<LoginAnswer> done) =>
-        _hashers.StartNew(() =>
+        _hashers.Value.Run(() =>
         {
             var answer = new LoginAnswer(AuthVerdict.Failed, null);
             try

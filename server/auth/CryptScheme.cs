@@ -36,6 +36,26 @@ internal static class CryptScheme
         return end is > 0 and < LongestName ? $"the scheme {hash[..(end + 1)]}" : "a password in plain text";
     }
 
+    /// <summary>
+    /// What the time of a check depends on: the scheme of a hash and its cost, without the salt. Hashes of one setting take
+    /// the same time.
+    /// </summary>
+    public static string SettingOf(string hash)
+    {
+        if (IsTraditional(hash))
+        {
+            return "DES";
+        }
+        if (hash.StartsWith('_'))
+        {
+            return hash[..Math.Min(hash.Length, 5)]; // four characters of rounds
+        }
+        var parts = hash.Split('$');
+        var hasCost =
+            parts.Length > 3 && (hash.StartsWith("$2") || hash.StartsWith("$sha1$") || parts[2].StartsWith("rounds="));
+        return hasCost ? $"${parts[1]}${parts[2]}$" : $"${parts.ElementAtOrDefault(1)}$";
+    }
+
     private static bool IsTraditional(string hash) =>
         hash.Length == TraditionalLength && hash.All(c => char.IsAsciiLetterOrDigit(c) || c is '.' or '/');
 }

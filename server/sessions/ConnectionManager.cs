@@ -22,17 +22,15 @@ internal sealed record Census(int Online, int Connections, int Rotations);
 /// </summary>
 public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, IDisposable
 {
-    private const long NotOnlineLimitMs = 60_000;
-    private const long SilenceLimitMs = 24 * 60 * 60_000;
     private const long MoveLogMs = 60_000;
     private const int RejectsPerTick = 100; // answers to unknown sessions per second
-    private const int MaxNotOnline = 10_000; // handshakes and logins under way, of all workers
 
+    private readonly SharedState _shared;
     private readonly ServerSettings _settings;
-    private readonly ConnectionSettings _connectionSettings;
     private readonly WorkerContext _worker;
     private readonly AddressPool _pool;
     private readonly InsideDirectory _inside;
+    private readonly Strangers _strangers;
     private readonly Logins _logins;
     private readonly DtlsListener _listener;
     private readonly ConnectionTable _table = new();
@@ -44,27 +42,19 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private long _sweepAt;
     private long _reportAt;
 
-    public ConnectionManager(
-        ServerSettings settings,
-        ConnectionSettings connectionSettings,
-        WorkerContext worker,
-        DtlsContext tls,
-        AddressPool pool,
-        InsideDirectory inside,
-        Authenticator authenticator,
-        ILogger log
-    )
+    public ConnectionManager(SharedState shared, WorkerContext worker)
     {
-        _settings = settings;
-        _connectionSettings = connectionSettings;
+        _shared = shared;
+        _settings = shared.Settings;
         _worker = worker;
-        _pool = pool;
-        _inside = inside;
-        _log = log;
-        _logins = new Logins(settings, worker, pool, inside, authenticator, log);
-        _listener = new DtlsListener(tls, worker, worker.Now);
-        _sweepAt = worker.Now + settings.SweepMs;
-        _reportAt = worker.Now + settings.ReportMs;
+        _pool = shared.Pool;
+        _inside = shared.Inside;
+        _log = shared.Log;
+        _strangers = new Strangers(shared.Admission, shared.Seed, worker);
+        _logins = new Logins(shared, worker, _strangers, EndElsewhere);
+        _listener = new DtlsListener(shared.Tls, worker, worker.Now);
+        _sweepAt = worker.Now + _settings.SweepMs;
+        _reportAt = worker.Now + _settings.ReportMs;
     }
 
     /// <summary>The managers of all workers, this one among them; the first one reports for all.</summary>
@@ -139,6 +129,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     {
         _rejectsLeft = RejectsPerTick;
         _table.ForgetClosed(now);
+        _logins.Tick(now);
+        foreach (var connection in _strangers.Overdue(now))
+        {
+            Counters.Add(Counter.ConnStaleClosed);
+            End(connection, "not online in time");
+        }
         if (now >= _sweepAt)
         {
             _sweepAt = now + _settings.SweepMs;
@@ -170,11 +166,19 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     {
         if (connection.State == ConnectionState.LinkUp)
         {
+            _strangers.OnLinkUp(connection, _worker.Now);
             LogLinkUp(_log, connection.SessionId.ToString(), connection.Path.Peer, connection.Security);
             return;
         }
         _online++;
-        LogOnline(_log, connection.SessionId.ToString(), connection.Path.Peer);
+        _strangers.OnOnline(connection, _worker.Now);
+        LogOnline(
+            _log,
+            connection.SessionId.ToString(),
+            connection.Path.Peer,
+            _logins.UserOf(connection),
+            connection.InsideAddress
+        );
         if (_table.Promote(connection) is { } replaced)
         {
             // The client has started again from the same port; the older session's peer is gone.
@@ -193,7 +197,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             Counters.Add(Counter.ConnClientClosed);
         }
-        LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, reason.ToString());
+        LogClosing(connection, reason.ToString());
         Release(connection);
     }
 
@@ -276,7 +280,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// </summary>
     private void Restart(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_listener.TryAccept(version, from, body, now) is not { } session)
+        if (!_strangers.TryDatagram(from.Peer, now) || _listener.TryAccept(version, from, body, now) is not { } session)
         {
             return;
         }
@@ -293,7 +297,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 
     private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_listener.TryAccept(version, from, body, now) is { } session)
+        if (_strangers.TryDatagram(from.Peer, now) && _listener.TryAccept(version, from, body, now) is { } session)
         {
             Create(session, version, from, body, now);
         }
@@ -301,15 +305,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 
     private void Create(DtlsSession session, ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_table.Count - _online >= MaxNotOnline / Siblings.Count)
-        {
-            Counters.Add(Counter.HandshakeIgnored);
-            session.Dispose();
-            return;
-        }
         var id = _worker.Ids.Draw();
         var connection = Connection.ForServer(
-            _connectionSettings,
+            _shared.ConnectionSettings,
             _worker,
             this,
             version,
@@ -322,6 +320,11 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
+        if (_strangers.Enter(connection) is { } gaveWay)
+        {
+            Counters.Add(Counter.ConnGaveWay);
+            End(gaveWay, "too many connections without a login");
+        }
         connection.Start(now);
     }
 
@@ -331,6 +334,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         if (_table.IsRecentlyClosed(session))
         {
             Counters.Add(Counter.UdpDataAfterDisconnect);
+            return;
+        }
+        if (!_strangers.TryDatagram(to.Peer, _worker.Now))
+        {
             return;
         }
         if (_rejectsLeft-- <= 0)
@@ -349,12 +356,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     {
         foreach (var connection in _table.All.ToArray())
         {
-            var stale = connection.State != ConnectionState.Online && now - connection.CreatedAt > NotOnlineLimitMs;
-            var silent = now - connection.LastOutsideAt > SilenceLimitMs;
-            if (stale || silent)
+            if (now - connection.LastOutsideAt > _settings.IdleLimitMs)
             {
-                Counters.Add(stale ? Counter.ConnStaleClosed : Counter.ConnAgedOut);
-                End(connection, stale ? "not online in time" : "silent for a day");
+                Counters.Add(Counter.ConnAgedOut);
+                End(connection, "silent for longer than session_idle_limit");
             }
         }
     }
@@ -362,9 +367,37 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// <summary>Ends a connection on our own account.</summary>
     private void End(Connection connection, string why)
     {
-        LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
+        LogClosing(connection, why);
         connection.Disconnect();
         Release(connection);
+    }
+
+    /// <summary>Ends a connection of this or another worker, on its thread, and runs an action there.</summary>
+    private void EndElsewhere(Connection connection, string why, Action then)
+    {
+        var owner = Siblings[connection.Home.Ids.WorkerNumber];
+        connection.Home.Post(() =>
+        {
+            if (connection.State == ConnectionState.Online)
+            {
+                owner.Counters.Add(Counter.ConnReplaced);
+                owner.End(connection, why);
+            }
+            then();
+        });
+    }
+
+    /// <summary>A line for each session that was Online; of peers that never logged in, as many lines as strangers may cause.</summary>
+    private void LogClosing(Connection connection, string why)
+    {
+        if (connection.WasOnline)
+        {
+            LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
+        }
+        else if (_strangers.MayLog(_worker.Now))
+        {
+            LogNotOnline(_log, connection.Path.Peer, why, connection.TlsError);
+        }
     }
 
     private void Release(Connection connection)
@@ -373,6 +406,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _online -= connection.WasOnline ? 1 : 0;
         _recent = null;
         _table.Remove(connection, _worker.Now);
+        _strangers.Remove(connection);
         _logins.Release(connection);
         connection.Dispose();
     }
@@ -389,8 +423,20 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     [LoggerMessage(Level = LogLevel.Debug, Message = "session {Session}: link up with {Peer} ({Security})")]
     private static partial void LogLinkUp(ILogger log, string session, PeerAddress peer, string security);
 
-    [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: online, {Peer}")]
-    private static partial void LogOnline(ILogger log, string session, PeerAddress peer);
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "session {Session}: online, {Peer}, user '{User}', inside address {Inside}"
+    )]
+    private static partial void LogOnline(
+        ILogger log,
+        string session,
+        PeerAddress peer,
+        string user,
+        Ipv4Address inside
+    );
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "{Peer}: closed without a login: {Reason} ({Tls})")]
+    private static partial void LogNotOnline(ILogger log, PeerAddress peer, string reason, string tls);
 
     [LoggerMessage(Level = LogLevel.Information, Message = "session {Session}: moved from {From} to {To}")]
     private static partial void LogMoved(ILogger log, string session, PeerAddress from, PeerAddress to);

@@ -1,6 +1,5 @@
 using Lightway.Protocol;
 using Lightway.Segmenter;
-using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
@@ -11,24 +10,32 @@ using Microsoft.Extensions.Logging;
 namespace Lightway.Server.Sessions;
 
 /// <summary>
-/// Lets clients in: has their passwords checked on the thread pool, gives them an address and answers. All members run
-/// on the worker's thread.
+/// Lets the clients of one worker in: has their passwords checked on the hashing threads, gives them an address and
+/// answers. All members run on the worker's thread.
 /// </summary>
+/// <param name="endElsewhere">Ends a session of whatever worker, says why in the log, and then runs an action on any thread.</param>
 internal sealed partial class Logins(
-    ServerSettings settings,
+    SharedState shared,
     WorkerContext worker,
-    AddressPool pool,
-    InsideDirectory inside,
-    Authenticator authenticator,
-    ILogger log
+    Strangers strangers,
+    Action<Connection, string, Action> endElsewhere
 )
 {
-    private const int MaxChecks = 64; // password hashes at once; the client repeats a request that is ignored
+    private const long FullLogMs = 60_000;
+    private const long SilentMs = 30_000; // three keepalives of a client: it has probably left
+    private const long SearchMs = 1_000; // between two searches through all sessions
     private readonly HashSet<Connection> _beingChecked = [];
+    private readonly Dictionary<Connection, string> _users = [];
+    private readonly List<Refusal> _refusals = []; // that wait for their time
+    private long _searchAt = long.MinValue;
+    private long _logFullAt = long.MinValue;
+
+    private readonly record struct Refusal(Connection Connection, string Why, long At);
 
     /// <summary>A client asks to be let in, perhaps again.</summary>
     public void OnRequest(Connection connection, AuthRequest request)
     {
+        strangers.OnAsked(connection);
         if (connection.State == ConnectionState.Online)
         {
             connection.Grant(Success(connection), worker.Now); // the reply was lost
@@ -43,71 +50,158 @@ internal sealed partial class Logins(
         }
     }
 
+    /// <summary>Who has logged in on a connection, fit for the log; empty before.</summary>
+    public string UserOf(Connection connection) => Printable(_users.GetValueOrDefault(connection, ""));
+
+    /// <summary>
+    /// Answers the refusals whose time has come. They wait for the tick after the slowest check of the file, so that the
+    /// time of an answer does not tell whether the user exists or how the password is hashed.
+    /// </summary>
+    public void Tick(long now)
+    {
+        var due = _refusals.FindAll(refusal => now >= refusal.At);
+        _refusals.RemoveAll(refusal => now >= refusal.At);
+        foreach (var (connection, why, _) in due)
+        {
+            _beingChecked.Remove(connection);
+            if (connection.State == ConnectionState.LinkUp)
+            {
+                Refuse(connection, why);
+            }
+        }
+    }
+
     /// <summary>Takes back the address of a connection that has ended.</summary>
     public void Release(Connection connection)
     {
+        if (_users.Remove(connection, out var user))
+        {
+            shared.Users.Remove(user, connection);
+        }
         if (!connection.InsideAddress.IsNone)
         {
-            inside.Set(pool.OffsetOf(connection.InsideAddress), null);
-            pool.Free(connection.InsideAddress);
+            shared.Inside.Set(shared.Pool.OffsetOf(connection.InsideAddress), null);
+            shared.Pool.Free(connection.InsideAddress);
             connection.InsideAddress = Ipv4Address.None;
         }
     }
 
     private void Check(Connection connection, AuthRequest request)
     {
-        if (_beingChecked.Count >= MaxChecks)
-        {
-            worker.Counters.Add(Counter.AuthIgnoredBusy);
-            return;
-        }
-        _beingChecked.Add(connection);
-        authenticator.AuthorizeOnPool(
+        var startedAt = worker.Now;
+        var verdict = shared.Desk.TryCheck(
+            strangers.SourceOf(connection.Path.Peer),
             request.User,
             request.Password,
-            answer => worker.Post(() => OnChecked(connection, request.User, answer))
+            startedAt,
+            (check, answer) => worker.Post(() => OnChecked(connection, request.User, check, answer, startedAt))
         );
-    }
-
-    private void OnChecked(Connection connection, string user, LoginAnswer answer)
-    {
-        _beingChecked.Remove(connection);
-        if (connection.State != ConnectionState.LinkUp)
+        if (verdict == LoginVerdict.Started)
         {
-            return; // it has ended meanwhile
+            _beingChecked.Add(connection);
         }
-        switch (answer.Verdict)
+        else
         {
-            case AuthVerdict.Allowed:
-                Admit(connection);
-                break;
-            case AuthVerdict.Refused:
-                Refuse(connection, $"wrong user or password for '{Printable(user)}'");
-                break;
-            default:
-                Refuse(connection, $"the check of '{Printable(user)}' failed: {answer.Error}");
-                break;
+            worker.Counters.Add(verdict == LoginVerdict.TooEarly ? Counter.AuthIgnoredDelay : Counter.AuthIgnoredBusy);
         }
     }
 
-    private void Admit(Connection connection)
+    private void OnChecked(
+        Connection connection,
+        string user,
+        in LoginCheck check,
+        in LoginAnswer answer,
+        long startedAt
+    )
     {
-        if (!pool.TryAllocate(out var address))
+        shared.Desk.Ended(check, answer.Verdict, worker.Now);
+        if (answer.Verdict != AuthVerdict.Allowed)
         {
-            worker.Counters.Add(Counter.ConnRejectedNoFreeIp);
-            connection.Deny(TunnelError.NoFreeClientIp, worker.Now);
+            var why =
+                answer.Verdict == AuthVerdict.Refused
+                    ? $"wrong user or password for '{Printable(user)}'"
+                    : $"the check of '{Printable(user)}' failed: {answer.Error}";
+            _refusals.Add(new Refusal(connection, why, startedAt + shared.Desk.CommonMs));
             return;
         }
-        connection.InsideAddress = address;
-        connection.Translation = TranslationModule.server(address, settings.ClientIp);
-        inside.Set(pool.OffsetOf(address), connection);
-        connection.Grant(Success(connection), worker.Now);
+        _beingChecked.Remove(connection);
+        if (connection.State == ConnectionState.LinkUp) // else it has ended meanwhile
+        {
+            Admit(connection, user, mayMakeRoom: true);
+        }
+    }
+
+    private void Admit(Connection connection, string user, bool mayMakeRoom)
+    {
+        if (shared.Pool.TryAllocate(out var address))
+        {
+            connection.InsideAddress = address;
+            connection.Translation = TranslationModule.server(address, shared.Settings.ClientIp);
+            shared.Inside.Set(shared.Pool.OffsetOf(address), connection);
+            _users.Add(connection, user);
+            if (shared.Users.Add(user, connection) is { } oldest)
+            {
+                endElsewhere(oldest, $"'{Printable(user)}' has logged in again (sessions_per_user)", static () => { });
+            }
+            connection.Grant(Success(connection), worker.Now);
+            return;
+        }
+        if (mayMakeRoom && MostSilent() is { } silent)
+        {
+            _beingChecked.Add(connection); // its repetitions cost no second check
+            endElsewhere(
+                silent,
+                "silent, and its address is needed",
+                () => worker.Post(() => AdmitAgain(connection, user))
+            );
+            return;
+        }
+        worker.Counters.Add(Counter.ConnRejectedNoFreeIp);
+        if (worker.Now >= _logFullAt)
+        {
+            _logFullAt = worker.Now + FullLogMs;
+            LogFull(shared.Log, connection.Path.Peer, Printable(user), shared.Pool.Capacity);
+        }
+        connection.Deny(TunnelError.NoFreeClientIp, worker.Now);
+    }
+
+    private void AdmitAgain(Connection connection, string user)
+    {
+        _beingChecked.Remove(connection);
+        if (connection.State == ConnectionState.LinkUp)
+        {
+            Admit(connection, user, mayMakeRoom: false);
+        }
+    }
+
+    /// <summary>Of all sessions the one that has been silent for longest, if it probably has left; at most one search per second.</summary>
+    private Connection? MostSilent()
+    {
+        if (worker.Now < _searchAt)
+        {
+            return null;
+        }
+        _searchAt = worker.Now + SearchMs;
+        Connection? found = null;
+        var before = worker.Now - SilentMs;
+        for (var offset = 0; offset < shared.Pool.Size; offset++)
+        {
+            if (shared.Inside[offset] is { } connection && connection.LastOutsideAt < before)
+            {
+                found = connection;
+                before = connection.LastOutsideAt;
+            }
+        }
+        return found;
     }
 
     private void Refuse(Connection connection, string why)
     {
         worker.Counters.Add(Counter.ConnRejectedAccessDenied);
-        LogRefused(log, connection.Path.Peer, why);
+        if (strangers.MayLog(worker.Now))
+        {
+            LogRefused(shared.Log, connection.Path.Peer, why);
+        }
         connection.Deny(TunnelError.AccessDenied, worker.Now);
     }
 
@@ -116,8 +210,20 @@ internal sealed partial class Logins(
         string.Concat(text.Select(letter => char.IsControl(letter) ? '?' : letter));
 
     private AuthSuccess Success(Connection connection) =>
-        new(settings.ClientIp, settings.ServerIp, settings.DnsIp, worker.InsideMtu, connection.SessionId);
+        new(
+            shared.Settings.ClientIp,
+            shared.Settings.ServerIp,
+            shared.Settings.DnsIp,
+            worker.InsideMtu,
+            connection.SessionId
+        );
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "{Peer} refused: {Why}")]
     private static partial void LogRefused(ILogger log, PeerAddress peer, string why);
+
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "{Peer} ('{User}') refused: all {Capacity} inside addresses are in use; enlarge ip_pool, or limit sessions_per_user or session_idle_limit"
+    )]
+    private static partial void LogFull(ILogger log, PeerAddress peer, string user, int capacity);
 }

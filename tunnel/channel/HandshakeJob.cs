@@ -13,11 +13,13 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
 {
     // A ClientHello of post-quantum size has up to three fragments; each may come thrice. Further copies are not needed.
     private const int MaxWaiting = 12;
+    private const int MaxDatagrams = 256; // of one handshake; more than any loss makes a client send
     private readonly Queue<(SessionId SessionId, byte[] Datagram)> _waiting = new();
     private readonly List<(byte[] Record, bool IsRepeated)> _records = [];
     private readonly byte[] _plaintext = new byte[WorkerContext.PlaintextSize];
     private int _length;
     private bool _disposing;
+    private int _taken; // datagrams
 
     /// <summary>The pool has the session.</summary>
     public bool IsBusy { get; private set; }
@@ -37,13 +39,14 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     /// <summary>The first step: the ClientHello is in the session.</summary>
     public void Start() => Run(session.Handshake);
 
-    /// <summary>Queues a datagram for the handshake. False: too many wait already.</summary>
+    /// <summary>Queues a datagram for the handshake. False: too many wait already, or have come.</summary>
     public bool TryAdd(SessionId sessionId, ReadOnlySpan<byte> datagram)
     {
-        if (_waiting.Count == MaxWaiting)
+        if (_waiting.Count == MaxWaiting || _taken == MaxDatagrams)
         {
             return false;
         }
+        _taken++;
         _waiting.Enqueue((sessionId, datagram.ToArray()));
         Continue();
         return true;

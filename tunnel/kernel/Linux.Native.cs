@@ -87,6 +87,10 @@ internal static unsafe partial class Linux
     [LibraryImport("libc", SetLastError = true)]
     public static partial int sched_getaffinity(int thread, nint maskSize, ulong* mask);
 
+    /// <summary>setpriority(2); who 0 is the calling thread.</summary>
+    [LibraryImport("libc", SetLastError = true)]
+    public static partial int setpriority(int which, int who, int nice);
+
     [LibraryImport("libc", SetLastError = true)]
     public static partial nint syscall(nint number, nint command, void* attributes, nint size);
 

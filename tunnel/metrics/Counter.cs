@@ -48,6 +48,9 @@ public enum Counter
     ConnClientClosed,
     ConnStaleClosed,
     ConnAgedOut,
+    ConnGaveWay, // not logged in, ended for a newcomer
+    ConnReplaced, // ended for another session of its user, or for a user without an address
+    LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,
     ConnRejectedAccessDenied,
     ConnTlsError,
@@ -74,6 +77,7 @@ public enum Counter
     UdpBadPacketVersion,
     UdpRecvTruncated, // longer than any datagram of the protocol
     UdpSourceInside, // sent from an address of the clients' network: a loop
+    UdpStrangerOverLimit, // of peers without a connection, beyond what their source or all of them may cost
     UdpMoveBeforeLogin, // of a peer that is not Online
     UdpRecvFailed,
     UdpSendFailed,
@@ -83,7 +87,8 @@ public enum Counter
     UdpWrongVersionForConn,
     UdpDataAfterDisconnect,
     HandshakeIgnored,
-    AuthIgnoredBusy,
+    AuthIgnoredBusy, // as many password checks as may be, or one of the same source or user
+    AuthIgnoredDelay, // too soon after failures
     ExpresslaneEncryptNoKey,
     ExpresslaneDecryptNoKey,
     ExpresslaneDecryptFailed,

@@ -79,6 +79,12 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
         }
     }
 
+    /// <summary>The two halves of an IPv6 address in host order; zero for all others.</summary>
+    public (ulong High, ulong Low) IPv6 =>
+        IsIPv6
+            ? (BinaryPrimitives.ReadUInt64BigEndian(Bytes[8..]), BinaryPrimitives.ReadUInt64BigEndian(Bytes[16..]))
+            : default;
+
     public bool IsIPv6 => BinaryPrimitives.ReadUInt16LittleEndian(Bytes) == FamilyIPv6;
 
     [UnscopedRef]

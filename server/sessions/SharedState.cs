@@ -1,0 +1,34 @@
+using Lightway.Protocol;
+using Lightway.Server.Addresses;
+using Lightway.Server.Auth;
+using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Tls;
+using Microsoft.Extensions.Logging;
+
+namespace Lightway.Server.Sessions;
+
+/// <summary>What the connection managers of all workers share. Each part is immutable or safe from any thread.</summary>
+public sealed record SharedState
+{
+    public required ServerSettings Settings { get; init; }
+
+    public required ConnectionSettings ConnectionSettings { get; init; }
+
+    public required DtlsContext Tls { get; init; }
+
+    public required AddressPool Pool { get; init; }
+
+    public required InsideDirectory Inside { get; init; }
+
+    public required LoginDesk Desk { get; init; }
+
+    public required UserSessions Users { get; init; }
+
+    /// <summary>What strangers may cost one worker.</summary>
+    public required AdmissionLimits Admission { get; init; }
+
+    /// <summary>Random and secret: see <see cref="KeyedHash"/>.</summary>
+    public required HashSeed Seed { get; init; }
+
+    public required ILogger Log { get; init; }
+}

@@ -1,0 +1,43 @@
+using Lightway.Tunnel.Connections;
+
+namespace Lightway.Server.Sessions;
+
+/// <summary>Who is logged in as whom, of all workers. Safe from any thread.</summary>
+/// <param name="limit">Sessions that a user may have at the same time; 0: as many as there are addresses.</param>
+public sealed class UserSessions(int limit)
+{
+    private readonly Lock _gate = new();
+    private readonly Dictionary<string, List<Connection>> _byUser = new(StringComparer.Ordinal);
+
+    /// <summary>A session of this user begins. Returns the user's oldest one if it must be ended for it, or null.</summary>
+    public Connection? Add(string user, Connection connection)
+    {
+        lock (_gate)
+        {
+            if (!_byUser.TryGetValue(user, out var sessions))
+            {
+                _byUser.Add(user, sessions = []);
+            }
+            sessions.Add(connection);
+            if (limit == 0 || sessions.Count <= limit)
+            {
+                return null;
+            }
+            var oldest = sessions[0];
+            sessions.RemoveAt(0);
+            return oldest;
+        }
+    }
+
+    /// <summary>A session of this user has ended.</summary>
+    public void Remove(string user, Connection connection)
+    {
+        lock (_gate)
+        {
+            if (_byUser.TryGetValue(user, out var sessions) && sessions.Remove(connection) && sessions.Count == 0)
+            {
+                _byUser.Remove(user);
+            }
+        }
+    }
+}

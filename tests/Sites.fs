@@ -1,0 +1,213 @@
+/// A server's tables in memory: a ConnectionManager without socket, device or thread, and clients that write to it from any
+/// address.
+module Lightway.Tests.Sites
+
+open System
+open System.Buffers.Binary
+open System.Collections.Generic
+open System.Net
+open System.Text
+open Expecto
+open Lightway.Lab
+open Lightway.Protocol
+open Lightway.Segmenter
+open Lightway.Server.Addresses
+open Lightway.Server.Auth
+open Lightway.Server.Sessions
+open Lightway.Tunnel.Channel
+open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Tls
+open Lightway.Tunnel.Udp
+open Microsoft.Extensions.Logging
+
+/// Keeps the lines of a log.
+type Lines() =
+    member val Texts = ResizeArray<string>()
+
+    interface ILogger with
+        member _.BeginScope _ = null
+        member _.IsEnabled _ = true
+
+        member this.Log(_, _, state, error, format) =
+            this.Texts.Add(format.Invoke(state, error))
+
+let at (address: string) (port: int) =
+    OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse address, port)), LocalAddress())
+
+let pool = IPNetwork.Parse "10.125.0.0/16"
+
+/// What a site allows; the defaults are those of the server, for one worker.
+type Limits() =
+    member val Handshakes = 10 with get, set
+    member val HalfOpen = 4_096 with get, set
+    member val SessionsPerUser = 0 with get, set
+    member val Pool = pool with get, set
+    member val IdleMs = 86_400_000L with get, set
+
+/// A server with the users "me" and "you", password "secret".
+type Site(limits: Limits) =
+    let log = Lines()
+    let server = new End(Role.Server, 64)
+
+    let tls =
+        DtlsContext.ForServer(TestCertificate.authority, TestCertificate.key, false)
+
+    let addresses = AddressPool(limits.Pool, [||], false)
+
+    let settings =
+        ServerSettings(
+            ClientIp = Inside.Client,
+            ServerIp = Ipv4Address.None,
+            DnsIp = Ipv4Address.None,
+            IdleLimitMs = limits.IdleMs,
+            SweepMs = 60_000L,
+            ReportMs = 60_000L
+        )
+
+    let managers = List<ConnectionManager>()
+
+    let users =
+        let hash = LibCrypt.Hash("secret", "$1$salt$")
+        Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes $"me:{hash}\nyou:{hash}\n"), 1)
+
+    let seed: HashSeed = { First = 1UL; Second = 2UL }
+
+    let shared =
+        SharedState(
+            Settings = settings,
+            ConnectionSettings = ConnectionSettings(Role = Role.Server, EnableExpresslane = true),
+            Tls = tls,
+            Pool = addresses,
+            Inside = InsideDirectory(addresses.Size, null),
+            Desk = LoginDesk(users, LoginGate(LoginLimits.Standard 1, seed)),
+            Users = UserSessions limits.SessionsPerUser,
+            Admission = AdmissionLimits.Of(limits.Handshakes, limits.HalfOpen, 1),
+            Seed = seed,
+            Log = log
+        )
+
+    do
+        server.Context.Now <- server.Now
+        managers.Add(new ConnectionManager(shared, server.Context, Siblings = managers))
+
+    new() = new Site(Limits())
+
+    member _.Manager = managers[0]
+    member _.Counters = server.Context.Counters
+    member _.Wire = server.Wire
+    member _.Context = server.Context
+    member _.Log = log.Texts
+
+    /// Hands the server a datagram as its socket does.
+    member _.Dispatch(from: OutsideAddress, datagram: byte[]) =
+        let mutable header = Unchecked.defaultof<WireHeader>
+
+        if WireHeader.tryParse (ReadOnlySpan datagram, &header) = WireError.None then
+            managers[0]
+                .Dispatch(
+                    &header,
+                    &from,
+                    ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size),
+                    server.Now
+                )
+
+    /// Runs what other threads have posted: passwords that were checked.
+    member _.RunPosted() = server.RunPosted()
+
+    /// Lets time pass, as a worker does: timers and, once per second, the tick.
+    member _.Advance(milliseconds: int64) =
+        server.Advance milliseconds
+        server.Context.Now <- server.Now
+        managers[0].Tick server.Now
+
+    interface IDisposable with
+        member _.Dispose() =
+            managers[0].Stopping()
+            managers[0].Dispose()
+            (server :> IDisposable).Dispose()
+            tls.Dispose()
+
+/// A client of a site, with the address that its datagrams come from.
+type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
+    let own = new End(Role.Client, 64)
+
+    let tls = TestCertificate.clientTls ()
+
+    let server = at "192.0.2.1" 27690
+
+    let credentials =
+        match password with
+        | null -> Nullable()
+        | password -> Nullable(AuthRequest.userPassword (user, password))
+
+    let session = new DtlsSession(tls, ReadOnlySpan<byte>.Empty)
+
+    let connection =
+        Connection.ForClient(
+            ConnectionSettings(Role = Role.Client, EnableExpresslane = true, Credentials = credentials),
+            own.Context,
+            own,
+            session,
+            &server,
+            own.Now
+        )
+
+    do own.Connection <- connection
+
+    new(site, from, password) = new Guest(site, from, "me", password)
+
+    member val From = from with get, set
+    /// Session id of the server's latest datagram.
+    member val ServerSession = SessionId.Empty with get, set
+    member _.Connection = connection
+    member _.End = own
+    member _.Session = session
+
+    /// The client's datagrams that wait.
+    member _.Take() =
+        [ while own.Wire.Datagrams.Count > 0 do
+              own.Wire.Datagrams.Dequeue() ]
+
+    /// Carries datagrams both ways until none is left. Passwords are checked on other threads, so it may have to wait.
+    member this.Pump() =
+        for datagram in this.Take() do
+            site.Dispatch(this.From, datagram)
+
+        while site.Wire.Datagrams.Count > 0 do
+            let datagram = site.Wire.Datagrams.Dequeue()
+            let mutable header = Unchecked.defaultof<WireHeader>
+            WireHeader.tryParse (ReadOnlySpan datagram, &header) |> ignore
+            this.ServerSession <- header.Session
+
+            connection.Receive(
+                &header,
+                ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size),
+                own.Now
+            )
+            |> ignore
+
+        if own.Wire.Datagrams.Count > 0 then
+            this.Pump()
+
+    member this.Reach(state: ConnectionState) =
+        connection.Start own.Now
+
+        let reached =
+            Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+                site.RunPosted()
+                this.Pump()
+                connection.State = state)
+
+        Expect.isTrue reached $"{state}, not {connection.State}"
+        this.Pump()
+
+    /// An authentic datagram: a ping.
+    member this.Ping() : byte[] =
+        connection.NetworkChanged own.Now
+        List.head (this.Take())
+
+    interface IDisposable with
+        member _.Dispose() =
+            (own :> IDisposable).Dispose()
+            tls.Dispose()

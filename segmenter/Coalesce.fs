@@ -9,8 +9,8 @@ open System.Runtime.InteropServices
 type CoalesceClass =
     /// Passes unchanged; its order among TCP and UDP flows does not matter.
     | Unrelated = 0
-    /// Passes unchanged, and may belong to any flow (a fragment, an extension header, a malformed packet): nothing that
-    /// follows it joins what came before it.
+    /// Passes unchanged, and may belong to any flow of its source, or of any source if it is malformed (a fragment, an
+    /// extension header): nothing of those flows that follows it joins what came before it.
     | Barrier = 1
     /// Passes unchanged; packets that follow it in its flow do not join those before it.
     | Alone = 2
@@ -270,6 +270,19 @@ module Coalesce =
             && masked[6] = packet[6]
             && packet.Slice(8, 32).SequenceEqual(masked.Slice(8, 32))
             && packet.Slice(at, 4).SequenceEqual(masked.Slice(Ipv6.HeaderLength, 4))
+
+    /// True if a barrier does not tell whose it is.
+    let isOfAnySource (packet: ReadOnlySpan<byte>) : bool =
+        packet.IsEmpty
+        || not (Ipv4.isWellFormed packet || (packet[0] >>> 4 = 6uy && packet.Length >= Ipv6.HeaderLength))
+
+    /// Same IP version and source address. `masked` comes from `mask`. Precondition: not `isOfAnySource`.
+    let sameSource (packet: ReadOnlySpan<byte>, masked: ReadOnlySpan<byte>) : bool =
+        (packet[0] >>> 4) = (masked[0] >>> 4)
+        && (if (packet[0] >>> 4) = 4uy then
+                packet.Slice(Ipv4.SourceAt, 4).SequenceEqual(masked.Slice(Ipv4.SourceAt, 4))
+            else
+                packet.Slice(8, 16).SequenceEqual(masked.Slice(8, 16)))
 
     /// Hash of the flow: equal for packets of one flow. Every byte of addresses and ports reaches its high bits; the
     /// low bits depend on some only, as a multiplication carries upwards.

@@ -139,6 +139,15 @@ type Coalescer(maxPackets: int) =
         if slot > 0 && Coalesce.sameFlow (&candidate, packet, masked (slot - 1, Coalesce.MaxHeaderLength)) then
             runs[slot - 1].Closed <- true
 
+    /// Ends the runs of this packet's source: packets that follow join none of them.
+    let endSource (packet: ReadOnlySpan<byte>) =
+        for slot in slots do
+            let isItsOwn =
+                slot > 0 && Coalesce.sameSource (packet, masked (slot - 1, Coalesce.MaxHeaderLength))
+
+            if isItsOwn then
+                runs[slot - 1].Closed <- true
+
     /// Merges TCP segments; if false, each passes unchanged.
     member val MergeTcp = true with get, set
 
@@ -167,7 +176,11 @@ type Coalescer(maxPackets: int) =
             endFlow (&candidate, packet)
             pass (index, packet.Length)
         | CoalesceClass.Barrier ->
-            Array.Clear slots
+            if Coalesce.isOfAnySource packet then
+                Array.Clear slots
+            else
+                endSource packet
+
             pass (index, packet.Length)
         | _ -> pass (index, packet.Length)
 

@@ -82,7 +82,13 @@ let private model (packets: Packet list) : int list list =
         | Some number -> Map.add number (Map.find number runs @ [ index, packet ]) runs, newest
         | None ->
             let number = Map.count runs
-            let newest = if isBarrier packet then Map.empty else newest
+            // A barrier may belong to any flow of its source.
+            let newest =
+                if isBarrier packet then
+                    newest |> Map.filter (fun (_, source, _, _, _) _ -> source <> packet.Source)
+                else
+                    newest
+
             Map.add number [ index, packet ] runs, Map.add (flowOf packet) number newest
 
     let runs, _ = List.fold step (Map.empty, Map.empty) (List.indexed packets)
@@ -188,13 +194,16 @@ let private properties =
 
       testPropertyWithConfig
           config
-          "nothing overtakes a fragment or a packet with an extension header, nor falls behind it"
+          "nothing of its source overtakes a fragment or a packet with an extension header, nor falls behind it"
       <| fun (Batch packets) ->
           let written = groups packets |> List.concat |> Array.ofList
 
           List.indexed packets
           |> List.filter (fun (_, packet) -> isBarrier packet)
-          |> List.forall (fun (index, _) -> Set.ofArray written[.. index - 1] = Set.ofList [ 0 .. index - 1 ])
+          |> List.forall (fun (index, barrier) ->
+              let isOfSource other = packets[other].Source = barrier.Source
+              let before = written |> Array.takeWhile ((<>) index) |> Array.filter isOfSource
+              Set.ofArray before = Set.ofList (List.filter isOfSource [ 0 .. index - 1 ]))
 
       testPropertyWithConfig config "runs are those of the model, which never looks at a byte"
       <| fun (Batch packets) -> groups packets = model packets

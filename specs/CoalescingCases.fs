@@ -296,6 +296,15 @@ let private flows =
             "IPv4",
             [ [ 0; 2 ]; [ 1 ]; [ 3 ]; [ 4; 6 ]; [ 5; 7 ] ],
             [ train 4 tcp4; train 4 udp4 |> fragmented ]
+            "another source's fragment",
+            "IPv4",
+            [ [ 0; 2; 4; 6 ]; [ 1 ]; [ 3 ]; [ 5; 7 ] ],
+            [ train 4 tcp4
+              train
+                  4
+                  { udp4 with
+                      Source = [| 10uy; 1uy; 0uy; 77uy |] }
+              |> fragmented ]
             "120 flows of two hosts",
             "TCP/IPv4",
             [ for flow in 0..119 -> [ flow..120..359 ] ],

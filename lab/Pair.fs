@@ -205,7 +205,16 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
 
 /// A client and a server connection joined by two wires: the real engine, DTLS and all, without sockets, TUN or threads.
 [<Sealed>]
-type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int, ?coalesce: bool) =
+type Pair
+    (
+        expresslane: bool,
+        maxSegments: int,
+        ?steps: Steps,
+        ?maxBurst: int,
+        ?coalesce: bool,
+        ?packetsPerKey: uint64,
+        ?recordsPerKey: int64
+    ) =
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
 
@@ -248,6 +257,8 @@ type Pair(expresslane: bool, maxSegments: int, ?steps: Steps, ?maxBurst: int, ?c
         ConnectionSettings(
             Role = role,
             EnableExpresslane = expresslane,
+            ExpresslanePacketsPerKey = defaultArg packetsPerKey (1UL <<< 31),
+            DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
             Credentials = AuthRequest.userPassword ("me", "secret")
         )
 

@@ -174,7 +174,12 @@ module ExpresslaneKeys =
                 { settled with
                     SelfKey = state.StagedKey
                     StagedKey = null
-                    RotateAt = nextRotation (state, now) }
+                    // Without a key of the peer there is nothing to renew: it has Expresslane switched off.
+                    RotateAt =
+                        if isNull state.PeerKey then
+                            Time.Never
+                        else
+                            nextRotation (state, now) }
 
     // The peer refuses Expresslane for the rest of the connection: no further offers.
     let private refused (state: ExpresslaneState) : ExpresslaneState =
@@ -299,7 +304,14 @@ module ExpresslaneKeys =
                     config
                 )
 
-            let next = offerIfDue (answered, now, freshKey)
+            let renewed =
+                if answered.Ready && answered.RotateAt = Time.Never && answered.Unanswered.IsNone then
+                    { answered with
+                        RotateAt = nextRotation (answered, now) }
+                else
+                    answered
+
+            let next = offerIfDue (renewed, now, freshKey)
 
             let ack =
                 { config with
@@ -355,6 +367,14 @@ module ExpresslaneKeys =
                  ValueNone
              else
                  next.Unanswered)
+
+    /// The key has sealed as much as it should: the next inside packet offers another one. Nothing changes while an offer
+    /// is under way.
+    let usedUp (state: ExpresslaneState) : ExpresslaneState =
+        if state.Ready && state.Unanswered.IsNone then
+            { state with RotateAt = Time.Always }
+        else
+            state
 
     /// A keepalive reply (pong 0) came with `payload`; `sent` and `received` are own packet counts. Ignored unless
     /// ready. Persistent loss ends Expresslane for this connection and notifies the peer.

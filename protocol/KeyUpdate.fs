@@ -41,6 +41,10 @@ module KeyUpdate =
         else
             wait (state, now)
 
+    /// The keys have protected as much as they should: an update is due at once, unless one is under way.
+    let usedUp (state: KeyUpdateState, now: int64<ms>) : KeyUpdateState =
+        if state.Pending then state else { state with DueAt = now }
+
     /// The flag says to send a KeyUpdate that requests the peer's, and to begin a session id rotation.
     let tick (state: KeyUpdateState, now: int64<ms>) : struct (KeyUpdateState * bool) =
         if now < state.DueAt then

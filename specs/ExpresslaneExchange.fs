@@ -355,6 +355,29 @@ let private exchange =
           let acked = receive due.State { due.Offer.Value with Ack = true } state.RotateAt
           Expect.equal acked.State.SelfKey due.Offer.Value.Key "then the new one"
 
+      testCase "§8: a key that is used up is renewed by the next inside packet, and an offer under way is enough"
+      <| fun () ->
+          let world = readyWorld ()
+          let state = ExpresslaneKeys.usedUp world.Client.State
+
+          let due = ExpresslaneKeys.insideTraffic (state, world.Now, filled (Random 5) 32)
+
+          Expect.equal due.Offer.Value.Counter (state.Counter + 1UL) "at once"
+          let again = ExpresslaneKeys.usedUp due.State
+          Expect.equal again.RotateAt due.State.RotateAt "no second one"
+          let opened = (online Role.Client).State
+          Expect.equal (ExpresslaneKeys.usedUp opened).RotateAt opened.RotateAt "nothing before the first key"
+
+      testCase "§8: a peer that acknowledges and has no key of its own gets no further offers until it sends one"
+      <| fun () ->
+          let opened = online Role.Client
+          let acked = receive opened.State { opened.Offer.Value with Ack = true } 0L<ms>
+          Expect.isFalse acked.State.Ready "not ready"
+          Expect.equal acked.State.RotateAt never "no offer"
+          let joined = receive acked.State (offer 1UL (filled (Random 7) 32)) 5_000L<ms>
+          Expect.isTrue joined.State.Ready "ready with the peer's key"
+          Expect.equal joined.State.RotateAt 905_000L<ms> "and renewed in time"
+
       testCase "§8: an interval of 0 never rotates"
       <| fun () ->
           let world = after 0L<ms> []

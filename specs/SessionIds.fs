@@ -200,6 +200,29 @@ let private keyUpdate =
           Expect.isTrue (starts state 900_100L<ms>) "due"
           Expect.isTrue (starts state 5_000_000L<ms>) "overdue"
 
+      testCase "§7: keys that are used up are updated at once, also without an interval, and not twice"
+      <| fun () ->
+          for state in [ granted 900_000L<ms>; granted 0L<ms> ] do
+              let usedUp = KeyUpdate.usedUp (state, 300L<ms>)
+              Expect.equal usedUp.NextAt 300L<ms> "at once"
+              let struct (pending, started) = KeyUpdate.tick (usedUp, 300L<ms>)
+              Expect.isTrue started "started"
+              Expect.equal (KeyUpdate.usedUp (pending, 400L<ms>)).NextAt Time.Never "one at a time"
+
+      testPropertyWithConfig FsCheckConfig.defaultConfig "intervals are shortened by less than a tenth, evenly"
+      <| fun (interval: int64) (random: uint32) ->
+          let interval = interval * 1L<ms>
+          let spread = Time.spread (interval, random)
+
+          if interval < 10L<ms> then
+              spread = interval
+          else
+              spread <= interval
+              && spread > interval - interval / 10L
+              && Time.spread (interval, 0u) = interval
+              && (interval < 1_000L<ms>
+                  || abs (Time.spread (interval, 0x8000_0000u) - (interval - interval / 20L)) <= 1L<ms>)
+
       testCase "§3: a repeated auth request does not put it off"
       <| fun () -> Expect.equal (KeyUpdate.granted (granted 1_000L<ms>, 600L<ms>)).NextAt 1_100L<ms> "as before"
 

@@ -353,6 +353,138 @@ let tests =
               Expect.notEqual pair.Server.Connection.SessionId first "rotated"
           }
 
+          test "keys change by number as well as by time: Expresslane" {
+              use pair = new Pair(true, 64, packetsPerKey = 100UL)
+              pair.Connect()
+
+              /// Control datagrams that the client sends while packets go up.
+              let controls count =
+                  let mutable seen = 0
+
+                  for _ in 1..count do
+                      send pair.Client (packet 100)
+
+                      for datagram in pair.Client.Wire.Datagrams do
+                          let mutable header = Unchecked.defaultof<WireHeader>
+                          WireHeader.tryParse (ReadOnlySpan datagram, &header) |> ignore
+
+                          if header.Payload = WirePayload.Dtls then
+                              seen <- seen + 1
+
+                      pair.Pump()
+
+                  seen
+
+              Expect.equal (controls 100) 0 "none for 100 packets"
+              Expect.equal (controls 99) 1 "an offer with the next one"
+              Expect.equal (controls 101) 1 "and with the next after a hundred more"
+              Expect.equal pair.Server.Delivered.Count 300 "every packet arrives"
+              exchange pair
+          }
+
+          test "keys change by number as well as by time: DTLS, in either direction" {
+              for up in [ true; false ] do
+                  use pair = new Pair(false, 64, recordsPerKey = 100L)
+                  pair.Connect()
+
+                  let starts () =
+                      pair.Server.Context.Counters[Counter.KeyUpdateStart]
+
+                  let pass count =
+                      for _ in 1..count do
+                          if up then
+                              send pair.Client (packet 100)
+                          else
+                              send pair.Server (Superpackets.plain Inside.Remote Inside.Client 100)
+
+                          pair.Pump()
+                          pair.Advance 1L
+
+                  pass 70
+                  Expect.equal (starts ()) 0L "not yet"
+                  pass 40
+                  Expect.equal (starts ()) 1L "after a hundred"
+
+                  for _ in 1..10 do
+                      pair.Pump()
+                      pair.Advance 100L
+
+                  Expect.equal pair.Server.Context.Counters[Counter.KeyUpdateComplete] 1L "complete"
+                  exchange pair
+          }
+
+          test "the server looks at the health of the Expresslane by itself, once per minute with traffic" {
+              use pair = connected true
+              exchange pair
+
+              /// Datagrams that the server sends by itself in a minute.
+              let minute () =
+                  pair.AdvanceServer 60_000L
+                  let count = pair.Server.Wire.Datagrams.Count
+                  pair.Pump()
+                  count
+
+              Expect.equal (minute ()) 1 "a ping"
+              Expect.equal (minute ()) 0 "none when it is idle"
+              exchange pair
+              Expect.equal (minute ()) 1 "again"
+          }
+
+          test "clients that come together do not change their keys together" {
+              let dueAt () =
+                  use pair = connected true
+                  let now = pair.Server.Now
+                  let mutable at = 0L
+
+                  while pair.Server.Context.Counters[Counter.KeyUpdateStart] = 0L do
+                      pair.AdvanceServer 1_000L
+                      at <- pair.Server.Now - now
+
+                  at
+
+              let times = [ for _ in 1..5 -> dueAt () ]
+              Expect.all times (fun at -> at > 800_000L && at <= 901_000L) "within a tenth"
+              Expect.isGreaterThan (List.distinct times).Length 1 "at different times"
+          }
+
+          test "without memory for another session handshakes are ignored, and the server goes on" {
+              use server = new End(Role.Server, 64)
+
+              let tls =
+                  DtlsContext.ForServer(TestCertificate.authority, TestCertificate.key, true)
+
+              use listener = new DtlsListener(tls, server.Context, server.Now)
+              tls.Dispose() // wolfSSL has no memory: it makes no further session
+              use pair = new Pair(true, 1)
+              pair.StartClient()
+              let path = pair.ClientPath
+
+              let hello () =
+                  let datagram = pair.Client.Wire.Datagrams.Dequeue()
+                  listener.TryAccept(ProtocolVersion.V1_3, &path, ReadOnlySpan(datagram, 16, datagram.Length - 16), 0L)
+
+              Expect.isNull (hello ()) "a cookie request"
+              pair.Client.Wire.Datagrams.Clear()
+              pair.ToClient(server.Wire.Datagrams.Dequeue()) |> ignore
+              let mutable accepted: DtlsSession = null
+
+              while isNull accepted && pair.Client.Wire.Datagrams.Count > 0 do
+                  accepted <- hello ()
+
+              use accepted = accepted
+              Expect.isNotNull accepted "the session that it had"
+              let ignored = server.Context.Counters[Counter.HandshakeIgnored]
+              use other = new Pair(true, 1)
+              other.StartClient()
+              let datagram = other.Client.Wire.Datagrams.Dequeue()
+
+              Expect.isNull
+                  (listener.TryAccept(ProtocolVersion.V1_3, &path, ReadOnlySpan(datagram, 16, datagram.Length - 16), 0L))
+                  "ignored"
+
+              Expect.equal server.Context.Counters[Counter.HandshakeIgnored] (ignored + 1L) "counted"
+          }
+
           test "a key update that is lost is repeated, however much data comes meanwhile" {
               use pair = connected false
               pair.Advance(15L * 60_000L + 1L)

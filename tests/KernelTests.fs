@@ -7,17 +7,17 @@ open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Tls
 
 /// A timer that notes when it is called.
-type private Timer(dueAt: int64) =
+type private Timer(dueAt: int64) as this =
+    let node = TimerNode this
     member val Calls = ResizeArray<int64>()
     member val DueAt = dueAt with get, set
     /// What the next call sets the due time to.
     member val Next = Int64.MaxValue with get, set
-    member val IsOver = false with get, set
+    member _.Release() = node.Release()
 
     interface ITimed with
         member this.DueAt = this.DueAt
-        member val ScheduledAt = Int64.MaxValue with get, set
-        member this.IsOver = this.IsOver
+        member _.Timer = node
 
         member this.OnTimer now =
             this.Calls.Add now
@@ -59,18 +59,51 @@ let tests =
               Expect.equal (List.ofSeq earlier.Calls) [ 50L ] "earlier, once"
           }
 
-          test "a timer that is over is never called, one that is due again at once waits for the next run" {
+          test "a timer that is released is never called, one that is due again at once waits for the next run" {
               let queue = TimerQueue()
               let over, busy = Timer 10L, Timer 10L
               queue.Schedule over
               queue.Schedule busy
-              over.IsOver <- true
+              over.Release()
               busy.Next <- 10L
               queue.Run 10L
               Expect.isEmpty over.Calls "over"
               Expect.equal busy.Calls.Count 1 "once per run"
               queue.Run 10L
               Expect.equal busy.Calls.Count 2 "again"
+          }
+
+          test "the queue holds nothing of what was released" {
+              let queue = TimerQueue()
+
+              let forgotten () =
+                  let timer = Timer 900_000L
+                  queue.Schedule timer
+                  timer.Release()
+                  WeakReference timer
+
+              let reference = forgotten ()
+              GC.Collect()
+              Expect.isFalse reference.IsAlive "collected, before its time"
+              Expect.equal queue.Count 1 "while the entry waits"
+          }
+
+          test "timers that are due together run in several rounds" {
+              let queue = TimerQueue()
+              let timers = [ for _ in 1..200 -> Timer 10L ]
+              timers |> List.iter queue.Schedule
+
+              let called () =
+                  timers |> List.sumBy (fun timer -> timer.Calls.Count)
+
+              queue.Run 10L
+              Expect.equal (called ()) 64 "the first round"
+              Expect.equal queue.NextAt 10L "the next one is due at once"
+
+              for _ in 1..3 do
+                  queue.Run 10L
+
+              Expect.equal (called ()) 200 "all of them, once each"
           }
 
           test "an exception of a record sink comes out of the call that led to it, not as a TLS failure" {

@@ -24,10 +24,14 @@ internal sealed class DtlsChannel : SecureChannel
     private readonly RetransmissionTimer _retransmission;
     private readonly KeyUpdater _keyUpdater;
     private HandshakeJob? _job; // the server's handshake while it runs on the pool
+    private readonly long _recordsPerKey;
+    private long _sent; // records with packets, since the latest key update
+    private long _received; // records
     private bool _isUp; // the owner knows that the handshake is complete
 
     /// <param name="session">Fresh client session, or server session that has accepted a cookie; owned from here on.</param>
     /// <param name="keyUpdateMs">Server: period of key updates; 0: none.</param>
+    /// <param name="recordsPerKey">Server: records, of one direction, after which the keys change.</param>
     public DtlsChannel(
         DtlsSession session,
         WorkerContext worker,
@@ -35,6 +39,7 @@ internal sealed class DtlsChannel : SecureChannel
         IChannelOwner owner,
         Role role,
         long keyUpdateMs,
+        long recordsPerKey,
         long now
     )
     {
@@ -48,7 +53,12 @@ internal sealed class DtlsChannel : SecureChannel
         _answers = new AnswerSink(this);
         _packets = new PacketSink(this);
         _retransmission = new RetransmissionTimer(session);
-        _keyUpdater = new KeyUpdater(session, worker.Counters, _isServer ? keyUpdateMs : 0);
+        _keyUpdater = new KeyUpdater(
+            session,
+            worker.Counters,
+            _isServer ? Time.spread(keyUpdateMs, worker.Random.Next()) : 0
+        );
+        _recordsPerKey = _isServer ? recordsPerKey : long.MaxValue;
         if (_isServer && worker.Pool is { } pool)
         {
             _job = new HandshakeJob(session, pool, OnHandshakeStep);
@@ -99,6 +109,11 @@ internal sealed class DtlsChannel : SecureChannel
             _worker.Counters.Add(Counter.TunRejectedPacketTlsError);
             return SendResult.Dropped;
         }
+        if (++_sent >= _recordsPerKey)
+        {
+            UseUp(_worker.Now);
+            _owner.TimersMoved();
+        }
         return SendResult.Accepted;
     }
 
@@ -129,6 +144,10 @@ internal sealed class DtlsChannel : SecureChannel
         _session.Sink = _answers;
         var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
         _session.Sink = _control;
+        if (++_received >= _recordsPerKey && _isUp)
+        {
+            UseUp(now);
+        }
         return AfterStep(session, status, length, now);
     }
 
@@ -160,6 +179,13 @@ internal sealed class DtlsChannel : SecureChannel
             _session.Sink = null;
             _session.Dispose();
         }
+    }
+
+    private void UseUp(long now)
+    {
+        _sent = 0;
+        _received = 0;
+        _keyUpdater.UsedUp(now);
     }
 
     private void Retransmit(long now)
@@ -276,7 +302,7 @@ internal sealed class DtlsChannel : SecureChannel
             {
                 slot = batch.Reserved;
             }
-            // A record of another length (wolfSSL's own KeyUpdate is one) may find the socket full.
+            // A record of another length may find the socket full.
             else if (!batch.TryReserve(envelope.Path, length, _longestRun, out slot))
             {
                 channel._worker.Counters.Add(Counter.UdpSendFailed);

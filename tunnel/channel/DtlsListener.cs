@@ -18,7 +18,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private readonly DtlsContext _context;
     private readonly WorkerContext _worker;
     private readonly byte[] _secret = new byte[SecretSize];
-    private DtlsSession _session;
+    private DtlsSession? _session; // null: there was no memory for one
     private DtlsSession? _previous; // has the previous secret, for cookies that were on the way when it changed
     private long _previousUntil;
     private bool _answered; // the datagram at hand has been answered
@@ -30,7 +30,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     {
         _context = context;
         _worker = worker;
-        _session = Renew(now);
+        Renew(now);
     }
 
     /// <summary>Handles a datagram of an unknown peer.</summary>
@@ -49,18 +49,21 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
         from.Peer.CopyTo(peer);
         peer = peer[..from.Peer.Length];
-        var outcome = _session.AcceptStateless(peer, body);
-        if (outcome == StatelessOutcome.Accepted)
-        {
-            var accepted = _session;
-            _session = Create();
-            return accepted;
-        }
-        if (outcome == StatelessOutcome.Failed)
+        if ((_session ??= TryCreate()) is not { } session)
         {
             _worker.Counters.Add(Counter.HandshakeIgnored);
-            _session.Dispose();
-            _session = Create();
+            return null;
+        }
+        switch (session.AcceptStateless(peer, body))
+        {
+            case StatelessOutcome.Accepted:
+                _session = TryCreate();
+                return session;
+            case StatelessOutcome.Failed:
+                _worker.Counters.Add(Counter.HandshakeIgnored);
+                session.Dispose();
+                _session = TryCreate();
+                break;
         }
         if (_answered || _previous is not { } previous)
         {
@@ -92,7 +95,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
 
     public void Dispose()
     {
-        _session.Dispose();
+        _session?.Dispose();
         _previous?.Dispose();
     }
 
@@ -107,16 +110,27 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         {
             _previous = _session;
             _previousUntil = now + PreviousLifeMs;
-            _session = Renew(now);
+            Renew(now);
         }
     }
 
-    private DtlsSession Renew(long now)
+    private void Renew(long now)
     {
         RandomNumberGenerator.Fill(_secret);
         _secretUntil = now + SecretLifeMs;
-        return Create();
+        _session = TryCreate();
     }
 
-    private DtlsSession Create() => new(_context, _secret) { Sink = this };
+    /// <summary>Null if wolfSSL has no memory: handshakes are ignored until it has.</summary>
+    private DtlsSession? TryCreate()
+    {
+        try
+        {
+            return new DtlsSession(_context, _secret) { Sink = this };
+        }
+        catch (TlsException)
+        {
+            return null;
+        }
+    }
 }

@@ -20,6 +20,9 @@ internal sealed class KeyUpdater(DtlsSession session, Counters counters, long in
     /// <summary>The peer has been let in: the interval starts.</summary>
     public void Granted(long now) => _state = KeyUpdate.granted(_state, now);
 
+    /// <summary>The keys have protected as much as they should: <see cref="Run"/> has something to do.</summary>
+    public void UsedUp(long now) => _state = KeyUpdate.usedUp(_state, now);
+
     /// <summary>Acts on whatever is due. True: an update has just been requested.</summary>
     public bool Run(long now)
     {

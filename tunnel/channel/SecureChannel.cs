@@ -26,6 +26,9 @@ internal interface IChannelOwner
     /// <summary>Server: new traffic keys are under way.</summary>
     void KeysChanging();
 
+    /// <summary>A timer has moved forward outside of a call into the connection.</summary>
+    void TimersMoved();
+
     /// <summary>The channel can't go on.</summary>
     void Failed(TunnelError reason);
 }

@@ -22,10 +22,10 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     private readonly ControlFrames _frames;
     private readonly PacketPath _packets;
     private readonly ConnectionSide _side;
+    private readonly TimerNode _timer;
     private TunnelError _failure; // why it ended; None while it lives
     private int _depth; // entry points on the stack
     private long _now; // set by entry points only
-    private long _scheduledAt = long.MaxValue; // the timer queue's note
 
     private Connection(
         ConnectionSettings settings,
@@ -41,7 +41,17 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         _now = now;
         CreatedAt = now;
         LastOutsideAt = now;
-        _channel = new DtlsChannel(session, worker, envelope, this, settings.Role, settings.KeyUpdateMs, now);
+        _timer = new TimerNode(this);
+        _channel = new DtlsChannel(
+            session,
+            worker,
+            envelope,
+            this,
+            settings.Role,
+            settings.KeyUpdateMs,
+            settings.DtlsRecordsPerKey,
+            now
+        );
         _frames = new ControlFrames(_channel, worker);
         _packets = new PacketPath(settings, worker, envelope, _channel, _frames.Config, now);
         _side = createSide(this, envelope);
@@ -153,19 +163,9 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     public string TlsError => _channel.ErrorText;
 
     /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
-    public long DueAt =>
-        Math.Min(
-            Math.Min(_channel.DueAt, _side.DueAt),
-            Math.Min(_packets.Expresslane.TimerAt, _packets.FragmentsExpireAt)
-        );
+    public long DueAt => Math.Min(Math.Min(_channel.DueAt, _side.DueAt), _packets.DueAt);
 
-    long ITimed.ScheduledAt
-    {
-        get => _scheduledAt;
-        set => _scheduledAt = value;
-    }
-
-    bool ITimed.IsOver => State == ConnectionState.Disconnected;
+    TimerNode ITimed.Timer => _timer;
 
     bool IChannelOwner.HasFailed => _failure != TunnelError.None;
 
@@ -208,11 +208,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     {
         EnterCall(now);
         _channel.OnTimer(now);
-        if (now >= _packets.Expresslane.TimerAt)
+        _packets.OnTimer(now);
+        if (_packets.Expresslane.IsHealthDue(now))
         {
-            _packets.Expresslane.Timer(now);
+            SendPing();
         }
-        _packets.ExpireFragments(now);
         _side.OnTimer(now);
         LeaveCall();
     }
@@ -301,6 +301,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         if (State != ConnectionState.Disconnected)
         {
             State = ConnectionState.Disconnected;
+            _timer.Release();
         }
     }
 
@@ -384,6 +385,8 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     }
 
     void IChannelOwner.KeysChanging() => _side.Rotate(_worker.Ids.Draw());
+
+    void IChannelOwner.TimersMoved() => _worker.Timers.Schedule(this);
 
     void IChannelOwner.Failed(TunnelError reason) => Fail(reason);
 
@@ -486,7 +489,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         }
         if (_failure == TunnelError.None)
         {
-            if (timersMayMove && DueAt < _scheduledAt)
+            if (timersMayMove && _timer.IsLaterThan(DueAt))
             {
                 _worker.Timers.Schedule(this);
             }

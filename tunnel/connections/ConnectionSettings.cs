@@ -17,6 +17,18 @@ public sealed record ConnectionSettings
     /// <summary>Server: period of DTLS key updates, 0 for none.</summary>
     public long KeyUpdateMs { get; init; } = 15 * 60_000;
 
+    /// <summary>
+    /// Packets after which the Expresslane key changes: half of the 2^32 that a key may seal with random IVs (NIST SP
+    /// 800-38D section 8.3).
+    /// </summary>
+    public ulong ExpresslanePacketsPerKey { get; init; } = 1UL << 31;
+
+    /// <summary>
+    /// Server: records, of one direction, after which the DTLS keys change: before wolfSSL does so on its own, within a
+    /// write, after 23.7 million (RFC 8446 section 5.5).
+    /// </summary>
+    public long DtlsRecordsPerKey { get; init; } = 1L << 23;
+
     /// <summary>Client: silence after which a ping goes out.</summary>
     public long KeepaliveIntervalMs { get; init; } = 10_000;
 

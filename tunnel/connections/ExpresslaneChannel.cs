@@ -25,13 +25,16 @@ internal readonly record struct OpenedPacket(int Length, ulong Counter, bool IsE
 /// The second data path of one connection: AES-256-GCM packets outside DTLS. Holds the ciphers and the replay window and
 /// steps the pure key exchange, whose configs it hands to <c>send</c>. One thread.
 /// </summary>
+/// <param name="packetsPerKey">Packets after which the key changes.</param>
 internal sealed class ExpresslaneChannel(
     Role role,
     bool enabled,
     long rotationIntervalMs,
+    ulong packetsPerKey,
     Action<ExpresslaneConfig> send
 ) : IDisposable
 {
+    private const long HealthMs = 60_000;
     private readonly ReplayWindow _replay = new();
     private ExpresslaneState _state = ExpresslaneKeys.create(role, enabled, rotationIntervalMs);
     private PacketCipher? _seal;
@@ -39,30 +42,57 @@ internal sealed class ExpresslaneChannel(
     private PacketCipher? _openPrevious;
     private ulong _sent;
     private ulong _received;
+    private ulong _usedUpAt = ulong.MaxValue; // value of _sent
+    private ulong _judged; // packets, sent and received, at the latest look at the path's health
 
     /// <summary>Inside packets go this way now.</summary>
     public bool IsReady { get; private set; }
 
     public long TimerAt => _state.TimerAt;
 
+    /// <summary>When <see cref="IsHealthDue"/> is to be asked, in ms; <see cref="long.MaxValue"/>: never.</summary>
+    public long HealthAt { get; private set; } = long.MaxValue;
+
     public ExpresslaneStatus Status => _state.Status;
 
-    public void Online(ushort version, long now) => Apply(ExpresslaneKeys.online(_state, version, now, FreshKey()));
+    public void Online(ushort version, long now) =>
+        Apply(ExpresslaneKeys.online(_state, version, now, FreshKey()), now);
 
     public void ConfigReceived(ExpresslaneConfig config, long now) =>
-        Apply(ExpresslaneKeys.configReceived(_state, config, _sent > 0, now, FreshKey()));
+        Apply(ExpresslaneKeys.configReceived(_state, config, _sent > 0, now, FreshKey()), now);
 
-    public void Timer(long now) => Apply(ExpresslaneKeys.timer(_state, now));
+    public void Timer(long now) => Apply(ExpresslaneKeys.timer(_state, now), now);
 
     public void PongReceived(ReadOnlySpan<byte> payload, long now) =>
-        Apply(ExpresslaneKeys.pongReceived(_state, payload, _sent, _received, now));
+        Apply(ExpresslaneKeys.pongReceived(_state, payload, _sent, _received, now), now);
+
+    /// <summary>
+    /// True when packets have passed for so long without a look at the counters of both ends that the peer must be asked for
+    /// its own, by a ping. Idle connections are left alone.
+    /// </summary>
+    public bool IsHealthDue(long now)
+    {
+        if (now < HealthAt)
+        {
+            return false;
+        }
+        HealthAt = now + HealthMs;
+        var isDue = _judged != _sent + _received;
+        _judged = _sent + _received;
+        return isDue;
+    }
 
     /// <summary>Inside traffic is about to be sent: renews the key when due.</summary>
     public void InsideTraffic(long now)
     {
+        if (_sent >= _usedUpAt)
+        {
+            _usedUpAt += packetsPerKey; // asked for once, and again if nothing comes of it
+            _state = ExpresslaneKeys.usedUp(_state);
+        }
         if (now >= _state.RotateAt)
         {
-            Apply(ExpresslaneKeys.insideTraffic(_state, now, FreshKey()));
+            Apply(ExpresslaneKeys.insideTraffic(_state, now, FreshKey()), now);
         }
     }
 
@@ -149,19 +179,21 @@ internal sealed class ExpresslaneChannel(
 
     private static byte[] FreshKey() => RandomNumberGenerator.GetBytes(PacketCipher.KeySize);
 
-    private void Apply(ExpresslaneStep step)
+    private void Apply(ExpresslaneStep step, long now)
     {
         _state = step.State;
         if (step.SelfKeyChanged)
         {
             Replace(ref _seal, _state.SelfKey);
+            _usedUpAt = _sent + packetsPerKey;
         }
         if (step.PeerKeyChanged)
         {
             Replace(ref _open, _state.PeerKey);
             Replace(ref _openPrevious, _state.PreviousPeerKey);
         }
-        IsReady = _state.Ready;
+        IsReady = _state.Ready && _seal is not null;
+        HealthAt = !IsReady ? long.MaxValue : Math.Min(HealthAt, now + HealthMs);
         if (step.Ack.IsSome)
         {
             send(step.Ack.Value);
@@ -175,7 +207,8 @@ internal sealed class ExpresslaneChannel(
     private static void Replace(ref PacketCipher? cipher, byte[]? key)
     {
         cipher?.Dispose();
-        // The all-zero key is the protocol's word for "none".
-        cipher = key is null || key.AsSpan().IndexOfAnyExcept((byte)0) < 0 ? null : new PacketCipher(key);
+        // The all-zero key is the protocol's word for "none". Without memory there is none either: packets take the DTLS
+        // path, and those from the peer are counted as lost until it does the same.
+        cipher = key is null || key.AsSpan().IndexOfAnyExcept((byte)0) < 0 ? null : PacketCipher.TryCreate(key);
     }
 }

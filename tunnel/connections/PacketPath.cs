@@ -47,7 +47,8 @@ internal sealed class PacketPath : IDisposable
         Expresslane = new ExpresslaneChannel(
             settings.Role,
             settings.EnableExpresslane,
-            settings.ExpresslaneRotationMs,
+            Time.spread(settings.ExpresslaneRotationMs, worker.Random.Next()),
+            settings.ExpresslanePacketsPerKey,
             sendConfig
         );
     }
@@ -195,11 +196,28 @@ internal sealed class PacketPath : IDisposable
         }
     }
 
-    /// <summary>When <see cref="ExpireFragments"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
-    public long FragmentsExpireAt => _fragments?.ExpiresAt ?? long.MaxValue;
+    /// <summary>When <see cref="OnTimer"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
+    public long DueAt =>
+        Math.Min(Math.Min(Expresslane.TimerAt, Expresslane.HealthAt), _fragments?.ExpiresAt ?? long.MaxValue);
+
+    public void OnTimer(long now)
+    {
+        if (now >= Expresslane.TimerAt)
+        {
+            Expresslane.Timer(now);
+        }
+        ExpireFragments(now);
+    }
+
+    public void Dispose()
+    {
+        _worker.FragmentBytes -= _fragments?.BytesHeld ?? 0;
+        _fragments = null;
+        Expresslane.Dispose();
+    }
 
     /// <summary>Drops packets that stayed incomplete too long; the memory goes back with the last one.</summary>
-    public void ExpireFragments(long now)
+    private void ExpireFragments(long now)
     {
         if (_fragments is not { } fragments)
         {
@@ -212,13 +230,6 @@ internal sealed class PacketPath : IDisposable
         {
             _fragments = null;
         }
-    }
-
-    public void Dispose()
-    {
-        _worker.FragmentBytes -= _fragments?.BytesHeld ?? 0;
-        _fragments = null;
-        Expresslane.Dispose();
     }
 
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)

@@ -6,14 +6,30 @@ public interface ITimed
     /// <summary>When <see cref="OnTimer"/> is due; <see cref="long.MaxValue"/>: never.</summary>
     long DueAt { get; }
 
-    /// <summary>The queue's own note: the due time of its newest entry. Starts as <see cref="long.MaxValue"/>.</summary>
-    long ScheduledAt { get; set; }
-
-    /// <summary>It has ended and is never called again.</summary>
-    bool IsOver { get; }
+    /// <summary>Its place in the queue, of its own for life.</summary>
+    TimerNode Timer { get; }
 
     /// <summary>Acts on whatever is due.</summary>
     void OnTimer(long now);
+}
+
+/// <summary>
+/// What the queue holds of something timed. Once released it holds nothing: an entry may stay for as long as its timer
+/// would have run, and must not keep a connection and its keys for so long.
+/// </summary>
+public sealed class TimerNode(ITimed owner)
+{
+    /// <summary>Null once released.</summary>
+    internal ITimed? Owner { get; private set; } = owner;
+
+    /// <summary>The due time of its newest entry.</summary>
+    internal long ScheduledAt { get; set; } = long.MaxValue;
+
+    /// <summary>Its owner has ended and is never called again.</summary>
+    public void Release() => Owner = null;
+
+    /// <summary>True if <see cref="TimerQueue.Schedule"/> has something to do.</summary>
+    public bool IsLaterThan(long due) => due < ScheduledAt && Owner is not null;
 }
 
 /// <summary>
@@ -22,42 +38,53 @@ public interface ITimed
 /// </summary>
 public sealed class TimerQueue
 {
-    private readonly PriorityQueue<ITimed, long> _queue = new();
+    private const int Budget = 64; // timers per run: those of many clients that came together must not hold up the packets
+    private readonly PriorityQueue<TimerNode, long> _queue = new();
 
     /// <summary>When <see cref="Run"/> has something to do; <see cref="long.MaxValue"/>: never.</summary>
     public long NextAt => _queue.TryPeek(out _, out var at) ? at : long.MaxValue;
+
+    /// <summary>Entries, those that are out of date included.</summary>
+    public int Count => _queue.Count;
 
     /// <summary>Call when <see cref="ITimed.DueAt"/> may have moved.</summary>
     public void Schedule(ITimed timed)
     {
         var due = timed.DueAt;
-        if (due < timed.ScheduledAt)
+        if (timed.Timer.IsLaterThan(due))
         {
-            timed.ScheduledAt = due;
-            _queue.Enqueue(timed, due);
+            timed.Timer.ScheduledAt = due;
+            _queue.Enqueue(timed.Timer, due);
         }
     }
 
-    /// <summary>Runs every timer that is due.</summary>
+    /// <summary>Runs timers that are due, the earliest first, within a budget: <see cref="NextAt"/> tells what is left.</summary>
     public void Run(long now)
     {
         // Only what is queued now: a timer that is due again at once must not keep the worker here.
-        for (var left = _queue.Count; left > 0 && _queue.TryPeek(out var timed, out var at) && at <= now; left--)
+        var calls = 0;
+        for (
+            var left = _queue.Count;
+            left > 0 && calls < Budget && _queue.TryPeek(out var node, out var at) && at <= now;
+            left--
+        )
         {
             _queue.Dequeue();
-            if (at != timed.ScheduledAt || timed.IsOver)
+            if (at != node.ScheduledAt)
             {
                 continue; // an entry that an earlier one has replaced
             }
-            timed.ScheduledAt = long.MaxValue;
+            node.ScheduledAt = long.MaxValue;
+            if (node.Owner is not { } timed)
+            {
+                continue;
+            }
             if (timed.DueAt <= now)
             {
                 timed.OnTimer(now);
+                calls++;
             }
-            if (!timed.IsOver)
-            {
-                Schedule(timed);
-            }
+            Schedule(timed);
         }
     }
 }

@@ -31,6 +31,19 @@ public sealed unsafe class PacketCipher : IDisposable
         }
     }
 
+    /// <summary>Null if wolfCrypt has no memory.</summary>
+    public static PacketCipher? TryCreate(ReadOnlySpan<byte> key)
+    {
+        try
+        {
+            return new PacketCipher(key);
+        }
+        catch (TlsException)
+        {
+            return null;
+        }
+    }
+
     /// <summary>Encrypts and authenticates. <paramref name="ciphertext"/> is as long as <paramref name="plaintext"/>.</summary>
     /// <returns>False if wolfCrypt failed; nothing may be sent then.</returns>
     public bool Seal(

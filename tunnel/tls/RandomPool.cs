@@ -13,6 +13,14 @@ public sealed class RandomPool
 
     public RandomPool() => _used = _bytes.Length;
 
+    /// <summary>32 random bits.</summary>
+    public uint Next()
+    {
+        Span<byte> bytes = stackalloc byte[sizeof(uint)];
+        Fill(bytes);
+        return BitConverter.ToUInt32(bytes);
+    }
+
     /// <summary>Fills <paramref name="destination"/> (at most 4096 bytes) with fresh random bytes.</summary>
     public void Fill(Span<byte> destination)
     {

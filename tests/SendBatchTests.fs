@@ -224,7 +224,7 @@ let tests =
               Expect.equal counters[Counter.UdpSendBlocked] 2L "counted"
           }
 
-          for errno in [ EIO; EINVAL; 95 ] do
+          for errno in [ EIO; 95 ] do
               test
                   $"errno {errno} turns segmentation off and the same datagrams leave one by one, none lost, none twice" {
                   let wire = Wire()
@@ -242,6 +242,40 @@ let tests =
                   Expect.equal (List.ofSeq told) [ errno ] "said once"
                   Expect.equal counters[Counter.UdpGsoFallbacks] 1L "counted once"
               }
+
+          test "EINVAL turns segmentation off for that peer for a minute, and for the family after several peers" {
+              let wire = Wire()
+              let batch, counters = batchOf wire 64
+              use batch = batch
+              let told = List<int>()
+              batch.Refused <- Action<CapabilityRefused>(fun refused -> told.Add refused.Errno)
+
+              let pass peer =
+                  let before = wire.SegmentSizes.Count
+                  appendAll batch peer [ 1, 700; 2, 700 ]
+                  Expect.isTrue (batch.Flush()) "sent"
+                  List.ofSeq (Seq.skip before wire.SegmentSizes)
+
+              wire.Errors.Enqueue EINVAL
+              Expect.equal (pass alice) [ 0; 0 ] "one by one"
+              Expect.equal (pass alice) [ 0; 0 ] "and so from now on"
+              Expect.equal (pass bob) [ 700 ] "another peer keeps it"
+              Expect.isEmpty told "nothing is off for the family"
+
+              for _ in 1..60 do
+                  batch.Tick()
+
+              Expect.equal (pass alice) [ 700 ] "a minute later"
+
+              for number in 1..5 do
+                  wire.Errors.Enqueue EINVAL
+                  Expect.equal (pass (path $"192.0.2.{number}:1000")) [ 0; 0 ] "refused"
+
+              Expect.equal (List.ofSeq told) [ EINVAL ] "after the fifth the family is off"
+              Expect.equal (pass (path "192.0.2.99:1000")) [ 0; 0 ] "for everybody"
+              Expect.equal counters[Counter.UdpGsoPeerFallbacks] 5L "peers"
+              Expect.equal counters[Counter.UdpGsoFallbacks] 1L "families"
+          }
 
           test "a full socket in the middle of one-by-one sending resumes at the first unsent datagram" {
               let wire = Wire()

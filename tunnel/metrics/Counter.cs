@@ -28,6 +28,7 @@ public enum Counter
     UdpGsoSends, // runs of more than one datagram; a system call takes several
     UdpGsoSegments, // datagrams in those
     UdpGsoFallbacks, // segmentation turned off for an address family
+    UdpGsoPeerFallbacks, // turned off for a peer
     UdpGsoTooBig, // runs whose segments exceed the path: sent one by one
     UdpSendBlocked,
     UdpDatagramsSent,

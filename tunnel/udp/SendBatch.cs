@@ -14,8 +14,9 @@ namespace Lightway.Tunnel.Udp;
 /// Nothing that was accepted is lost silently. When the socket is full the batch stays as it is, <see cref="IsBlocked"/>
 /// is set, and <see cref="Flush"/> resumes at the first unsent byte once the socket is writable. When the kernel refuses to
 /// segment, the same bytes leave one datagram at a time. If it then takes one of them, and its refusal was EIO (no checksum
-/// offload on the way out), EINVAL or EOPNOTSUPP, segmentation goes off for that address family for a minute; if it takes
-/// none, the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is counted and skipped. One
+/// offload on the way out) or EOPNOTSUPP, segmentation goes off for that address family for a minute. EINVAL may be about the
+/// path of one peer, so it goes off for that peer, and for the family only after several. If the kernel takes no datagram,
+/// the peer's address was to blame (EINVAL: port 0). A single datagram that is refused is counted and skipped. One
 /// thread.
 /// </remarks>
 public sealed class SendBatch : IDisposable
@@ -36,6 +37,7 @@ public sealed class SendBatch : IDisposable
     private readonly State[] _states;
     private Latch _ipv4Latch; // of segmentation: the route may lead over another device a minute later
     private Latch _ipv6Latch;
+    private readonly RefusedPeers _refusedPeers = new();
     private int _first; // run not sent, or not sent whole
     private int _used; // runs
     private int _current; // run of the slot reserved last
@@ -96,7 +98,7 @@ public sealed class SendBatch : IDisposable
             return false;
         }
         var run = NewestOf(path.Peer);
-        if (run < 0 || !Fits(run, path.Peer.IsIPv6, length, longest))
+        if (run < 0 || !Fits(run, path.Peer, length, longest))
         {
             if ((_used == _runs.Length || _length >= FullAt) && !Flush())
             {
@@ -154,6 +156,7 @@ public sealed class SendBatch : IDisposable
     {
         _ipv4Latch.Tick();
         _ipv6Latch.Tick();
+        _refusedPeers.Tick();
     }
 
     public void Dispose() => _bytes.Dispose();
@@ -171,12 +174,15 @@ public sealed class SendBatch : IDisposable
         return -1;
     }
 
-    private bool Fits(int run, bool v6, int length, int longest) =>
+    private bool Fits(int run, in PeerAddress peer, int length, int longest) =>
         _states[run] is { IsClosed: false, Sent: 0 }
         && length <= _runs[run].Stride
         && _states[run].Count < _maxSegments
         && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
-        && LatchOf(v6).IsOn;
+        && MaySegment(peer);
+
+    private bool MaySegment(in PeerAddress peer) =>
+        LatchOf(peer.IsIPv6).IsOn && (_refusedPeers.IsEmpty || !_refusedPeers.Contains(peer));
 
     private ref Latch LatchOf(bool v6) => ref v6 ? ref _ipv6Latch : ref _ipv4Latch;
 
@@ -227,8 +233,7 @@ public sealed class SendBatch : IDisposable
     }
 
     private bool LeavesWhole(int run) =>
-        _states[run] is { IsSingle: false, Sent: 0 }
-        && (_states[run].Count == 1 || LatchOf(_runs[run].Path.Peer.IsIPv6).IsOn);
+        _states[run] is { IsSingle: false, Sent: 0 } && (_states[run].Count == 1 || MaySegment(_runs[run].Path.Peer));
 
     private int SendRuns(int count)
     {
@@ -258,7 +263,7 @@ public sealed class SendBatch : IDisposable
             ref var refusal = ref _states[_first].Refusal;
             if (refusal != 0)
             {
-                TurnOff(refusal, run.Path.Peer.IsIPv6);
+                TurnOff(refusal, run.Path.Peer);
                 refusal = 0;
             }
             Advance(length);
@@ -281,8 +286,14 @@ public sealed class SendBatch : IDisposable
         }
     }
 
-    private void TurnOff(int errno, bool v6)
+    private void TurnOff(int errno, in PeerAddress peer)
     {
+        if (errno == Linux.EINVAL && _refusedPeers.TryAdd(peer))
+        {
+            _counters.Add(Counter.UdpGsoPeerFallbacks);
+            return;
+        }
+        var v6 = peer.IsIPv6;
         LatchOf(v6).TurnOff();
         _counters.Add(Counter.UdpGsoFallbacks);
         Refused?.Invoke(new CapabilityRefused(v6 ? Capability.UdpGsoIPv6 : Capability.UdpGsoIPv4, errno));

@@ -11,8 +11,7 @@ namespace Lightway.Tunnel.Connections;
 /// <summary>
 /// One Lightway association, of either role: an envelope, a secure channel and a packet path, and the state and frames that
 /// join them. It owns no socket and no clock: datagrams, packets and the time (milliseconds) come in; what it sends leaves
-/// through the worker's batch (inside packets) and control socket (everything else). One thread. Nothing that a peer sends
-/// makes it throw.
+/// through the worker's batch (inside packets) and control socket (everything else). One thread. No peer can make it throw.
 /// </summary>
 public sealed class Connection : IChannelOwner, ITimed, IDisposable
 {
@@ -233,9 +232,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         }
     }
 
-    /// <summary>Puts the addresses that the peer expects into a packet from the TUN device. False: counted, and to be dropped.</summary>
-    /// <param name="packet">The packet or superpacket; changed in place.</param>
-    /// <param name="checksum">State of its transport checksum field.</param>
+    /// <inheritdoc cref="PacketPath.TryTranslate"/>
     public bool TryTranslate(Span<byte> packet, TransportChecksum checksum) => _packets.TryTranslate(packet, checksum);
 
     /// <inheritdoc cref="PacketPath.TrySend"/>

@@ -33,6 +33,7 @@ let main argv =
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests
+              FileChecksTests.tests
               LoggingTests.tests
               PemFilesTests.tests
               KernelTests.tests

@@ -11,13 +11,19 @@ public enum FileRule
 }
 
 /// <summary>
-/// Refuses to start on files that other users of the machine could read or change. Directories above a file must not be
-/// writable by everyone, unless they are sticky as /tmp is.
+/// Refuses to start on files that other users of the machine could read or change. The file, each directory on the way
+/// to it and each symbolic link must belong to root or to the user of this process, and nobody else may write to the
+/// directories, unless they are sticky as /tmp is.
 /// </summary>
 public static class FileChecks
 {
     /// <summary>Set to 1 in the environment, it turns all checks off.</summary>
     public const string DisableVariable = "LW_DANGEROUSLY_DISABLE_PERMISSIONS_CHECKS";
+
+    /// <summary>Where systemd puts the files of LoadCredential= (systemd.exec(5)).</summary>
+    private const string CredentialsVariable = "CREDENTIALS_DIRECTORY";
+
+    private const int MaxLinks = 40; // MAXSYMLINKS of linux/namei.h
 
     private const UnixFileMode OthersWrite = UnixFileMode.GroupWrite | UnixFileMode.OtherWrite;
     private const UnixFileMode OthersAccess =
@@ -27,7 +33,7 @@ public static class FileChecks
         | UnixFileMode.OtherRead
         | UnixFileMode.OtherExecute;
 
-    /// <summary>Checks one file and the directories above it. Symbolic links are followed first.</summary>
+    /// <summary>Checks one file and the way to it.</summary>
     /// <param name="key">Name of the option, for the message.</param>
     /// <exception cref="ConfigurationException">The file is missing or open to others.</exception>
     public static void Require(string key, string path, FileRule rule)
@@ -36,7 +42,7 @@ public static class FileChecks
         {
             return;
         }
-        var problem = Problem(path, rule);
+        var problem = Problem(path, rule, Environment.GetEnvironmentVariable(CredentialsVariable));
         if (problem is not null)
         {
             throw new ConfigurationException($"{key}: {problem}");
@@ -44,26 +50,52 @@ public static class FileChecks
     }
 
     /// <summary>What is wrong with the file, and the command that mends it; null when nothing is.</summary>
-    public static string? Problem(string path, FileRule rule)
+    /// <param name="credentials">
+    /// Directory of systemd's credentials. It gives a service's user access by an entry in the access control list, which
+    /// shows in the mode as a group that may read: 0440.
+    /// </param>
+    public static string? Problem(string path, FileRule rule, string? credentials = null)
     {
         try
         {
-            var full = Path.GetFullPath(path);
-            if (!File.Exists(full))
+            var current = "/";
+            var links = 0;
+            var steps = new Stack<string>();
+            Push(steps, Path.GetFullPath(path));
+            var status = FileStatus.Of(current);
+            while (true)
             {
-                return $"\"{path}\" does not exist or is not a file";
+                if (status is not { } known || (steps.Count == 0 && known.IsDirectory))
+                {
+                    return $"\"{path}\" does not exist or is not a file";
+                }
+                if (OwnerProblem(current, known) is { } owner)
+                {
+                    return owner;
+                }
+                if (known.IsLink)
+                {
+                    if (++links > MaxLinks)
+                    {
+                        return $"\"{path}\": too many symbolic links";
+                    }
+                    var target = new FileInfo(current).LinkTarget!;
+                    Push(steps, target);
+                    current = target.StartsWith('/') ? "/" : Path.GetDirectoryName(current)!;
+                }
+                else if (!known.IsDirectory)
+                {
+                    return steps.Count > 0
+                        ? $"\"{path}\" does not exist or is not a file"
+                        : FileProblem(current, known.Permissions, rule, IsIn(credentials, current));
+                }
+                else if (DirectoryProblem(current, known.Permissions) is { } directory)
+                {
+                    return directory;
+                }
+                current = Next(current, steps);
+                status = FileStatus.Of(current);
             }
-            var file = File.ResolveLinkTarget(full, returnFinalTarget: true)?.FullName ?? full;
-            var mode = File.GetUnixFileMode(file);
-            if (rule == FileRule.OwnerOnly && (mode & OthersAccess) != 0)
-            {
-                return $"\"{file}\" has mode {Octal(mode)}, but only its owner may access it; run: chmod 600 {file}";
-            }
-            if ((mode & OthersWrite) != 0)
-            {
-                return $"\"{file}\" has mode {Octal(mode)}, but only its owner may write it; run: chmod go-w {file}";
-            }
-            return DirectoryProblem(Path.GetDirectoryName(file));
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)
         {
@@ -71,19 +103,65 @@ public static class FileChecks
         }
     }
 
-    private static string? DirectoryProblem(string? directory)
-    {
-        for (; !string.IsNullOrEmpty(directory); directory = Path.GetDirectoryName(directory))
-        {
-            var mode = File.GetUnixFileMode(directory);
-            if (mode.HasFlag(UnixFileMode.OtherWrite) && !mode.HasFlag(UnixFileMode.StickyBit))
-            {
-                return $"directory \"{directory}\" has mode {Octal(mode)}, so everyone may replace the file; run: chmod o-w {directory}";
-            }
-        }
-        return null;
-    }
-
     /// <summary>A mode as chmod(1) takes it, four digits.</summary>
     public static string Octal(UnixFileMode mode) => Convert.ToString((int)mode, 8).PadLeft(4, '0');
+
+    /// <summary>Puts the names of a path on top of those that are still to be walked.</summary>
+    private static void Push(Stack<string> steps, string path)
+    {
+        foreach (var name in path.Split('/', StringSplitOptions.RemoveEmptyEntries).Reverse())
+        {
+            steps.Push(name);
+        }
+    }
+
+    private static string Next(string current, Stack<string> steps) =>
+        steps.TryPop(out var name)
+            ? name switch
+            {
+                "." => current,
+                ".." => Path.GetDirectoryName(current) ?? "/",
+                _ => Path.Combine(current, name),
+            }
+            : current;
+
+    private static string? OwnerProblem(string path, FileStatus status)
+    {
+        var self = FileStatus.Self;
+        return status.Owner == 0 || status.Owner == self
+            ? null
+            : $"\"{path}\" belongs to user {status.Owner}, who may change it; run: chown -h {(self == 0 ? "root" : self)} {path}";
+    }
+
+    private static string? FileProblem(string file, UnixFileMode mode, FileRule rule, bool isCredential)
+    {
+        var allowed = isCredential ? UnixFileMode.GroupRead : 0;
+        if (rule == FileRule.OwnerOnly && (mode & OthersAccess & ~allowed) != 0)
+        {
+            return $"\"{file}\" has mode {Octal(mode)}, but only its owner may access it; run: chmod 600 {file}";
+        }
+        return (mode & OthersWrite) != 0
+            ? $"\"{file}\" has mode {Octal(mode)}, but only its owner may write it; run: chmod go-w {file}"
+            : null;
+    }
+
+    private static string? DirectoryProblem(string directory, UnixFileMode mode)
+    {
+        var open = mode & OthersWrite;
+        if (open == 0 || mode.HasFlag(UnixFileMode.StickyBit))
+        {
+            return null;
+        }
+        var (who, letters) = open switch
+        {
+            UnixFileMode.GroupWrite => ("its group", "g"),
+            UnixFileMode.OtherWrite => ("everyone", "o"),
+            _ => ("everyone", "go"),
+        };
+        return $"directory \"{directory}\" has mode {Octal(mode)}, so {who} may replace the file; run: chmod {letters}-w {directory}";
+    }
+
+    private static bool IsIn(string? directory, string file) =>
+        !string.IsNullOrEmpty(directory)
+        && file.StartsWith(Path.TrimEndingDirectorySeparator(directory) + "/", StringComparison.Ordinal);
 }

@@ -73,7 +73,11 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
 
     let folder = Path.Combine(topology.Folder, Path.GetRandomFileName())
     let path name = Path.Combine(folder, name)
-    let metricsOf name = path $"{name}.metrics.json"
+    let state = path "state" // what the programs write
+
+    let metricsOf name =
+        Path.Combine(state, $"{name}.metrics.json")
+
     let serverKeys = Keys.ofProgram programs.Server
     let clientKeys = Keys.ofProgram programs.Client
     let started = List<Child>()
@@ -110,6 +114,8 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     do
         Shell.run (Programs.OfThisBuild().Server) [ "init"; folder; "--address"; $"{Topology.ServerOutside}:27690" ]
         |> ignore
+
+        Directory.CreateDirectory state |> ignore
 
     let user = valueOf (path "client.yaml") "user"
     let password = valueOf (path "client.yaml") "password"
@@ -233,8 +239,12 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
             match this.ServerUser with
             | None -> [ programs.Server ]
             | Some user ->
-                Shell.run "chmod" [ "a+x"; topology.Folder ] |> ignore
-                Shell.run "chown" [ "-R"; string user; folder ] |> ignore
+                // The client stays root's, and trusts no file or directory of another user.
+                let own =
+                    [ "server.yaml"; "server.key"; "users.htpasswd"; "state" ] |> List.map path
+
+                Shell.run "chmod" [ "a+x"; topology.Folder; folder ] |> ignore
+                Shell.run "chown" ([ "-R"; string user ] @ own) |> ignore
                 let identity = [ "--reuid"; string user; "--regid"; string user; "--clear-groups" ]
                 let privileges = [ "--inh-caps=-all"; "--bounding-set=-all" ]
                 [ "sh"; "-c"; openTunNode; "sh" ] @ identity @ privileges @ [ programs.Server ]

@@ -5,6 +5,8 @@ open System
 open System.IO
 open Expecto
 open Lightway.Hosting
+open Lightway.Lab
+open Lightway.Tests.Checks
 
 /// Mode bits as written in octal: `mode "600"`.
 let private mode (octal: string) : UnixFileMode = enum (Convert.ToInt32(octal, 8))
@@ -17,6 +19,12 @@ let private withDirectory (body: string -> unit) =
         body directory.FullName
     finally
         directory.Delete true
+
+let private secretIn directory name =
+    let file = Path.Combine(directory, name)
+    File.WriteAllText(file, "")
+    File.SetUnixFileMode(file, mode "600")
+    file
 
 let private problem path rule = FileChecks.Problem(path, rule)
 
@@ -59,7 +67,7 @@ let tests: Test =
                   Expect.isNull (problem link FileRule.OwnerOnly) "")
           }
 
-          test "a directory that everyone may write to is refused, however far up, unless it is sticky" {
+          test "a directory that others may write to is refused, however far up, unless it is sticky" {
               withDirectory (fun directory ->
                   let below =
                       Directory.CreateDirectory(Path.Combine(directory, "open", "below")).FullName
@@ -69,10 +77,89 @@ let tests: Test =
                   File.SetUnixFileMode(file, mode "600")
                   let opened = Path.Combine(directory, "open")
                   File.SetUnixFileMode(opened, mode "777")
+                  Expect.stringContains (problem file FileRule.OwnerOnly) $"chmod go-w {opened}" ""
+                  File.SetUnixFileMode(opened, mode "757")
                   Expect.stringContains (problem file FileRule.OwnerOnly) $"chmod o-w {opened}" ""
                   File.SetUnixFileMode(opened, mode "1777")
                   Expect.isNull (problem file FileRule.OwnerOnly) "")
           }
+
+          test "a directory that its group may write to is refused, unless it is sticky" {
+              withDirectory (fun directory ->
+                  let file = secretIn directory "file"
+                  File.SetUnixFileMode(directory, mode "770")
+                  Expect.stringContains (problem file FileRule.OwnerOnly) $"chmod g-w {directory}" ""
+                  File.SetUnixFileMode(directory, mode "1770")
+                  Expect.isNull (problem file FileRule.OwnerOnly) "")
+          }
+
+          test "a directory behind a link in the middle of a path is checked, and so is the one that has the link" {
+              withDirectory (fun directory ->
+                  let below name =
+                      Directory.CreateDirectory(Path.Combine(directory, name)).FullName
+
+                  let real, links = below "real", below "links"
+                  secretIn real "file" |> ignore
+                  Directory.CreateSymbolicLink(Path.Combine(links, "way"), "../real") |> ignore
+                  let path = Path.Combine(links, "way", "file")
+                  Expect.isNull (problem path FileRule.OwnerOnly) "both are closed"
+
+                  for opened in [ real; links ] do
+                      File.SetUnixFileMode(opened, mode "777")
+                      Expect.stringContains (problem path FileRule.OwnerOnly) $"chmod go-w {opened}" ""
+                      File.SetUnixFileMode(opened, mode "755"))
+          }
+
+          test "links that lead in a circle are refused" {
+              withDirectory (fun directory ->
+                  let link = Path.Combine(directory, "link")
+                  File.CreateSymbolicLink(link, link) |> ignore
+                  Expect.stringContains (problem link FileRule.OwnerOnly) link "")
+          }
+
+          test "a file, a directory or a link of another user is refused: that user may change it" {
+              needsRoot ()
+
+              withDirectory (fun directory ->
+                  let below = Directory.CreateDirectory(Path.Combine(directory, "below")).FullName
+                  let file = secretIn below "file"
+                  let link = Path.Combine(directory, "link")
+                  File.CreateSymbolicLink(link, file) |> ignore
+                  Expect.isNull (problem link FileRule.OwnerOnly) "all is root's"
+
+                  for owned in [ file; below; link ] do
+                      Shell.run "chown" [ "-h"; "12345"; owned ] |> ignore
+
+                      for rule in [ FileRule.OwnerOnly; FileRule.ReadableByOthers ] do
+                          let message = problem link rule
+                          Expect.stringContains message $"\"{owned}\" belongs to user 12345" "who"
+                          Expect.stringEnds message $"; run: chown -h root {owned}" "the remedy"
+
+                      Shell.run "chown" [ "-h"; "root"; owned ] |> ignore)
+          }
+
+          for octal, isInside, isTaken in
+              [ "440", true, true
+                "400", true, true
+                "444", true, false
+                "460", true, false
+                "440", false, false ] do
+              let place = if isInside then "in" else "outside"
+
+              test $"mode {octal} {place} the directory of systemd's credentials: taken is {isTaken}" {
+                  withDirectory (fun directory ->
+                      let credentials =
+                          Directory.CreateDirectory(Path.Combine(directory, "credentials")).FullName
+
+                      let other =
+                          Directory.CreateDirectory(Path.Combine(directory, "credentials-not")).FullName
+
+                      let file = secretIn (if isInside then credentials else other) "key"
+                      File.SetUnixFileMode(file, mode octal)
+                      File.SetUnixFileMode(credentials, mode "550")
+                      let message = FileChecks.Problem(file, FileRule.OwnerOnly, credentials)
+                      Expect.equal (isNull message) isTaken "")
+              }
 
           test "what is missing or no file is refused by name" {
               withDirectory (fun directory ->

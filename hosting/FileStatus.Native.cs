@@ -1,0 +1,57 @@
+using System.Runtime.InteropServices;
+using System.Text;
+
+namespace Lightway.Hosting;
+
+/// <summary>What a file is and whose: the part of statx(2) that .NET does not tell.</summary>
+/// <param name="Owner">User id.</param>
+/// <param name="Mode">Type and permissions, as in stat(2).</param>
+internal readonly unsafe partial record struct FileStatus(uint Owner, ushort Mode)
+{
+    // linux/stat.h, linux/fcntl.h
+    private const int AT_FDCWD = -100;
+    private const int AT_SYMLINK_NOFOLLOW = 0x100;
+    private const uint STATX_BASIC_STATS = 0x7ff;
+    private const int StatxSize = 256; // struct statx, the same on every processor
+    private const int OwnerAt = 20; // stx_uid, u32
+    private const int ModeAt = 28; // stx_mode, u16
+    private const int S_IFMT = 0xf000;
+    private const int S_IFDIR = 0x4000;
+    private const int S_IFLNK = 0xa000;
+    private const int ENOENT = 2;
+    private const int ENOTDIR = 20;
+
+    public bool IsDirectory => (Mode & S_IFMT) == S_IFDIR;
+
+    public bool IsLink => (Mode & S_IFMT) == S_IFLNK;
+
+    public UnixFileMode Permissions => (UnixFileMode)(Mode & 0xfff);
+
+    /// <summary>User id that this process acts as.</summary>
+    public static uint Self => geteuid();
+
+    /// <summary>Of the file itself; a symbolic link is not followed. Null if there is none.</summary>
+    /// <exception cref="IOException">It cannot be told, for example because a directory may not be searched.</exception>
+    public static FileStatus? Of(string path)
+    {
+        var status = stackalloc byte[StatxSize];
+        int result;
+        fixed (byte* name = Encoding.UTF8.GetBytes(path + '\0'))
+        {
+            result = statx(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, status);
+        }
+        if (result == 0)
+        {
+            return new FileStatus(*(uint*)(status + OwnerAt), *(ushort*)(status + ModeAt));
+        }
+        return Marshal.GetLastPInvokeError() is var errno and not (ENOENT or ENOTDIR)
+            ? throw new IOException(Marshal.GetPInvokeErrorMessage(errno))
+            : null;
+    }
+
+    [LibraryImport("libc", SetLastError = true)]
+    private static partial int statx(int directory, byte* path, int flags, uint mask, byte* status);
+
+    [LibraryImport("libc")]
+    private static partial uint geteuid();
+}

@@ -29,7 +29,10 @@ public sealed partial class MetricsFile : IDisposable
         );
     }
 
-    /// <summary>Replaces the file as a whole, so that a reader never sees half of it.</summary>
+    /// <summary>
+    /// Replaces the file as a whole, so that a reader never sees half of it. No symbolic link is written through, whoever
+    /// put it there: CreateNew is O_EXCL, which follows none, and rename(2) replaces a link itself.
+    /// </summary>
     public void Write()
     {
         if (_file is null)
@@ -41,7 +44,11 @@ public sealed partial class MetricsFile : IDisposable
             lock (_writing)
             {
                 var temporary = _file + ".new";
-                File.WriteAllText(temporary, JsonSerializer.Serialize(Counters.Sum(_workers).ToDictionary()));
+                File.Delete(temporary); // a link is deleted, not what it points to
+                using (var stream = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write))
+                {
+                    JsonSerializer.Serialize(stream, Counters.Sum(_workers).ToDictionary());
+                }
                 File.Move(temporary, _file, overwrite: true);
             }
         }

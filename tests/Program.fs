@@ -36,6 +36,7 @@ let main argv =
               FileChecksTests.tests
               LoggingTests.tests
               PemFilesTests.tests
+              MetricsFileTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

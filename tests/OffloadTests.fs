@@ -255,6 +255,17 @@ let private unprivileged =
                   stop vpn.Server)
       }
 
+      test "a device of the user that is not up: the server ends and names the command that brings it up" {
+          withoutPrivilege [ "workers", "1" ] (fun topology vpn ->
+              makeDevice topology vpn ""
+              Shell.ip $"-n {topology.Server} link set {vpn.Device} down" |> ignore
+              vpn.LaunchServer()
+              Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+              Expect.equal vpn.Server.ExitCode 1 "exit code"
+              Expect.stringContains vpn.Server.Log $"SIOCSIFFLAGS {vpn.Device}" "what failed"
+              Expect.stringContains vpn.Server.Log $"ip link set {vpn.Device} up" "the remedy")
+      }
+
       test "without a device of its own, the user's server ends and names the remedy" {
           withoutPrivilege [ "workers", "1" ] (fun _ vpn ->
               vpn.LaunchServer()

@@ -42,7 +42,13 @@ public static unsafe class TunInterface
         if ((*(short*)(request + ValueAt) & Linux.IFF_UP) == 0) // up already: no privilege is needed
         {
             *(short*)(request + ValueAt) |= Linux.IFF_UP;
-            Control(Linux.SIOCSIFFLAGS, "SIOCSIFFLAGS", name, request);
+            Control(
+                Linux.SIOCSIFFLAGS,
+                "SIOCSIFFLAGS",
+                name,
+                request,
+                $"; the device is not up, and this process lacks CAP_NET_ADMIN; run as root: ip link set {name} up"
+            );
         }
     }
 
@@ -61,7 +67,14 @@ public static unsafe class TunInterface
         Control(operation, label, name, request);
     }
 
-    private static void Control(int operation, string label, string name, byte* request)
+    /// <param name="whenForbidden">Is added to the error if a privilege is missing: what to do.</param>
+    private static void Control(
+        int operation,
+        string label,
+        string name,
+        byte* request,
+        string whenForbidden = "; this process lacks CAP_NET_ADMIN"
+    )
     {
         var ascii = Encoding.ASCII.GetBytes(name);
         ascii.AsSpan(0, Math.Min(ascii.Length, Linux.IFNAMSIZ - 1)).CopyTo(new Span<byte>(request, Linux.IFNAMSIZ));
@@ -75,7 +88,8 @@ public static unsafe class TunInterface
         close(fd);
         if (result < 0)
         {
-            throw Linux.Failure(errno, $"{label} {name}");
+            var failure = Linux.Failure(errno, $"{label} {name}");
+            throw errno == Linux.EPERM ? new IOException(failure.Message + whenForbidden) : failure;
         }
     }
 }

@@ -25,10 +25,14 @@ internal static class ClientHost
     /// <returns>Exit code.</returns>
     public static int Run(ClientOptions options, ILogger log)
     {
+        if (!options.CoreDumps)
+        {
+            Platform.ForbidCoreDumps(log);
+        }
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         var server = new IPEndPoint(Resolve(options.ServerHost), options.ServerPort);
-        using var tls = TlsOf(options);
+        using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
         var tun = OpenTun(options, offload);
         var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
@@ -72,11 +76,16 @@ internal static class ClientHost
         return session.Ended is null ? 0 : Entry.Failed;
     }
 
-    private static DtlsContext TlsOf(ClientOptions options)
+    private static DtlsContext TlsOf(ClientOptions options, ILogger log)
     {
         var authority = options.CaCertIsInline
             ? Encoding.UTF8.GetBytes(options.CaCert)
             : PemFiles.Read("ca_cert", options.CaCert, PemContent.Certificate);
+        var name = options.CaCertIsInline ? "(inline)" : options.CaCert;
+        foreach (var warning in Certificates.Dates(name, authority, DateTimeOffset.UtcNow))
+        {
+            ProgramLog.Warning(log, $"ca_cert: {warning}");
+        }
         try
         {
             return DtlsContext.ForClient(
@@ -92,7 +101,7 @@ internal static class ClientHost
         catch (TlsException error)
         {
             throw new ConfigurationException(
-                $"ca_cert {(options.CaCertIsInline ? "(inline)" : $"\"{options.CaCert}\"")}: {error.Message}"
+                $"ca_cert: {Certificates.Refusal(name, authority) ?? $"\"{name}\": {error.Message}"}"
             );
         }
     }

@@ -31,6 +31,11 @@ public static class Entry
                 Console.Error.WriteLine(outcome.Text);
                 return BadConfiguration;
         }
+        if (Platform.MissingLibrary() is { } missing)
+        {
+            Console.Error.WriteLine(missing);
+            return Failed;
+        }
         using var logging = createLog(outcome.Options);
         var log = logging.CreateLogger(program);
         foreach (var warning in outcome.Warnings)

@@ -55,6 +55,7 @@ type internal ClientArgument =
     | Disable_Udp_Gro of bool: string option
     | Log_Level of level: string
     | Metrics_File of path: string
+    | Core_Dumps of bool: string option
     | [<Hidden>] Wintun_File of path: string
     | [<Hidden>] Device_Guid of guid: string
     | [<Hidden>] Wintun_Ring_Capacity of size: string
@@ -124,6 +125,8 @@ type internal ClientArgument =
                 "trace, debug, info, warn, error or off. LW_CLIENT_RUST_LOG in the environment overrides it. Default: info."
             | Metrics_File _ ->
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
+            | Core_Dumps _ ->
+                "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
             | Wintun_File _
             | Device_Guid _
             | Wintun_Ring_Capacity _

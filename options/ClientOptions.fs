@@ -55,6 +55,8 @@ type ClientOptions =
         EnableExpresslane: bool
         ExpresslaneKeysRotationInterval: TimeSpan
         Offload: OffloadOptions
+        /// Core files may be written, and other processes of the same user may read this one's memory.
+        CoreDumps: bool
         LogLevel: LogLevel
         MetricsFile: string | null
         AcceptUnknowns: bool
@@ -188,6 +190,7 @@ module internal ClientReading =
               EnableExpresslane = reader.Bool("enable_expresslane", false)
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               Offload = OffloadOptions.read true reader
+              CoreDumps = reader.Bool("core_dumps", false)
               LogLevel = Layers.logLevel names getEnv reader
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
               AcceptUnknowns = acceptUnknowns }

@@ -27,6 +27,8 @@ type InitOptions =
         ServerHost: string
         /// UDP port, 1 to 65535, of the server and for the client.
         ServerPort: int
+        /// The operator named host and port; otherwise they are 127.0.0.1 and the default.
+        IsAddressGiven: bool
         User: string
         /// DNS name in the server's certificate, checked by the client (`server_dn`).
         ServerName: string

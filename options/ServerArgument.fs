@@ -74,6 +74,7 @@ type internal ServerArgument =
     | Log_Format of format: string
     | Statistics_Reporting_Interval of duration: string
     | Metrics_File of path: string
+    | Core_Dumps of bool: string option
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -143,6 +144,8 @@ type internal ServerArgument =
             | Statistics_Reporting_Interval _ -> "time between two statistics lines in the log. Default: 30s."
             | Metrics_File _ ->
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
+            | Core_Dumps _ ->
+                "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
 
 [<RequireQualifiedAccess>]
 module internal ServerArgument =

@@ -47,6 +47,8 @@ type ServerOptions =
         Workers: int
         /// Each worker is pinned to a processor of its own.
         PinWorkers: bool
+        /// Core files may be written, and other processes of the same user may read this one's memory.
+        CoreDumps: bool
         LogFormat: LogFormat
         LogLevel: LogLevel
         AcceptUnknowns: bool
@@ -163,6 +165,7 @@ module internal ServerReading =
               Offload = OffloadOptions.read false reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)
               PinWorkers = reader.Bool("pin_workers", false)
+              CoreDumps = reader.Bool("core_dumps", false)
               LogFormat = reader.Read("log_format", Value.logFormat, LogFormat.Full)
               LogLevel = Layers.logLevel names getEnv reader
               AcceptUnknowns = reader.Bool("accept_unknowns", false) }
@@ -230,6 +233,7 @@ module private InitReading =
             { Directory = reader.Read("directory", directory, "")
               ServerHost = host
               ServerPort = port
+              IsAddressGiven = reader.TryFind("address").IsSome
               User = reader.Read("user", userName, "lightway")
               ServerName = reader.Read("server-name", dnsName, "server.lightway.internal")
               IpPool = reader.Read("ip-pool", Value.ipv4Network 8 28, IPNetwork.Parse "10.125.0.0/16") }

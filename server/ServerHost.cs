@@ -27,13 +27,17 @@ internal static class ServerHost
     /// <returns>Exit code.</returns>
     public static int Run(ServerOptions options, ILogger log)
     {
+        if (!options.CoreDumps)
+        {
+            Platform.ForbidCoreDumps(log);
+        }
         ServerFiles.Require(options);
         var hashers = options.LoginChecks > 0 ? options.LoginChecks : Authenticator.DefaultThreads;
         var authenticator = Authenticator.Load(options.UserDb, hashers);
         Warn(authenticator.Warnings, options.UserDb, log);
         Warn(authenticator.Measure(), options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        using var tls = TlsOf(options);
+        using var tls = TlsOf(options, log);
         var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
         var offload = OffloadChoice.Of(options.Offload);
         var queues = OpenQueues(options, offload, log);
@@ -116,9 +120,19 @@ internal static class ServerHost
 
     private static ulong Random64() => BitConverter.ToUInt64(RandomNumberGenerator.GetBytes(sizeof(ulong)));
 
-    private static DtlsContext TlsOf(ServerOptions options)
+    private static DtlsContext TlsOf(ServerOptions options, ILogger log)
     {
         var certificate = PemFiles.Read("server_cert", options.ServerCert, PemContent.Certificate);
+        foreach (
+            var warning in (string[])
+                [
+                    .. Certificates.Dates(options.ServerCert, certificate, DateTimeOffset.UtcNow),
+                    .. Certificates.PathLengths(options.ServerCert, certificate),
+                ]
+        )
+        {
+            ProgramLog.Warning(log, $"server_cert: {warning}");
+        }
         var key = PemFiles.Read("server_key", options.ServerKey, PemContent.PrivateKey);
         try
         {
@@ -127,8 +141,15 @@ internal static class ServerHost
         catch (TlsException error)
         {
             throw new ConfigurationException(
-                $"server_cert \"{options.ServerCert}\", server_key \"{options.ServerKey}\": {error.Message}"
+                Certificates.KeyRefusal(options.ServerKey, key) is { } ofKey ? $"server_key: {ofKey}"
+                : Certificates.Refusal(options.ServerCert, certificate) is { } ofCertificate
+                    ? $"server_cert: {ofCertificate}"
+                : $"server_cert \"{options.ServerCert}\", server_key \"{options.ServerKey}\": {error.Message}"
             );
+        }
+        finally
+        {
+            CryptographicOperations.ZeroMemory(key); // the library has its own copy
         }
     }
 

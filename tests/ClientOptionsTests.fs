@@ -34,6 +34,7 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
               Offload.DisableTunGroUdp = true })
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "core_dumps", "true", (fun o -> { o with CoreDumps = true })
       "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
 
 /// Every option without an effect, a value, and one that is refused, if any is.

@@ -18,6 +18,7 @@ let private options directory : InitOptions =
     { Directory = directory
       ServerHost = "vpn.example.com"
       ServerPort = 4433
+      IsAddressGiven = true
       User = "me \"#1\" \\"
       ServerName = "gateway.example.com"
       IpPool = IPNetwork.Parse "10.7.0.0/20" }

@@ -37,6 +37,7 @@ let main argv =
               LoggingTests.tests
               PemFilesTests.tests
               MetricsFileTests.tests
+              StartTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

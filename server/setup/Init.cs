@@ -10,9 +10,14 @@ public static class Init
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
 
     /// <summary>Writes the files and prints the next commands. A directory that holds anything is left alone.</summary>
-    /// <returns>Exit code: 0, or 2 after one line on <paramref name="error"/>.</returns>
+    /// <returns>Exit code: 0, or 1 (a library is missing) or 2 after one line on <paramref name="error"/>.</returns>
     public static int Run(InitOptions options, TextWriter output, TextWriter error)
     {
+        if (Platform.MissingLibrary() is { } missing)
+        {
+            error.WriteLine(missing);
+            return Entry.Failed;
+        }
         var directory = Path.TrimEndingDirectorySeparator(Path.GetFullPath(options.Directory));
         try
         {
@@ -62,6 +67,14 @@ public static class Init
             output.WriteLine($"  {FileChecks.Octal(file.Mode)} {file.Name}");
         }
         output.WriteLine();
+        if (!options.IsAddressGiven)
+        {
+            output.WriteLine(
+                $"Warning: client.yaml has {options.ServerHost}:{options.ServerPort}, which reaches the server from this machine only."
+            );
+            output.WriteLine("For other machines, change `server` in it, or start again with --address HOST:PORT.");
+            output.WriteLine();
+        }
         output.WriteLine("Next, on the server and on the client:");
         output.WriteLine($"  lightway-server --config-file {directory}/server.yaml");
         output.WriteLine($"  lightway-client --config-file {directory}/client.yaml");

@@ -251,10 +251,11 @@ public static unsafe class WolfSslLibrary
             }
         }
         throw new TlsException(
-            "no wolfSSL library with DTLS 1.3 was found; build one with 'dotnet fsi build.fsx -t Native', or name one in LIGHTWAY_WOLFSSL"
+            "no wolfSSL library with DTLS 1.3 was found, neither next to the program nor among the system's; build one with 'dotnet fsi build.fsx -t Native', and set LIGHTWAY_WOLFSSL to its path, artifacts/native/libwolfssl.so"
         );
     }
 
+    /// <summary>No folder but the program's own: whoever may write to another one must not choose the code that runs here.</summary>
     private static IEnumerable<string> Candidates()
     {
         yield return Path.Combine(AppContext.BaseDirectory, "libwolfssl.so"); // next to a published program
@@ -262,10 +263,6 @@ public static unsafe class WolfSslLibrary
         yield return "libwolfssl.so.44";
         yield return "libwolfssl.so.42";
         yield return "libwolfssl.so";
-        for (var folder = new DirectoryInfo(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
-        {
-            yield return Path.Combine(folder.FullName, "artifacts", "native", "libwolfssl.so");
-        }
     }
 
     private static string Check()

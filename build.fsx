@@ -97,7 +97,13 @@ let installCompiler () =
           (fun () -> File.Exists "/etc/ssl/certs/ca-certificates.crt"), "ca-certificates" ]
 
 let installLab () =
-    install [ program "ip" "iproute2"; program "ethtool" "ethtool"; program "ping" "iputils-ping" ]
+    install
+        [ program "ip" "iproute2"
+          program "ethtool" "ethtool"
+          program "ping" "iputils-ping"
+          program "iptables" "iptables"
+          program "sysctl" "procps"
+          program "useradd" "passwd" ]
 
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =

@@ -49,6 +49,7 @@ let main argv =
               ClientSessionTests.tests
               ServerTests.tests
               EndToEndTests.tests
+              WalkthroughTests.tests
               OffloadTests.tests
               ProfileTests.tests ]
 

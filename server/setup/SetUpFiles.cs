@@ -66,7 +66,7 @@ internal static class SetUpFiles
             # certificates: the server does not need it, so keep it elsewhere.
             server_cert: {Quoted($"{directory}/server.crt")}
             server_key: {Quoted($"{directory}/server.key")}
-            # Users, one user:hash a line. Add one: echo "name:$(openssl passwd -6)" >> users.htpasswd
+            # Users, one user:hash per line. Add one: echo "name:$(openssl passwd -6)" >> users.htpasswd
             user_db: {Quoted($"{directory}/users.htpasswd")}
 
             # TUN interface, and the address it will have: the server keeps it out of the pool.

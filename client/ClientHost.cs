@@ -34,6 +34,7 @@ internal static class ClientHost
         var server = new IPEndPoint(Resolve(options.ServerHost), options.ServerPort);
         using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
+        OffloadChoice.WarnOfKernel(offload, log);
         var tun = OpenTun(options, offload);
         var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
         var socket = UdpSocket.Bind(

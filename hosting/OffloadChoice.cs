@@ -1,5 +1,7 @@
 using Lightway.Options;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
+using Microsoft.Extensions.Logging;
 
 namespace Lightway.Hosting;
 
@@ -18,4 +20,44 @@ public static class OffloadChoice
                 MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
             }
             : Offload.None;
+
+    /// <summary>Warns about faults that the running kernel is known for and that the chosen offloads would meet.</summary>
+    public static void WarnOfKernel(Offload offload, ILogger log)
+    {
+        var inUse = new List<OffloadPart>();
+        if (offload.TunGroTcp)
+        {
+            inUse.Add(OffloadPart.TunTcp);
+        }
+        if (offload.TunGroUdp)
+        {
+            inUse.Add(OffloadPart.TunUdp);
+        }
+        if (offload.MaxSegments > 1)
+        {
+            inUse.Add(OffloadPart.UdpSegments);
+        }
+        var warnings = KnownKernels.warnings(
+            inUse,
+            Text("/proc/sys/kernel/osrelease"),
+            Text("/proc/sys/kernel/version"),
+            Text("/proc/version_signature") // Ubuntu's
+        );
+        foreach (var warning in warnings)
+        {
+            ProgramLog.Warning(log, warning);
+        }
+    }
+
+    private static string Text(string file)
+    {
+        try
+        {
+            return File.ReadAllText(file);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            return ""; // not every kernel has it
+        }
+    }
 }

@@ -40,6 +40,7 @@ internal static class ServerHost
         using var tls = TlsOf(options, log);
         var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
         var offload = OffloadChoice.Of(options.Offload);
+        OffloadChoice.WarnOfKernel(offload, log);
         var queues = OpenQueues(options, offload, log);
         var count = queues.Length;
         TunInterface.BringUp(queues[0].Name);

@@ -59,6 +59,7 @@ let private allLaws (settings: Settings) =
           IcmpErrors.laws
           EcnTable.laws
           MssClamp.laws
+          KnownKernelsTable.laws
           SegmenterEdges.laws
           Coalescing.laws
           FlowTable.laws

@@ -50,6 +50,7 @@ let main argv =
               ServerTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
+              LabTests.tests
               OffloadTests.tests
               ProfileTests.tests ]
 

@@ -69,9 +69,21 @@ type Child private (name: string, running: Process, logFile: string) =
     member _.ExitCode = running.ExitCode
     member _.Log = if File.Exists logFile then File.ReadAllText logFile else ""
 
-    /// The end of the log, for an error message.
+    /// The first error and the end of the log, for an error message: a backtrace may be longer than the end.
     member this.LogTail =
-        this.Log.TrimEnd().Split '\n' |> Array.rev |> Array.truncate 15 |> Array.rev |> String.concat "\n"
+        let lines = this.Log.TrimEnd().Split '\n'
+        let hidden = max 0 (lines.Length - 15)
+
+        let isError (line: string) =
+            [ "error"; "panic"; "fatal"; "unhandled exception" ]
+            |> List.exists (fun word -> line.Contains(word, StringComparison.OrdinalIgnoreCase))
+
+        let first =
+            match Array.tryFind isError (Array.take hidden lines) with
+            | Some line -> [| line; "…" |]
+            | None -> [||]
+
+        String.concat "\n" (Array.append first (Array.skip hidden lines))
 
     /// User and system time of all its threads so far, in seconds (proc_pid_stat(5), fields 14 and 15, in 1/100 s).
     member _.CpuTimes: struct (float * float) =

@@ -39,8 +39,19 @@ module private Keys =
         |> Seq.map (fun flag -> flag.Groups[1].Value.Replace('-', '_'))
         |> Set.ofSeq
 
-    /// Keys that a program knows, by the flags of its help page.
-    let ofProgram (program: string) : Set<string> = known.GetOrAdd(program, read)
+    /// Every implementation needs them, and some do not name them in their help page, as passwords are not for flags.
+    let private neededByServer =
+        set [ "mode"; "bind_address"; "server_cert"; "server_key"; "user_db" ]
+
+    let private neededByClient = set [ "server"; "mode"; "ca_cert"; "user"; "password" ]
+
+    /// Keys that a server knows: those of the flags of its help page, and those that it needs.
+    let ofServer (program: string) : Set<string> =
+        Set.union neededByServer (known.GetOrAdd(program, read))
+
+    /// Keys that a client knows.
+    let ofClient (program: string) : Set<string> =
+        Set.union neededByClient (known.GetOrAdd(program, read))
 
 /// Keys of server.yaml and client.yaml that a set-up has besides those that `lightway-server init` writes.
 type Settings =
@@ -65,7 +76,7 @@ type Reading =
 /// The lab does what the operator would: it sets up the server's TUN device and the clients' route to the remote.
 ///
 /// Either program may be another implementation that takes the same files. It is given the keys that its help page
-/// names, and no others.
+/// names and those that every implementation needs, and no others.
 type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     static let startTime = TimeSpan.FromSeconds 20.0
     static let tun = "lightway" // on both sides
@@ -78,8 +89,8 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     let metricsOf name =
         Path.Combine(state, $"{name}.metrics.json")
 
-    let serverKeys = Keys.ofProgram programs.Server
-    let clientKeys = Keys.ofProgram programs.Client
+    let serverKeys = Keys.ofServer programs.Server
+    let clientKeys = Keys.ofClient programs.Client
     let started = List<Child>()
     let mutable server: Child | null = null
     let clients: (Child | null)[] = Array.create topology.Clients.Length null

@@ -5,7 +5,10 @@ let main argv =
     match List.ofArray argv with
     | "micro" :: rest -> Micro.run (Array.ofList rest)
     | "demo" :: rest -> Demo.run (Array.ofList rest)
+    | "pest" :: rest -> PestCommand.run rest
     | "matrix" :: rest -> Matrix.Command.run rest
     | _ ->
-        eprintfn "usage: Lightway.Bench micro | demo [--bytes N] | matrix [ARGUMENTS]"
+        eprintfn
+            "usage: Lightway.Bench micro | demo [--bytes N] | pest KIND --client FILE [ARGUMENTS] | matrix [ARGUMENTS]"
+
         2

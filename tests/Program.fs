@@ -52,6 +52,7 @@ let main argv =
               WalkthroughTests.tests
               LabTests.tests
               OffloadTests.tests
+              PestTests.tests
               ProfileTests.tests ]
 
     let code =

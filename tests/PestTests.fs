@@ -1,0 +1,373 @@
+/// Pests against a real server in namespaces: what they cost others, by the server's own counters and by what honest clients
+/// get. Needs root.
+module Lightway.Tests.PestTests
+
+open System
+open System.Diagnostics
+open System.IO
+open System.Net
+open System.Text.RegularExpressions
+open System.Threading
+open System.Threading.Tasks
+open Expecto
+open Lightway.Lab
+open Lightway.Lab.Pests
+open Lightway.Server.Auth
+open Lightway.Tests.Checks
+
+let private settings =
+    { Expresslane = true
+      Offload = true
+      ServerKeys = []
+      ClientKeys = [] }
+
+/// Addresses that the first and the second namespace have besides their own: 256 networks /24 each.
+let private manyAddresses = [ "198.18.0.0/16"; "198.19.0.0/16" ]
+
+let private address (netns: int) (network: int) (host: int) =
+    IPAddress.Parse $"198.{18 + netns}.{network}.{host}"
+
+/// A server, the pest in the first namespace, and in the second, which has other networks, whoever suffers.
+type private Site(keys: (string * string) list) =
+    let topology = Topology.Create 2
+
+    let vpn =
+        new Vpn(topology, Programs.OfThisBuild(), { settings with ServerKeys = keys })
+
+    let target = lazy (Target.Read(Path.Combine(vpn.Folder, "client.yaml")))
+
+    do
+        for netns, network, gateway in
+            [ topology.Clients[0], manyAddresses[0], Topology.ClientOutside
+              topology.Clients[1], manyAddresses[1], "203.0.113.6" ] do
+            Shell.ip $"-n {netns} route add local {network} dev lo" |> ignore
+            Shell.ip $"-n {topology.Server} route add {network} via {gateway}" |> ignore
+
+    member _.Topology = topology
+    member _.Vpn = vpn
+    member _.Target = target.Value
+
+    member _.Remote =
+        { Netns = topology.RemoteHost
+          Address = Topology.Remote }
+
+    member _.Honest = topology.Clients[1]
+
+    /// Gives the server other users, all with one password and a bcrypt hash of this cost; the time of one check.
+    member _.SetUsers (users: string list) (password: string) (cost: int) : TimeSpan =
+        let clock = Stopwatch.StartNew()
+        let hash = LibCrypt.Hash(password, $"$2b${cost:D2}$abcdefghijklmnopqrstuu")
+        Expect.isNotNull hash "libcrypt has bcrypt"
+        let lines = users |> List.map (fun user -> $"{user}:{hash}")
+        File.WriteAllLines(Path.Combine(vpn.Folder, "users.htpasswd"), lines)
+        clock.Elapsed
+
+    member _.Start (kind: string) (plan: Plan) : Task<Tally> =
+        Pest.start topology.Client kind target.Value plan
+
+    /// How long a login takes that comes from the second namespace; none if it is not in after `patience`.
+    member this.Login(patience: TimeSpan) : TimeSpan voption =
+        Netns.run this.Honest (fun () ->
+            use crowd = new Crowd(target.Value)
+            let guest = crowd.Join()
+
+            crowd.RunUntil(patience, (fun () -> guest.LoginTime.IsSome || guest.Closed.IsSome)) |> ignore
+
+            guest.LoginTime)
+
+    /// Resident memory of the server in MB (VmRSS, proc_pid_status(5)).
+    member _.Megabytes: float =
+        let status = File.ReadAllText $"/proc/{vpn.Server.Pid}/status"
+        float (Regex.Match(status, @"VmRSS:\s+(\d+) kB").Groups[1].Value) * 1024.0 / 1e6
+
+    member _.Descriptors: int =
+        Directory.GetFileSystemEntries($"/proc/{vpn.Server.Pid}/fd").Length
+
+    /// Connections that the server has.
+    member _.Connections: int64 =
+        let counters = vpn.Read().Counters
+        counters["conn_created"] - counters["conn_closed"]
+
+    interface IDisposable with
+        member _.Dispose() =
+            (vpn :> IDisposable).Dispose()
+            (topology :> IDisposable).Dispose()
+
+let private withServer keys (body: Site -> unit) =
+    needsRoot ()
+    use site = new Site(keys)
+    site.Vpn.StartServer()
+    body site
+
+let private plan (rate: float) (seconds: float) =
+    { Plan.Standard with
+        Rate = rate
+        Duration = TimeSpan.FromSeconds seconds }
+
+let private result (task: Task<'result>) = task.GetAwaiter().GetResult()
+
+let private expectWithin (limit: float) (login: TimeSpan voption) =
+    match login with
+    | ValueSome time -> Expect.isLessThan time.TotalSeconds limit "seconds until it was online"
+    | ValueNone -> failtest "a client that does everything right is not online"
+
+/// Clients that log in at once, each with an address and a user of its own, and that start again when they are turned away;
+/// how long each took, as far as they got in before the time was over.
+let private logIn (site: Site) (password: string) (users: string list) (timeout: TimeSpan) : TimeSpan list =
+    Netns.run site.Honest (fun () ->
+        use crowd = new Crowd(site.Target)
+        let clock = Stopwatch.StartNew()
+        let times = Array.create users.Length ValueNone
+
+        let join number =
+            crowd.Join(address 1 number 1, users[number], password, false)
+
+        let guests = Array.init users.Length join
+
+        let isOver () =
+            for number in 0 .. users.Length - 1 do
+                if times[number].IsNone && guests[number].LoginTime.IsSome then
+                    times[number] <- ValueSome clock.Elapsed
+
+                if times[number].IsNone && guests[number].Closed.IsSome then
+                    guests[number] <- join number
+
+            times |> Array.forall _.IsSome
+
+        crowd.RunUntil(timeout, isOver) |> ignore
+        times |> Array.choose ValueOption.toOption |> List.ofArray)
+
+let private strangers =
+    [ test "100 000 ClientHellos per second from one host: a client of another network is online within 3 s" {
+          withServer [] (fun site ->
+              let flood = site.Start "hello" (plan 120_000.0 5.0)
+              Thread.Sleep 1_000
+              let login = site.Login(TimeSpan.FromSeconds 5.0)
+              let tally = result flood
+              expectWithin 3.0 login
+              Expect.isGreaterThan tally.Sent 250_000L "it was a flood"
+              Expect.equal (site.Vpn.Read().Counters["conn_created"]) 1L "nothing is kept of the hellos")
+      }
+
+      test
+          "half-open handshakes from one host have a share of the places only, and a client of another network is in within 2 s" {
+          withServer [ "half_open_limit", "512" ] (fun site ->
+              let flood = site.Start "half-open" (plan 1_000.0 6.0)
+              Thread.Sleep 4_000
+              let standing = site.Connections
+              let login = site.Login(TimeSpan.FromSeconds 5.0)
+              let tally = result flood
+              expectWithin 2.0 login
+              Expect.isGreaterThan tally.Sent 50L "handshakes were begun"
+              Expect.isLessThanOrEqual standing 128L "a quarter of the places at most")
+      }
+
+      test "half-open handshakes from 200 networks never exceed the limit, and a client of another one is in within 2 s" {
+          withServer [ "half_open_limit", "512" ] (fun site ->
+              let sources = [ for network in 0..199 -> address 0 network 1 ]
+
+              let flood =
+                  site.Start
+                      "half-open"
+                      { plan 1_000.0 8.0 with
+                          Sources = sources }
+
+              Thread.Sleep 5_000
+              let standing = site.Connections
+              let before = site.Megabytes
+              let login = site.Login(TimeSpan.FromSeconds 5.0)
+              let tally = result flood
+              expectWithin 2.0 login
+              Expect.isGreaterThan tally.Sent 1_000L "more handshakes were begun than there are places"
+              Expect.isLessThanOrEqual standing 512L "places"
+
+              Expect.isLessThan
+                  (site.Megabytes - before)
+                  30.0
+                  "MB of growth while the places were taken again and again")
+      }
+
+      test "handshakes without a login end after 10 s, and their places are free" {
+          withServer [] (fun site ->
+              result (site.Start "link-up" (plan 20.0 2.0)) |> ignore
+              Expect.isGreaterThan (site.Vpn.Read().Counters["conn_link_up"]) 10L "complete handshakes"
+              let isEmpty () = site.Connections = 0L
+              Expect.isTrue (Wait.until (TimeSpan.FromSeconds 14.0) isEmpty) "all are gone")
+      }
+
+      for cost in [ 10; 12 ] do
+          test
+              $"wrong passwords from one host, bcrypt cost {cost}: five of five clients of other networks are in within 5 s" {
+              needsRoot ()
+              use site = new Site([])
+              let honest = [ for number in 1..4 -> $"user{number}" ] @ [ site.Target.User ]
+              site.SetUsers honest "right" cost |> ignore
+              site.Vpn.StartServer()
+              let flood = site.Start "login" (plan 100.0 8.0)
+              Thread.Sleep 2_000
+              let times = logIn site "right" honest (TimeSpan.FromSeconds 5.0)
+              let tally = result flood
+              Expect.isGreaterThan tally.Sent 100L "wrong passwords"
+              Expect.equal times.Length 5 $"of five who have the right one: {times}"
+          }
+
+      test "80 clients at once after a restart are in as soon as their passwords can be checked" {
+          needsRoot ()
+          use site = new Site([])
+          let users = [ for number in 1..80 -> $"user{number}" ]
+          let hash = site.SetUsers users "right" 11
+          let hashers = max 1 (Environment.ProcessorCount / 2)
+          site.Vpn.StartServer()
+          let limit = 80.0 / float hashers * hash + TimeSpan.FromSeconds 10.0
+          let times = logIn site "right" users limit
+
+          Expect.equal
+              times.Length
+              80
+              $"of 80, within {limit.TotalSeconds:F1} s; {site.Vpn.Read().CpuSeconds:F1} s of CPU"
+      } ]
+
+/// The pests of this list share a server with one worker and a client in either namespace.
+let private insiders =
+    let site =
+        lazy
+            (let site = new Site([ "workers", "1" ])
+             site.Vpn.Start()
+             site)
+
+    /// Runs one, and shows what became of it: the tally, and the growth of a counter.
+    let pest title kind (plan: Plan) (check: Site -> Tally -> (string -> int64) -> unit) =
+        test title {
+            needsRoot ()
+            let site = site.Value
+            let before = site.Vpn.Read()
+            let descriptors, megabytes = site.Descriptors, site.Megabytes
+            let tally = result (site.Start kind plan)
+            let after = site.Vpn.Read()
+            Expect.isGreaterThan tally.Sent 0L "it was a pest"
+            check site tally (after.Since before)
+            Expect.equal site.Descriptors descriptors "descriptors of the server"
+            Expect.isLessThan (site.Megabytes - megabytes) 40.0 "MB of growth"
+        }
+
+    testSequenced (
+        testList
+            "on one server"
+            [ test
+                  "a client that sends its own datagrams through its tunnel to the server makes no loop; a download goes on" {
+                  needsRoot ()
+                  let site = site.Value
+                  let before = site.Vpn.Read()
+                  let pest = site.Start "self" (plan 200.0 3.0)
+
+                  let download =
+                      Netns.run site.Honest (fun () ->
+                          Transfer.pacedDownload site.Remote site.Honest (megabytes 30L) 15_000_000u)
+
+                  let tally = result pest
+                  expectIntact download (megabytes 30L)
+                  let after = site.Vpn.Read()
+                  Expect.isGreaterThan tally.Sent 300L "datagrams of its own"
+
+                  Expect.isGreaterThanOrEqual
+                      (after.Since before "udp_source_inside")
+                      tally.Sent
+                      "each is dropped and counted"
+
+                  Expect.equal (after.Since before "udp_conn_recovered_via_session") 0L "no connection moved"
+
+                  Expect.equal
+                      (NetworkCounters.deviceDrops site.Topology.Server site.Vpn.Device)
+                      0L
+                      "the TUN queue never was full"
+
+                  Thread.Sleep 1_000
+                  let quiet = site.Vpn.Read()
+                  Expect.isLessThan (quiet.Since after "tun_reads") 100L "reads of the TUN in the second after it"
+              }
+
+              pest
+                  "a client that alternates between two ports moves, and the log has one line of it"
+                  "flap"
+                  (plan 1_000.0 2.0)
+                  (fun site tally growth ->
+                      Expect.isGreaterThan (growth "udp_conn_recovered_via_session") 100L "it moved"
+                      let isMove (line: string) = line.Contains "moved from"
+                      let lines = site.Vpn.Server.Log.Split '\n' |> Array.filter isMove
+                      Expect.isLessThanOrEqual lines.Length 1 "lines"
+
+                      Expect.isLessThanOrEqual
+                          (growth "udp_session_rotation_begin")
+                          tally.Sent
+                          "at most one new session id per datagram")
+
+              pest
+                  "a peer without a login that alternates between two ports moves nowhere"
+                  "flap-link-up"
+                  (plan 1_000.0 2.0)
+                  (fun _ _ growth ->
+                      Expect.equal (growth "udp_conn_recovered_via_session") 0L "moves"
+                      Expect.equal (growth "udp_session_rotation_begin") 0L "new session ids")
+
+              pest "a datagram of 286 pings is answered once" "pings" (plan 500.0 2.0) (fun _ tally growth ->
+                  Expect.isLessThanOrEqual tally.Answers (tally.Sent + 4L) "answers"
+                  Expect.isGreaterThan (growth "frame_repeated") (200L * tally.Sent) "the other pings are counted")
+
+              pest
+                  "fragments of packets that never become whole cost a worker its budget and no more"
+                  "fragments"
+                  { plan 1_000.0 3.0 with
+                      Clients = 24
+                      Sources = [ for network in 0..23 -> address 0 network 9 ] }
+                  (fun _ tally growth ->
+                      Expect.isGreaterThan tally.Sent 500L "datagrams, of 100 fragments each"
+                      Expect.isGreaterThan (growth "fragment_over_budget") 0L "the budget was reached")
+
+              pest
+                  "datagrams of 64 KiB are counted, and nothing comes of them"
+                  "jumbo"
+                  (plan 400.0 2.0)
+                  (fun _ _ growth ->
+                      Expect.isGreaterThan (growth "udp_recv_truncated") 0L "counted"
+                      Expect.equal (growth "conn_created") 0L "connections")
+
+              pest
+                  "random bytes are counted, and nothing comes of them"
+                  "garbage"
+                  (plan 50_000.0 2.0)
+                  (fun _ tally growth ->
+                      Expect.equal tally.Answers 0L "answers"
+                      Expect.isGreaterThan (growth "udp_parse_wire_failed") 10_000L "counted"
+                      Expect.equal (growth "conn_created") 0L "connections")
+
+              pest
+                  "random bytes behind a right header get few answers, and nothing comes of them"
+                  "header"
+                  (plan 50_000.0 2.0)
+                  (fun _ tally growth ->
+                      Expect.isLessThan tally.Answers 1_000L "answers"
+                      Expect.isGreaterThan (growth "drops_total") 10_000L "counted"
+                      Expect.equal (growth "conn_created") 0L "connections")
+
+              pest
+                  "authentic datagrams that are sent again reach nobody and move nothing"
+                  "replay"
+                  (plan 5_000.0 2.0)
+                  (fun _ tally growth ->
+                      Expect.isGreaterThan tally.Sent 3_000L "repetitions"
+                      Expect.equal (growth "tun_packets_written") (int64 Insider.ReplayedPackets) "packets, once each"
+                      Expect.isGreaterThan (growth "expresslane_replayed") 0L "repetitions on Expresslane are counted"
+                      Expect.equal (growth "udp_conn_recovered_via_session") 0L "moves"
+                      Expect.equal (growth "udp_session_rotation_begin") 0L "new session ids")
+
+              test "after all of them a download is as it was sent, and the server ends in order" {
+                  needsRoot ()
+                  use site = site.Value
+                  expectIntact (Transfer.download site.Remote site.Honest (megabytes 30L)) (megabytes 30L)
+                  Expect.isTrue (site.Vpn.Server.Stop()) "it ends by itself"
+                  Expect.equal site.Vpn.Server.ExitCode 0 "exit code"
+              } ]
+    )
+
+let tests =
+    testSequenced (testList "Pests" [ testList "strangers" strangers; insiders ])

@@ -6,9 +6,10 @@ let main argv =
     | "micro" :: rest -> Micro.run (Array.ofList rest)
     | "demo" :: rest -> Demo.run (Array.ofList rest)
     | "pest" :: rest -> PestCommand.run rest
+    | "pests" :: rest -> Pests.run rest
     | "matrix" :: rest -> Matrix.Command.run rest
     | _ ->
         eprintfn
-            "usage: Lightway.Bench micro | demo [--bytes N] | pest KIND --client FILE [ARGUMENTS] | matrix [ARGUMENTS]"
+            "usage: Lightway.Bench micro | demo [--bytes N] | pest KIND --client FILE [ARGUMENTS] | pests [ARGUMENTS] | matrix [ARGUMENTS]"
 
         2

@@ -64,7 +64,12 @@ type private Site() =
               ClientKeys = [] }
         )
 
-    do vpn.Start()
+    do
+        Shell.ip $"-n {topology.Client} route add local 198.18.0.0/16 dev lo" |> ignore
+        Shell.ip $"-n {topology.Server} route add 198.18.0.0/16 via {Topology.ClientOutside}" |> ignore
+        vpn.Start()
+
+    let mutable started = 0
 
     let target = Target.Read(Path.Combine(vpn.Folder, "client.yaml"))
 
@@ -77,8 +82,14 @@ type private Site() =
         { Netns = topology.RemoteHost
           Address = Topology.Remote }
 
+    /// From a network of its own each time: what the server remembers of one pest must not hold up the next.
     member _.Start (kind: string) (plan: Plan) =
-        Pest.start topology.Client kind target plan
+        started <- started + 1
+
+        let source =
+            System.Net.IPAddress.Parse $"198.18.{started % 256}.{1 + started / 256}"
+
+        Pest.start topology.Client kind target { plan with Sources = [ source ] }
 
     /// How long the login of a client of another network takes, up to 10 s; none if it is not in then.
     member this.Login() : TimeSpan voption =

@@ -47,19 +47,20 @@ let private drive (plan: Plan) (crowd: Crowd) (guests: Guest list) (act: Guest -
       Refused = refused () - refusedBefore
       Seconds = pace.Seconds }
 
+/// The address of a client by its number.
+let private sourceOf (plan: Plan) (number: int) : IPAddress =
+    match plan.Sources with
+    | [] -> IPAddress.Any
+    | sources -> sources[number % sources.Length]
+
 /// The plan's number of clients, Online. Raises LabException when one does not get so far.
 let private withOnline (target: Target) (plan: Plan) expresslane (body: Crowd -> Guest list -> Tally) : Tally =
     use crowd = new Crowd(target)
 
     let guests =
         [ for number in 0 .. plan.Clients - 1 do
-              let source =
-                  if plan.Sources.IsEmpty then
-                      IPAddress.Any
-                  else
-                      plan.Sources[number % plan.Sources.Length]
-
-              let guest = crowd.Join(source, target.User, target.Password, expresslane)
+              let guest =
+                  crowd.Join(sourceOf plan number, target.User, target.Password, expresslane)
 
               let isReady () =
                   guest.LoginTime.IsSome && (not expresslane || guest.Connection.IsExpresslaneReady)
@@ -127,7 +128,7 @@ let flap (target: Target) (plan: Plan) : Tally =
 /// A peer that has completed its handshake, never logs in, and alternates between two ports.
 let flapBeforeLogin (target: Target) (plan: Plan) : Tally =
     use crowd = new Crowd(target)
-    let guest = crowd.Join(IPAddress.Any, target.User, null, false)
+    let guest = crowd.Join(sourceOf plan 0, target.User, null, false)
 
     if not (crowd.RunUntil(patience, fun () -> guest.Connection.State = ConnectionState.LinkUp)) then
         raise (LabException $"the handshake of the pest is not complete: {guest.Connection.State}")
@@ -200,19 +201,12 @@ let logins (target: Target) (plan: Plan) : Tally =
     let mutable answers = 0L
     let mutable late = 0L
 
-    let sources =
-        if plan.Sources.IsEmpty then
-            [| IPAddress.Any |]
-        else
-            Array.ofList plan.Sources
-
     while not pace.IsOver do
         pace.Advance()
         let mutable present = crowd.Guests.Length
 
         while present < mostAtOnce && pace.TryTake 1 do
-            let source = sources[int sent % sources.Length]
-            crowd.Join(source, target.User, $"wrong {sent}", false) |> ignore
+            crowd.Join(sourceOf plan (int sent), target.User, $"wrong {sent}", false) |> ignore
             sent <- sent + 1L
             present <- present + 1
 

@@ -299,6 +299,10 @@ let private initTargets (requested: string option) (extra: string list) =
         installLab ()
         run bench ("matrix" :: extra))
 
+    target "Pests" "What a download keeps while others do what they should not; --minutes N; root" (fun () ->
+        installLab ()
+        run bench ("pests" :: extra))
+
     target "Micro" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
@@ -306,7 +310,7 @@ let private initTargets (requested: string option) (extra: string list) =
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
         dependency ==> "Test" |> ignore
 
-    for onRequest in [ "Demo"; "Bench"; "Micro"; "Publish" ] do
+    for onRequest in [ "Demo"; "Bench"; "Pests"; "Micro"; "Publish" ] do
         "Native" ==> onRequest |> ignore
         "Build" ==> onRequest |> ignore
 
@@ -315,7 +319,7 @@ let private initTargets (requested: string option) (extra: string list) =
 
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
-let private needsRoot = [ "Test"; "Demo"; "Bench" ]
+let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests" ]
 
 /// Runs the whole build again as root. The build itself then hands `artifacts` back to the user who called sudo.
 let private rerunWithSudo name extra =

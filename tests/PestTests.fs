@@ -156,8 +156,8 @@ let private strangers =
       test
           "half-open handshakes from one host have a share of the places only, and a client of another network is in within 2 s" {
           withServer [ "half_open_limit", "512" ] (fun site ->
-              let flood = site.Start "half-open" (plan 1_000.0 6.0)
-              Thread.Sleep 4_000
+              let flood = site.Start "half-open" (plan 1_000.0 4.5)
+              Thread.Sleep 3_000
               let standing = site.Connections
               let login = site.Login(TimeSpan.FromSeconds 5.0)
               let tally = result flood
@@ -173,10 +173,10 @@ let private strangers =
               let flood =
                   site.Start
                       "half-open"
-                      { plan 1_000.0 8.0 with
+                      { plan 1_000.0 6.0 with
                           Sources = sources }
 
-              Thread.Sleep 5_000
+              Thread.Sleep 4_000
               let standing = site.Connections
               let before = site.Megabytes
               let login = site.Login(TimeSpan.FromSeconds 5.0)
@@ -193,7 +193,7 @@ let private strangers =
 
       test "handshakes without a login end after 10 s, and their places are free" {
           withServer [] (fun site ->
-              result (site.Start "link-up" (plan 20.0 2.0)) |> ignore
+              result (site.Start "link-up" (plan 20.0 1.0)) |> ignore
               Expect.isGreaterThan (site.Vpn.Read().Counters["conn_link_up"]) 10L "complete handshakes"
               let isEmpty () = site.Connections = 0L
               Expect.isTrue (Wait.until (TimeSpan.FromSeconds 14.0) isEmpty) "all are gone")
@@ -207,8 +207,8 @@ let private strangers =
               let honest = [ for number in 1..4 -> $"user{number}" ] @ [ site.Target.User ]
               site.SetUsers honest "right" cost |> ignore
               site.Vpn.StartServer()
-              let flood = site.Start "login" (plan 100.0 8.0)
-              Thread.Sleep 2_000
+              let flood = site.Start "login" (plan 100.0 6.0)
+              Thread.Sleep 1_500
 
               let count =
                   logIn site "right" honest (TimeSpan.FromSeconds 30.0) (after (TimeSpan.FromSeconds 10.0))
@@ -300,7 +300,7 @@ let private insiders =
               pest
                   "a client that alternates between two ports moves, and the log has one line of it"
                   "flap"
-                  (plan 1_000.0 2.0)
+                  (plan 1_000.0 1.5)
                   (fun site tally growth ->
                       Expect.isGreaterThan (growth "udp_conn_recovered_via_session") 100L "it moved"
                       let isMove (line: string) = line.Contains "moved from"
@@ -315,12 +315,12 @@ let private insiders =
               pest
                   "a peer without a login that alternates between two ports moves nowhere"
                   "flap-link-up"
-                  (plan 1_000.0 2.0)
+                  (plan 1_000.0 1.5)
                   (fun _ _ growth ->
                       Expect.equal (growth "udp_conn_recovered_via_session") 0L "moves"
                       Expect.equal (growth "udp_session_rotation_begin") 0L "new session ids")
 
-              pest "a datagram of 286 pings is answered once" "pings" (plan 500.0 2.0) (fun _ tally growth ->
+              pest "a datagram of 286 pings is answered once" "pings" (plan 500.0 1.5) (fun _ tally growth ->
                   Expect.isLessThanOrEqual tally.Answers (tally.Sent + 4L) "answers"
                   Expect.isGreaterThan (growth "frame_repeated") (200L * tally.Sent) "the other pings are counted")
 
@@ -337,7 +337,7 @@ let private insiders =
               pest
                   "datagrams of 64 KiB are counted, and nothing comes of them"
                   "jumbo"
-                  (plan 400.0 2.0)
+                  (plan 400.0 1.5)
                   (fun _ _ growth ->
                       Expect.isGreaterThan (growth "udp_recv_truncated") 0L "counted"
                       Expect.equal (growth "conn_created") 0L "connections")
@@ -345,7 +345,7 @@ let private insiders =
               pest
                   "random bytes are counted, and nothing comes of them"
                   "garbage"
-                  (plan 50_000.0 2.0)
+                  (plan 50_000.0 1.5)
                   (fun _ tally growth ->
                       Expect.equal tally.Answers 0L "answers"
                       Expect.isGreaterThan (growth "udp_parse_wire_failed") 10_000L "counted"
@@ -354,7 +354,7 @@ let private insiders =
               pest
                   "random bytes behind a right header get few answers, and nothing comes of them"
                   "header"
-                  (plan 50_000.0 2.0)
+                  (plan 50_000.0 1.5)
                   (fun _ tally growth ->
                       Expect.isLessThan tally.Answers 1_000L "answers"
                       Expect.isGreaterThan (growth "drops_total") 10_000L "counted"
@@ -363,9 +363,9 @@ let private insiders =
               pest
                   "authentic datagrams that are sent again reach nobody and move nothing"
                   "replay"
-                  (plan 5_000.0 2.0)
+                  (plan 5_000.0 1.5)
                   (fun _ tally growth ->
-                      Expect.isGreaterThan tally.Sent 3_000L "repetitions"
+                      Expect.isGreaterThan tally.Sent 2_000L "repetitions"
                       Expect.equal (growth "tun_packets_written") (int64 Insider.ReplayedPackets) "packets, once each"
                       Expect.isGreaterThan (growth "expresslane_replayed") 0L "repetitions on Expresslane are counted"
                       Expect.equal (growth "udp_conn_recovered_via_session") 0L "moves"

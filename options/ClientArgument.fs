@@ -82,7 +82,7 @@ type internal ClientArgument =
             | Pmtud_Base_Mtu _ -> "first MTU to probe, in bytes; not served yet. Default: none."
             | Server_Dn _ -> "DNS name that the server's certificate must have. Default: none, any name is accepted."
             | Ca_Cert _ ->
-                "certificate of the authority that signed the server's, a PEM file or its text. Default: ./ca_cert.crt."
+                "certificate of the authority that signed the server's, a PEM file or its text. A relative path in the configuration file starts at that file's directory. Default: ./ca_cert.crt."
             | Cipher _ -> "TLS cipher, aes256 or chacha20. Default: aes256."
             | Keyshare _ -> "post-quantum key share, p521mlkem1024 or x25519mlkem768. Default: p521mlkem1024."
             | Keylog _ -> "file for TLS secrets; not served yet."

@@ -1,6 +1,7 @@
 namespace Lightway.Options
 
 open System
+open System.IO
 open System.Net
 open Argu
 
@@ -32,7 +33,7 @@ type ClientOptions =
         Cipher: TlsCipher
         User: string
         Password: string
-        /// A path, or the PEM text itself if `CaCertIsInline`.
+        /// A path, from the working directory if it is relative, or the PEM text itself if `CaCertIsInline`.
         CaCert: string
         CaCertIsInline: bool
         /// Bytes, 68 to 1500.
@@ -122,6 +123,16 @@ module internal ClientReading =
     let private isInline (caCert: string) =
         caCert.TrimStart().StartsWith("-----BEGIN ", StringComparison.Ordinal)
 
+    /// A relative path that stands in the file, or is the default, starts at the file's directory; one of a flag or of the
+    /// environment starts at the working directory.
+    let private besideFile (configFile: string) (reader: Reader) (key: string) (path: string) =
+        match reader.TryFind key with
+        | Some { Source = Source.Flag _ | Source.Environment _ } -> path
+        | _ ->
+            match Path.GetDirectoryName configFile with
+            | null -> path // the file would be the root directory
+            | directory -> Path.Combine(directory, path)
+
     let private server (reader: Reader) =
         let none = struct ("", 0)
 
@@ -162,7 +173,11 @@ module internal ClientReading =
                 )
               User = required reader "user" "a user name"
               Password = required reader "password" "a password"
-              CaCert = caCert
+              CaCert =
+                if isInline caCert then
+                    caCert
+                else
+                    besideFile configFile reader "ca_cert" caCert
               CaCertIsInline = isInline caCert
               OutsideMtu = reader.Read("outside_mtu", Value.int32 68 1500, 1500)
               TunName = reader.Read("tun_name", Value.interfaceName, "lightway")

@@ -146,6 +146,32 @@ let private options =
               Expect.equal options.RouteMode RouteMode.Default ""
           }
 
+          test
+              "ca_cert: a relative path of the file starts at the file's directory, of a flag or a variable at the working one" {
+              let caCert (configFile: string) flags (variable: string | null) yaml =
+                  let argv = Array.ofList ("--config-file" :: configFile :: flags)
+
+                  let getEnv name =
+                      if name = "LW_CLIENT_CA_CERT" then variable else null
+
+                  let readFile _ = leastClient + yaml
+                  (run (ClientOptions.Parse(argv, Func<_, _> getEnv, Func<_, _> readFile))).CaCert
+
+              let file = "/etc/lightway/client.yaml"
+              Expect.equal (caCert file [] null "") "/etc/lightway/./ca_cert.crt" "the default"
+              Expect.equal (caCert file [] null "ca_cert: own.crt\n") "/etc/lightway/own.crt" "in the file"
+              Expect.equal (caCert file [] null "ca_cert: /own.crt\n") "/own.crt" "absolute"
+              Expect.equal (caCert "conf/client.yaml" [] null "ca_cert: own.crt\n") "conf/own.crt" "a relative file"
+              Expect.equal (caCert "client.yaml" [] null "ca_cert: own.crt\n") "own.crt" "a file right here"
+              Expect.equal (caCert file [ "--ca-cert"; "own.crt" ] null "ca_cert: other.crt\n") "own.crt" "a flag"
+              Expect.equal (caCert file [] "own.crt" "") "own.crt" "a variable"
+
+              Expect.equal
+                  (caCert file [] null "servers:\n  - server: 192.0.2.1:1\n    ca_cert: own.crt\n")
+                  "/etc/lightway/own.crt"
+                  "an entry of servers"
+          }
+
           for key, value, wrong in clientNotServed do
               test $"{key} is checked and has no effect, in the file, in the environment and as a flag" {
                   expectNotServed client leastClient (run (client [] [] leastClient)) key value wrong

@@ -47,6 +47,7 @@ let main argv =
               ManagerTests.tests
               AdmissionTests.tests
               ClientSessionTests.tests
+              ClientRoutesTests.tests
               ServerTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests

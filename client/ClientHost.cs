@@ -31,14 +31,19 @@ internal static class ClientHost
         }
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        var server = new IPEndPoint(Resolve(options.ServerHost), options.ServerPort);
         using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
+        using var routes = new Routes(
+            new RouteSettings(options.RouteMode, options.TunName, options.TunPeerIp, options.TunDnsIp),
+            log
+        );
+        var (servers, unreachable) = Reachable(options, routes);
         var tun = OpenTun(options, offload);
-        var any = server.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any;
+        // A socket of IPv6 serves both families; hosts without IPv6 can't open one, and have no route to such an address.
+        var isDual = servers.Any(address => address.AddressFamily == AddressFamily.InterNetworkV6);
         var socket = UdpSocket.Bind(
-            new IPEndPoint(any, 0),
+            new IPEndPoint(isDual ? IPAddress.IPv6Any : IPAddress.Any, 0),
             options.SendBuffer,
             options.ReceiveBuffer,
             options.Fwmark,
@@ -57,25 +62,62 @@ internal static class ClientHost
                     context,
                     tls,
                     new InsideAddresses(Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunDnsIp)),
-                    new PeerAddress(server),
+                    [.. servers.Select(address => PeerOf(address, options.ServerPort, isDual))],
                     log
                 )
+                {
+                    Online = routes.Install,
+                }
         );
         using var ending = session!;
-        using var routes = Routes.Install(
-            options.RouteMode,
-            server.Address,
-            tun.Name,
-            options.TunPeerIp,
-            options.TunDnsIp
-        );
+        routes.Moved = session!.NetworkChanged;
         using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
-        using var signals = new StopSignals(worker.Stop);
-        session!.Start();
+        using var signals = new StopSignals(worker.Stop, HangUp(worker, log));
+        session.Start();
         worker.Run();
         metrics.Write();
-        return session.Ended is null ? 0 : Entry.Failed;
+        if (!session.HasFailed)
+        {
+            return 0;
+        }
+        ProgramLog.Fatal(log, EndingText.Of(options, session.Endings, unreachable));
+        return Entry.Failed;
     }
+
+    /// <summary>The addresses of the server that this machine has a route to, and the others.</summary>
+    /// <exception cref="IOException">The name can't be resolved, or there is a route to none of its addresses.</exception>
+    private static (IReadOnlyList<IPAddress> Servers, IReadOnlyList<string> Unreachable) Reachable(
+        ClientOptions options,
+        Routes routes
+    )
+    {
+        var all = ServerName.Resolve(options.ServerHost);
+        if (options.Fwmark != 0)
+        {
+            return (all, []); // rules of the operator decide about marked datagrams
+        }
+        var groups = all.ToLookup(routes.Reaches);
+        var servers = groups[true].ToArray();
+        var others = groups[false].Select(address => address.ToString()).ToArray();
+        return servers.Length > 0
+            ? (servers, others)
+            : throw new IOException(
+                $"server: no route to {string.Join(", ", others)}: check this machine's network, see ip route get {others[0]}"
+            );
+    }
+
+    private static PeerAddress PeerOf(IPAddress address, int port, bool isDual) =>
+        new(new IPEndPoint(isDual ? address.MapToIPv6() : address, port));
+
+    /// <summary>A closed terminal ends the client; a service has no terminal, and goes on.</summary>
+    private static Action HangUp(Worker worker, ILogger log) =>
+        StopSignals.HasTerminal
+            ? worker.Stop
+            : () =>
+                ProgramLog.Warning(
+                    log,
+                    "SIGHUP has no effect on a client without a terminal: restart it to have its files read again"
+                );
 
     private static DtlsContext TlsOf(ClientOptions options, ILogger log)
     {
@@ -102,7 +144,7 @@ internal static class ClientHost
         catch (TlsException error)
         {
             throw new ConfigurationException(
-                $"ca_cert: {Certificates.Refusal(name, authority) ?? $"\"{name}\": {error.Message}"}"
+                $"ca_cert: {Certificates.Refusal(name, authority) ?? $"\"{name}\": {EndingText.OfAuthority(error.Message)}"}"
             );
         }
     }
@@ -128,24 +170,4 @@ internal static class ClientHost
             KeepaliveContinuous = options.KeepaliveContinuous,
             Credentials = AuthRequestModule.userPassword(options.User, options.Password),
         };
-
-    private static IPAddress Resolve(string host)
-    {
-        if (IPAddress.TryParse(host, out var address))
-        {
-            return address;
-        }
-        try
-        {
-            return Dns.GetHostAddresses(host) is [var first, ..]
-                ? first
-                : throw new IOException($"server: '{host}' has no address");
-        }
-        catch (SocketException error)
-        {
-            throw new IOException(
-                $"server: '{host}' cannot be resolved ({error.Message}); check the name, and this machine's DNS"
-            );
-        }
-    }
 }

@@ -1,3 +1,4 @@
+using System.Net;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Tunnel;
@@ -16,41 +17,71 @@ namespace Lightway.Client;
 public readonly record struct InsideAddresses(Ipv4Address Local, Ipv4Address Dns);
 
 /// <summary>
-/// The one connection of a client; it ends the worker when the connection ends. All members run on the worker's thread.
+/// The one connection of a client; it ends the worker when the connection ends. An address of the server that does not
+/// answer gives way to the next one. All members run on the worker's thread, unless they say otherwise.
 /// </summary>
 public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisposable
 {
+    private const long AnswerMs = 3000; // the handshake's first datagram is repeated several times within it
+    private readonly ConnectionSettings _settings;
     private readonly WorkerContext _worker;
+    private readonly DtlsContext _tls;
     private readonly InsideAddresses _inside;
-    private readonly PeerAddress _server;
-    private readonly ushort _serverPort;
-    private readonly Connection _connection;
+    private readonly IReadOnlyList<PeerAddress> _servers;
     private readonly ILogger _log;
+    private readonly List<Ending> _endings = [];
+    private PeerAddress _server; // the one that is tried, or serves
+    private ushort _serverPort;
+    private Connection _connection;
+    private Stage _stage;
+    private long _startedAt;
     private RejectState _rejects = Rejects.none;
 
+    /// <param name="servers">Addresses of the server, one at least, in the order in which they are tried.</param>
     public ClientSession(
         ConnectionSettings settings,
         WorkerContext worker,
         DtlsContext tls,
         InsideAddresses inside,
-        PeerAddress server,
+        IReadOnlyList<PeerAddress> servers,
         ILogger log
     )
     {
+        _settings = settings;
         _worker = worker;
+        _tls = tls;
         _inside = inside;
-        _server = server;
-        _serverPort = (ushort)server.ToEndPoint().Port;
+        _servers = servers;
         _log = log;
-        var path = new OutsideAddress(server, default);
-        _connection = Connection.ForClient(settings, worker, this, new DtlsSession(tls, []), path, worker.Now);
+        _connection = Create();
     }
 
-    /// <summary>Why the connection ended; null while it lives or if this side ended it.</summary>
-    public TunnelError? Ended { get; private set; }
+    /// <summary>Called on the worker's thread, from its loop, when the connection is online; with the server's address.</summary>
+    public Action<IPAddress> Online { get; init; } = static _ => { };
+
+    /// <summary>How each address that was tried has ended. The connection lives, or this side ended it, while it is not among them.</summary>
+    public IReadOnlyList<Ending> Endings => _endings;
+
+    /// <summary>No address is left, or the connection that was online is over.</summary>
+    public bool HasFailed { get; private set; }
 
     /// <summary>Sends the first ClientHello. On the worker's thread, or before it runs.</summary>
-    public void Start() => _connection.Start(_worker.Now);
+    public void Start()
+    {
+        _stage = Stage.Silent;
+        _startedAt = _worker.Now;
+        _connection.Start(_worker.Now);
+    }
+
+    /// <summary>The way to the server has changed: a ping announces the new address. Any thread.</summary>
+    public void NetworkChanged() =>
+        _worker.Post(() =>
+        {
+            if (_connection.State == ConnectionState.Online)
+            {
+                _connection.NetworkChanged(_worker.Now);
+            }
+        });
 
     public Connection? Find(ReadOnlySpan<byte> packet)
     {
@@ -68,8 +99,13 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         if (from.Peer != _server)
         {
             _worker.Counters.Add(Counter.UdpParseWireFailed);
+            return;
         }
-        else if (header.Session == SessionId.Rejected)
+        if (_stage == Stage.Silent)
+        {
+            _stage = Stage.Answered;
+        }
+        if (header.Session == SessionId.Rejected)
         {
             OnRejected(now);
         }
@@ -84,17 +120,34 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     public void StateChanged(Connection connection)
     {
-        if (connection.State == ConnectionState.Online)
+        if (connection.State == ConnectionState.LinkUp)
         {
-            LogOnline(_log, connection.Path.Peer, connection.Security);
+            _stage = Stage.LinkUp;
+        }
+        else if (connection.State == ConnectionState.Online)
+        {
+            _stage = Stage.Online;
+            var server = EndPointOf(_server);
+            LogOnline(_log, server, connection.Security);
+            _worker.Post(() => Online(server.Address));
         }
     }
 
     public void Closed(Connection connection, TunnelError reason)
     {
-        Ended = reason;
-        LogClosed(_log, connection.Path.Peer, reason, connection.TlsError);
-        _worker.Stop();
+        var ending = new Ending(EndPointOf(_server), reason, _stage, _worker.Now - _startedAt, connection.TlsError);
+        _endings.Add(ending);
+        // Another address is the same server: it would refuse the login as well.
+        if (_stage == Stage.Online || reason == TunnelError.Unauthorized || _endings.Count == _servers.Count)
+        {
+            HasFailed = true;
+            _worker.Stop();
+            return;
+        }
+        _connection.Dispose();
+        _connection = Create();
+        LogNext(_log, ending.Server, reason, ending.AfterMs, EndPointOf(_server));
+        Start();
     }
 
     public void Stopping() => _connection.Disconnect();
@@ -106,9 +159,31 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         {
             Closed(_connection, TunnelError.RejectedSession);
         }
+        else if (_stage == Stage.Silent && now - _startedAt >= AnswerMs && _endings.Count + 1 < _servers.Count)
+        {
+            _connection.Disconnect();
+            Closed(_connection, TunnelError.TimedOut);
+        }
     }
 
     public void Dispose() => _connection.Dispose();
+
+    private Connection Create()
+    {
+        _server = _servers[_endings.Count];
+        _serverPort = (ushort)_server.ToEndPoint().Port;
+        var path = new OutsideAddress(_server, default);
+        return Connection.ForClient(_settings, _worker, this, new DtlsSession(_tls, []), path, _worker.Now);
+    }
+
+    /// <summary>An IPv4 address that is mapped into IPv6, for a socket of both families, is shown as IPv4.</summary>
+    private static IPEndPoint EndPointOf(PeerAddress peer)
+    {
+        var endPoint = peer.ToEndPoint();
+        return endPoint.Address.IsIPv4MappedToIPv6
+            ? new IPEndPoint(endPoint.Address.MapToIPv4(), endPoint.Port)
+            : endPoint;
+    }
 
     private void OnRejected(long now)
     {
@@ -125,8 +200,17 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
     }
 
     [LoggerMessage(Level = LogLevel.Information, Message = "online: {Server} ({Security})")]
-    private static partial void LogOnline(ILogger log, PeerAddress server, string security);
+    private static partial void LogOnline(ILogger log, IPEndPoint server, string security);
 
-    [LoggerMessage(Level = LogLevel.Error, Message = "connection to {Server} ended: {Reason} (TLS: {Tls})")]
-    private static partial void LogClosed(ILogger log, PeerAddress server, TunnelError reason, string tls);
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "{Server} gives no connection ({Reason} after {Milliseconds} ms); trying {Next}"
+    )]
+    private static partial void LogNext(
+        ILogger log,
+        IPEndPoint server,
+        TunnelError reason,
+        long milliseconds,
+        IPEndPoint next
+    );
 }

@@ -21,7 +21,9 @@ module private Libc =
 
 /// Signal numbers (signal(7); the same on x86-64 and arm64).
 type Signal =
+    | Hangup = 1
     | Interrupt = 2
+    | Quit = 3
     | Kill = 9
     | User1 = 10
     | Terminate = 15

@@ -97,7 +97,14 @@ internal static class ServerHost
             [.. workers.All.Select(worker => worker.Context.Counters)],
             log
         );
-        using var signals = new StopSignals(workers.Stop);
+        using var signals = new StopSignals(
+            workers.Stop,
+            () =>
+                ProgramLog.Warning(
+                    log,
+                    "SIGHUP has no effect, a reload is not served yet: restart the server to have its files read again"
+                )
+        );
         var first = workers.All[0];
         ProgramLog.Serving(
             log,

@@ -47,11 +47,13 @@ let main argv =
               ManagerTests.tests
               AdmissionTests.tests
               ClientSessionTests.tests
+              ClientHostTests.tests
               ClientRoutesTests.tests
               ServerTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests
+              ClientEndToEndTests.tests
               OffloadTests.tests
               PestTests.tests
               ProfileTests.tests ]

@@ -1,100 +1,220 @@
-using System.Diagnostics;
 using System.Net;
+using System.Net.Sockets;
 using Lightway.Options;
+using Lightway.Tunnel.Tun;
+using Microsoft.Extensions.Logging;
+using LogLevel = Microsoft.Extensions.Logging.LogLevel;
 
 namespace Lightway.Client.Network;
 
-/// <summary>
-/// Routes of a client (ip-route(8)): the server by its present route, everything else through the device. Removed again
-/// on <see cref="Dispose"/>. Mode noexec installs none.
-/// </summary>
-internal sealed class Routes : IDisposable
-{
-    private static readonly string[] s_all = ["0.0.0.0/1", "128.0.0.0/1"];
-    private static readonly string[] s_local =
-    [
-        "192.168.0.0/16",
-        "172.16.0.0/12",
-        "10.0.0.0/8",
-        "169.254.0.0/16",
-        "224.0.0.0/24",
-    ];
-    private readonly List<string> _installed = [];
+/// <summary>What the routes of a client depend on.</summary>
+/// <param name="Mode">Noexec: the table is read, but not changed.</param>
+/// <param name="Device">Name of the TUN device.</param>
+/// <param name="TunPeer">Gateway of what goes through the device.</param>
+/// <param name="TunDns">The DNS address inside the tunnel.</param>
+internal readonly record struct RouteSettings(RouteMode Mode, string Device, IPAddress TunPeer, IPAddress TunDns);
 
-    /// <exception cref="IOException">A route can't be installed; those already installed are removed.</exception>
-    public static Routes Install(RouteMode mode, IPAddress server, string device, IPAddress tunPeer, IPAddress tunDns)
+/// <summary>
+/// The client's routes: the server by its present way, everything else through the device. They carry a protocol number of
+/// their own (<see cref="RoutePlan.Protocol"/>), by which those of a client that was killed are recognized and removed. A
+/// route of somebody else is never changed. <see cref="Dispose"/> removes all.
+/// </summary>
+internal sealed partial class Routes : IDisposable
+{
+    private readonly RouteSettings _settings;
+    private readonly ILogger _log;
+    private readonly RouteTable _table = new();
+    private readonly List<Route> _installed = [];
+    private IPAddress _server = IPAddress.None;
+    private Route? _way; // by which the server is reached
+    private Route? _mainWay; // the same by the main table alone, when it was last looked at
+    private int _device;
+    private bool _isWayMissing; // and the log says so
+    private RouteWatch? _watch;
+
+    /// <summary>Removes what a killed client has left behind.</summary>
+    /// <exception cref="IOException">The routing table can't be read or changed, or another client has routes in it.</exception>
+    public Routes(RouteSettings settings, ILogger log)
     {
-        var routes = new Routes();
-        if (mode == RouteMode.NoExec)
+        _settings = settings;
+        _log = log;
+        if (settings.Mode != RouteMode.NoExec)
         {
-            return routes;
+            RemoveLeftovers();
         }
-        try
+    }
+
+    /// <summary>Called, on another thread, after the way to the server has changed or was put back.</summary>
+    public Action Moved { get; set; } = static () => { };
+
+    /// <summary>This machine has a way to the address. Before <see cref="Install"/>, after which it may lead into the tunnel.</summary>
+    public bool Reaches(IPAddress address) => _table.Find(address) is not null;
+
+    /// <summary>Makes the routes, and keeps them in place when the network changes.</summary>
+    /// <exception cref="IOException">A route can't be made; <see cref="Dispose"/> removes the others.</exception>
+    public void Install(IPAddress server)
+    {
+        if (_settings.Mode == RouteMode.NoExec)
         {
-            var way = CurrentWay(server);
-            routes.Add($"{server}/{server.GetAddressBytes().Length * 8} {way}");
-            routes.Add($"{tunDns}/32 dev {device}");
-            foreach (var network in s_all)
+            return;
+        }
+        _server = server;
+        _device = Netlink.IndexOf(_settings.Device);
+        _mainWay = WayIn(_table.List(AddressFamily.InterNetwork));
+        _way = IsServerIPv4 ? _table.Find(server) : _mainWay;
+        if (_way is null && IsServerIPv4)
+        {
+            throw new IOException($"no route to the server {server}: see ip route get {server}");
+        }
+        foreach (var route in Wanted())
+        {
+            if (_table.Add(route))
             {
-                routes.Add($"{network} via {tunPeer} dev {device}");
+                _installed.Add(route);
             }
-            foreach (var network in mode == RouteMode.Lan ? s_local : [])
+            else
             {
-                routes.Add($"{network} {way}");
+                LogKept(_log, route);
             }
-            return routes;
         }
-        catch
-        {
-            routes.Dispose();
-            throw;
-        }
+        _watch = new RouteWatch(Restore, _log);
     }
 
     public void Dispose()
     {
+        _watch?.Dispose();
         foreach (var route in Enumerable.Reverse(_installed))
         {
-            _ = Ip($"route del {route}"); // gone already if its device is
+            try
+            {
+                _table.Remove(route);
+            }
+            catch (IOException error)
+            {
+                LogFailure(_log, error.Message);
+            }
         }
+        _table.Dispose();
     }
 
-    /// <summary>The "via … dev …" part of the route to an address.</summary>
-    private static string CurrentWay(IPAddress address)
+    private bool IsServerIPv4 => _server.AddressFamily == AddressFamily.InterNetwork;
+
+    private IReadOnlyList<Route> Wanted() =>
+        RoutePlan.wanted(_settings.Mode, _server, _way, _device, _settings.TunPeer, _settings.TunDns);
+
+    private Route? WayIn(List<Route> table) => RoutePlan.wayTo(table, IsServerIPv4 ? _server : IPAddress.Any, _device);
+
+    /// <summary>
+    /// The network has changed: routes that are gone are put back, and those outside the tunnel follow the table. On the
+    /// watch's thread.
+    /// </summary>
+    private void Restore()
     {
-        var (exit, output) = Ip($"-o route get {address}");
-        var words = output.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        var device = Array.IndexOf(words, "dev");
-        if (exit != 0 || device < 0)
+        var table = _table.List(AddressFamily.InterNetwork);
+        var mainWay = WayIn(table);
+        if (mainWay is null && _mainWay is not null)
         {
-            throw new IOException($"no route to the server {address}: {output.Trim()}");
+            if (!_isWayMissing)
+            {
+                LogNoWay(_log, _server);
+            }
+            _isWayMissing = true;
+            return; // the next change may bring one
         }
-        var via = Array.IndexOf(words, "via");
-        return via >= 0 ? $"via {words[via + 1]} dev {words[device + 1]}" : $"dev {words[device + 1]}";
+        if (!RoutePlan.isSameWay(mainWay, _mainWay))
+        {
+            (_way, _mainWay) = (mainWay, mainWay);
+        }
+        _isWayMissing = false;
+        var isChanged = false;
+        foreach (var route in Wanted())
+        {
+            isChanged |= Ensure(route, table);
+        }
+        if (isChanged)
+        {
+            LogRestored(_log, _server, $"{(_way?.Gateway is { } gateway ? $"via {gateway} " : "")}dev {Device(_way)}");
+            Moved();
+        }
     }
 
-    private void Add(string route)
+    /// <summary>True if the route had to be made.</summary>
+    private bool Ensure(Route route, List<Route> table)
     {
-        var (exit, output) = Ip($"route add {route}");
-        if (exit == 0)
+        if (RoutePlan.isPresent(table, route))
+        {
+            return false;
+        }
+        var old = _installed.FindIndex(installed => installed.Destination.Equals(route.Destination));
+        if (table.Exists(present => RoutePlan.isOwn(present) && present.Destination.Equals(route.Destination)))
+        {
+            _table.Replace(route);
+        }
+        else if (!_table.Add(route))
+        {
+            return false; // it is somebody else's
+        }
+        if (old >= 0)
+        {
+            _installed[old] = route;
+        }
+        else
         {
             _installed.Add(route);
         }
-        else if (!output.Contains("File exists", StringComparison.Ordinal)) // an existing route stays the operator's
+        return true;
+    }
+
+    private void RemoveLeftovers()
+    {
+        var own = _table.List(AddressFamily.InterNetwork).FindAll(RoutePlan.isOwn);
+        foreach (var device in own.Select(route => Netlink.NameOf(route.Device)).Distinct())
         {
-            throw new IOException($"ip route add {route}: {output.Trim()}");
+            // The kernel takes the routes of a killed client's device away, unless it is persistent; then nobody has it.
+            if (device is not null && own.Exists(IsThrough(device)) && TunInterface.IsInUse(device))
+            {
+                throw new IOException(
+                    $"another lightway-client has device {device} and its routes: stop it, or set route_mode: noexec for this one"
+                );
+            }
+        }
+        foreach (var route in own)
+        {
+            LogLeftover(_log, route);
+            _table.Remove(route);
         }
     }
 
-    private static (int Exit, string Output) Ip(string arguments)
-    {
-        using var process =
-            Process.Start(
-                new ProcessStartInfo("ip", arguments) { RedirectStandardOutput = true, RedirectStandardError = true }
-            ) ?? throw new IOException("can't start ip (package iproute2)");
-        var error = process.StandardError.ReadToEndAsync();
-        var output = process.StandardOutput.ReadToEnd();
-        process.WaitForExit();
-        return (process.ExitCode, output + error.Result);
-    }
+    /// <summary>A route of a client's TUN device: local networks and the server are reached by other devices.</summary>
+    private static Predicate<Route> IsThrough(string device) =>
+        route => route.Destination.PrefixLength == 1 && Netlink.NameOf(route.Device) == device;
+
+    private static string Device(Route? way) => way is null ? "" : Netlink.NameOf(way.Device) ?? $"{way.Device}";
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "removed the route {Route}, left behind by a client that was killed"
+    )]
+    private static partial void LogLeftover(ILogger log, Route route);
+
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "the route {Route} is there already and stays: packets that it matches take it, not the client's"
+    )]
+    private static partial void LogKept(ILogger log, Route route);
+
+    [LoggerMessage(
+        Level = LogLevel.Warning,
+        Message = "the network has changed: there is no route to the server {Server}; packets wait until there is one"
+    )]
+    private static partial void LogNoWay(ILogger log, IPAddress server);
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "the network has changed: routes put back, server {Server} {Way}"
+    )]
+    private static partial void LogRestored(ILogger log, IPAddress server, string way);
+
+    [LoggerMessage(Level = LogLevel.Warning, Message = "{Why}")]
+    private static partial void LogFailure(ILogger log, string why);
 }

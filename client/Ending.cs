@@ -1,0 +1,26 @@
+using System.Net;
+using Lightway.Protocol;
+
+namespace Lightway.Client;
+
+/// <summary>How far a connection came.</summary>
+public enum Stage
+{
+    /// <summary>No datagram came back.</summary>
+    Silent = 0,
+
+    /// <summary>Datagrams came back; the handshake was not complete.</summary>
+    Answered,
+
+    /// <summary>The handshake was complete, the login was not.</summary>
+    LinkUp,
+    Online,
+}
+
+/// <summary>How an attempt to reach the server ended.</summary>
+/// <param name="Server">The address that was tried.</param>
+/// <param name="Reason">The protocol's name for it.</param>
+/// <param name="Stage">How far it came.</param>
+/// <param name="AfterMs">Milliseconds since it was started.</param>
+/// <param name="Tls">The last failure of TLS, in the library's words.</param>
+public sealed record Ending(IPEndPoint Server, TunnelError Reason, Stage Stage, long AfterMs, string Tls);

@@ -1,0 +1,540 @@
+/// The real client in a namespace whose only way out is a gateway: routes, signals, addresses, and what it says when it fails.
+module Lightway.Tests.ClientEndToEndTests
+
+open System
+open System.IO
+open System.Security.Cryptography
+open System.Security.Cryptography.X509Certificates
+open Expecto
+open Lightway.Lab
+open Lightway.Tests.Checks
+
+let private patience = TimeSpan.FromSeconds 20.
+
+let private await what condition =
+    Expect.isTrue (Wait.until patience condition) what
+
+let private settings =
+    { Expresslane = true
+      Offload = true
+      ServerKeys = []
+      ClientKeys = [ "route_mode", "default" ] }
+
+/// The client's host reaches the server by way of a gateway, 192.0.2.254; a second one, 192.0.2.253, is there as well.
+/// Both are addresses of the server's host.
+type private Site(settings: Settings) =
+    let topology = Topology.Create()
+
+    let gateway = "192.0.2.254"
+    let other = "192.0.2.253"
+    let ip arguments = Shell.ip arguments |> ignore
+
+    do
+        for address in [ gateway; other ] do
+            ip $"-n {topology.Server} addr add {address}/24 dev outside"
+
+        ip $"-n {topology.Client} addr flush dev outside"
+        ip $"-n {topology.Client} addr add {Topology.ClientOutside}/32 dev outside"
+
+        for address in [ gateway; other ] do
+            ip $"-n {topology.Client} route add {address} dev outside"
+
+        ip $"-n {topology.Client} route add default via {gateway}"
+
+    let vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
+    let mutable children: Child list = []
+
+    member _.Topology = topology
+    member _.Vpn = vpn
+    member _.Gateway = gateway
+    member _.OtherGateway = other
+
+    /// Runs `ip` in the client's namespace.
+    member _.Ip(arguments: string) =
+        Shell.ip $"-n {topology.Client} {arguments}"
+
+    /// Lines of `ip route` in the client's namespace.
+    member this.Routes =
+        this.Ip("route show").Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+        |> List.ofArray
+
+    /// The route to the server's address alone; "" if there is none.
+    member this.ServerRoute =
+        this.Routes |> List.tryFind _.StartsWith(Topology.ServerOutside + " ") |> Option.defaultValue ""
+
+    member _.CarriesPing = Transfer.ping topology.Client Topology.Remote 1 56 = 1
+
+    /// The only gateway is now the other one: the first is gone.
+    member this.ChangeGateway() =
+        ip $"-n {topology.Client} route replace default via {other}"
+        ip $"-n {topology.Server} addr del {gateway}/24 dev outside"
+
+    /// Starts the client behind another program's command line.
+    member _.LaunchBehind(command: string list) : Child =
+        let line = command @ [ Programs.OfThisBuild().Client ]
+
+        let arguments =
+            List.tail line @ [ "--config-file"; Path.Combine(vpn.Folder, "client.yaml") ]
+
+        let log = Path.Combine(vpn.Folder, $"behind.{children.Length}.log")
+        let child = Child.Start topology.Client "client" (List.head line) arguments log
+        children <- child :: children
+        child
+
+    /// Starts the client on a terminal of its own; what the shell runs before it comes first. Process and exit code are
+    /// script(1)'s, which ends with the client's code.
+    member _.LaunchOnTerminal(before: string) : Child =
+        let config = Path.Combine(vpn.Folder, "client.yaml")
+
+        let command =
+            $"{before} exec {Programs.OfThisBuild().Client} --config-file {config}"
+
+        let log = Path.Combine(vpn.Folder, $"terminal.{children.Length}.log")
+
+        let child =
+            Child.Start topology.Client "client" "script" [ "-qefc"; command; "/dev/null" ] log
+
+        children <- child :: children
+        child
+
+    /// The client that runs behind script(1).
+    member _.ClientPid =
+        Shell.run "ip" [ "netns"; "pids"; topology.Client ]
+        |> _.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+        |> Array.map int
+        |> Array.find (fun pid ->
+            let program = File.ReadAllText($"/proc/{pid}/cmdline").Split('\000') |> Array.head
+            program.EndsWith "lightway-client")
+
+    member this.AwaitOnline(client: Child) =
+        client.Await patience "it is online" (fun () -> client.Log.Contains "online: " && this.CarriesPing)
+
+    interface IDisposable with
+        member _.Dispose() =
+            for child in children do
+                (child :> IDisposable).Dispose()
+
+            (vpn :> IDisposable).Dispose()
+            (topology :> IDisposable).Dispose()
+
+let private withSite settings (body: Site -> unit) =
+    needsRoot ()
+    use site = new Site(settings)
+    body site
+
+let private withServer (body: Site -> unit) =
+    withSite settings (fun site ->
+        site.Vpn.StartServer()
+        body site)
+
+/// The client ends by itself; its exit code.
+let private ends (client: Child) =
+    Expect.isTrue (client.WaitForExit patience) "it ends"
+    client.ExitCode
+
+let private heardGoodbye (site: Site) =
+    await "the server hears the goodbye" (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
+
+let private signals =
+    testList
+        "signals"
+        [ test "SIGHUP ends a client on a terminal in order: code 0, Goodbye, no route left behind" {
+              withServer (fun site ->
+                  let before = site.Routes
+                  let client = site.LaunchOnTerminal ""
+                  site.AwaitOnline client
+                  Expect.notEqual site.ServerRoute "" "there is something to remove"
+                  Netns.signal site.ClientPid Netns.Signal.Hangup |> ignore
+                  Expect.equal (ends client) 0 "exit code"
+                  heardGoodbye site
+                  Expect.equal site.Routes before "routes")
+          }
+
+          test "SIGHUP does not end a client without a terminal, a service; a line of the log says so" {
+              withServer (fun site ->
+                  let client = site.LaunchBehind [ "setsid" ]
+                  site.AwaitOnline client
+                  client.Signal Netns.Signal.Hangup
+                  client.Await patience "it says that SIGHUP has no effect" (fun () -> client.Log.Contains "SIGHUP")
+                  Expect.isTrue site.CarriesPing "still online"
+                  Expect.isTrue (client.Stop()) "SIGTERM ends it"
+                  Expect.equal client.ExitCode 0 "exit code")
+          }
+
+          test "a client that was started to ignore SIGHUP, as nohup(1) does, ignores it on a terminal as well" {
+              withServer (fun site ->
+                  let client = site.LaunchOnTerminal "trap '' HUP;"
+                  site.AwaitOnline client
+                  let pid = site.ClientPid
+                  Netns.signal pid Netns.Signal.Hangup |> ignore
+                  Netns.signal pid Netns.Signal.Hangup |> ignore
+                  Expect.isFalse (client.WaitForExit(TimeSpan.FromSeconds 1.)) "it lives"
+                  Expect.isTrue site.CarriesPing "still online"
+                  Netns.signal pid Netns.Signal.Terminate |> ignore
+                  Expect.equal (ends client) 0 "exit code")
+          }
+
+          test "SIGHUP does not end a server; its log says that there is no reload and what to do" {
+              withServer (fun site ->
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Vpn.Server.Signal Netns.Signal.Hangup
+
+                  site.Vpn.Server.Await patience "it says so" (fun () ->
+                      site.Vpn.Server.Log.Contains "SIGHUP" && site.Vpn.Server.Log.Contains "restart")
+
+                  Expect.isTrue site.CarriesPing "clients stay"
+                  Expect.isTrue (site.Vpn.Server.Stop()) "SIGTERM ends it"
+                  Expect.equal site.Vpn.Server.ExitCode 0 "exit code")
+          }
+
+          test "SIGQUIT ends both programs in order" {
+              withServer (fun site ->
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Vpn.Client.Signal Netns.Signal.Quit
+                  Expect.equal (ends site.Vpn.Client) 0 "client's exit code"
+                  heardGoodbye site
+                  Expect.equal site.Routes before "routes"
+                  site.Vpn.Server.Signal Netns.Signal.Quit
+                  Expect.equal (ends site.Vpn.Server) 0 "server's exit code"
+                  Expect.stringContains site.Vpn.Server.Log "stopped" "the last line")
+          }
+
+          test "a reader of the log that goes away ends neither program" {
+              withServer (fun site ->
+                  // The reader takes one line and is gone; each later line meets a broken pipe.
+                  let client =
+                      site.LaunchBehind
+                          [ "sh"
+                            "-c"
+                            $"mkfifo {site.Vpn.Folder}/pipe; head -n 1 {site.Vpn.Folder}/pipe & exec \"$@\" > {site.Vpn.Folder}/pipe"
+                            "sh" ]
+
+                  client.Await patience "it is online" (fun () -> site.CarriesPing)
+                  Expect.isTrue (client.Stop()) "SIGTERM ends it"
+                  Expect.equal client.ExitCode 0 "exit code")
+          } ]
+
+let private routes =
+    testList
+        "routes"
+        [ test "no program is run for routes: a client without ip(8) in its PATH comes online" {
+              withServer (fun site ->
+                  let before = site.Routes
+                  let client = site.LaunchBehind [ "env"; "PATH=/nonexistent" ]
+                  site.AwaitOnline client
+                  Expect.isTrue (client.Stop()) "SIGTERM ends it"
+                  Expect.equal client.ExitCode 0 "exit code"
+                  Expect.equal site.Routes before "routes")
+          }
+
+          test "mode default sends all but the server's datagrams through the tunnel" {
+              withServer (fun site ->
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  Expect.stringContains site.ServerRoute $"via {site.Gateway} dev outside" "the server"
+
+                  for destination in [ "0.0.0.0/1"; "128.0.0.0/1"; "100.64.0.1" ] do
+                      let found = site.Routes |> List.filter _.StartsWith(destination + " ")
+                      Expect.hasLength found 1 destination
+                      Expect.stringContains found.Head $"dev {site.Vpn.Device}" destination)
+          }
+
+          test "mode lan leaves local networks on their present way" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "route_mode", "lan" ]
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+
+                  for destination in
+                      [ "10.0.0.0/8"; "172.16.0.0/12"; "192.168.0.0/16"; "169.254.0.0/16"; "224.0.0.0/24" ] do
+                      let found = site.Routes |> List.filter _.StartsWith(destination + " ")
+                      Expect.hasLength found 1 destination
+                      Expect.stringContains found.Head $"via {site.Gateway} dev outside" destination
+
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+                  Expect.equal site.Routes before "routes")
+          }
+
+          test "after kill -9 and with another gateway, the next start replaces what was left behind" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "route_mode", "lan" ]
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Vpn.Client.Signal Netns.Signal.Kill
+                  Expect.isTrue (site.Vpn.Client.WaitForExit patience) "killed"
+                  Expect.stringContains site.ServerRoute site.Gateway "left behind"
+                  site.ChangeGateway()
+                  site.Vpn.SetClient [ "route_mode", "default" ]
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  Expect.stringContains site.ServerRoute site.OtherGateway "by the new gateway"
+                  Expect.isEmpty (site.Routes |> List.filter _.StartsWith("10.0.0.0/8")) "a route of the earlier mode"
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+
+                  Expect.equal
+                      site.Routes
+                      (before |> List.map _.Replace($"default via {site.Gateway}", $"default via {site.OtherGateway}"))
+                      "routes")
+          }
+
+          test "a route of the operator is neither replaced nor removed" {
+              withServer (fun site ->
+                  site.Ip $"route add {Topology.ServerOutside} via {site.OtherGateway}" |> ignore
+                  site.Ip $"route add 128.0.0.0/1 via {site.Gateway}" |> ignore
+                  let before = site.Routes
+                  site.Vpn.SetClient [ "tun_dns_ip", "100.64.0.1" ]
+                  site.Vpn.LaunchClient()
+
+                  site.Vpn.Client.Await patience "it is online" (fun () ->
+                      site.Vpn.Client.Log.Contains "online: " && site.Routes |> List.exists _.StartsWith("0.0.0.0/1 "))
+
+                  for route in before do
+                      Expect.contains site.Routes route "while the client runs"
+
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+                  Expect.equal site.Routes before "routes")
+          }
+
+          test "a second client does not take the routes of one that lives" {
+              withServer (fun site ->
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  let routes = site.Routes
+                  let second = site.LaunchBehind [ "env"; "LW_CLIENT_TUN_NAME=second" ]
+                  Expect.equal (ends second) 1 "exit code"
+                  Expect.stringContains second.Log site.Vpn.Device "names the device of the other"
+                  Expect.stringContains second.Log "route_mode" "names a remedy"
+                  Expect.equal site.Routes routes "routes"
+                  Expect.isTrue site.CarriesPing "the first one is not disturbed")
+          }
+
+          test "the route to the server is put back when it goes" {
+              withServer (fun site ->
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  let route = site.ServerRoute
+                  site.Ip $"route del {Topology.ServerOutside}" |> ignore
+                  await "it is back" (fun () -> site.ServerRoute = route)
+                  Expect.isTrue site.CarriesPing "the tunnel carries packets")
+          }
+
+          test "the route to the server follows the default route to another gateway" {
+              withServer (fun site ->
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.ChangeGateway()
+                  await "it follows" (fun () -> site.ServerRoute.Contains site.OtherGateway)
+                  await "the tunnel carries packets" (fun () -> site.CarriesPing))
+          }
+
+          test "after the link was down and comes back with another gateway, the tunnel carries packets again" {
+              withServer (fun site ->
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Ip "link set outside down" |> ignore
+                  await "the kernel has taken the routes away" (fun () -> site.ServerRoute = "")
+                  site.Ip "link set outside up" |> ignore
+
+                  for address in [ site.Gateway; site.OtherGateway ] do
+                      site.Ip $"route add {address} dev outside" |> ignore
+
+                  site.Ip $"route add default via {site.OtherGateway}" |> ignore
+                  await "the route is back" (fun () -> site.ServerRoute.Contains site.OtherGateway)
+                  await "the tunnel carries packets" (fun () -> site.CarriesPing)
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+
+                  Expect.equal
+                      (List.sort site.Routes)
+                      (before
+                       |> List.map _.Replace($"default via {site.Gateway}", $"default via {site.OtherGateway}")
+                       |> List.sort)
+                      "routes")
+          } ]
+
+/// Gives names addresses in the client's namespace: `ip netns exec` mounts /etc/netns/NAME/hosts over /etc/hosts.
+let private withHosts (site: Site) (lines: string list) (body: unit -> unit) =
+    let folder = $"/etc/netns/{site.Topology.Client}"
+    Directory.CreateDirectory folder |> ignore
+
+    try
+        File.WriteAllLines(Path.Combine(folder, "hosts"), lines)
+        body ()
+    finally
+        Directory.Delete(folder, recursive = true)
+
+/// IPv6 between the client's host and the server's, whose program listens on IPv4 only.
+let private addIPv6 (site: Site) =
+    for netns, address in [ site.Topology.Server, "2001:db8:1::1"; site.Topology.Client, "2001:db8:1::2" ] do
+        Shell.ip $"-n {netns} addr add {address}/64 dev outside nodad" |> ignore
+
+let private addresses =
+    testList
+        "addresses"
+        [ test "a name with an IPv6 address that does not answer: the next address is tried" {
+              withServer (fun site ->
+                  addIPv6 site
+
+                  withHosts site [ "2001:db8:1::1 vpn.test"; $"{Topology.ServerOutside} vpn.test" ] (fun () ->
+                      site.Vpn.SetClient [ "server", "vpn.test:27690" ]
+                      site.Vpn.LaunchClient()
+                      site.AwaitOnline site.Vpn.Client
+                      Expect.stringContains site.Vpn.Client.Log "[2001:db8:1::1]:27690" "says what was tried first"
+
+                      Expect.stringContains
+                          site.Vpn.Client.Log
+                          $"online: {Topology.ServerOutside}:27690"
+                          "and what answered"))
+          }
+
+          test "when no address of a name answers, the last line names them all" {
+              withSite settings (fun site ->
+                  addIPv6 site
+
+                  withHosts site [ "2001:db8:1::1 vpn.test"; "192.0.2.1 vpn.test"; "192.0.2.253 vpn.test" ] (fun () ->
+                      let before = site.Routes
+                      site.Vpn.SetClient [ "server", "vpn.test:27691" ]
+                      site.Vpn.LaunchClient()
+                      Expect.isTrue (site.Vpn.Client.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
+                      Expect.equal site.Vpn.Client.ExitCode 1 "exit code"
+                      let last = site.Vpn.Client.Log.TrimEnd().Split('\n') |> Array.last
+
+                      for part in
+                          [ "vpn.test:27691"
+                            "[2001:db8:1::1]:27691"
+                            "192.0.2.1:27691"
+                            "192.0.2.253:27691"
+                            "firewall" ] do
+                          Expect.stringContains last part "the last line"
+
+                      Expect.equal site.Routes before "routes"))
+          } ]
+
+let private texts =
+    let lastLine (client: Child) =
+        client.Log.TrimEnd().Split('\n') |> Array.last
+
+    /// The client ends with this code, and its last line has these parts. What is wrong with the configuration, code 2, goes
+    /// to standard error, and the order of that and the log is open.
+    let says (site: Site) code (parts: string list) =
+        site.Vpn.LaunchClient()
+        Expect.equal (ends site.Vpn.Client) code "exit code"
+
+        let line =
+            if code = 2 then
+                site.Vpn.Client.Log.Split '\n'
+                |> Array.tryFind (fun line -> not (line.Contains "lightway-client: "))
+                |> Option.defaultValue ""
+            else
+                lastLine site.Vpn.Client
+
+        for part in parts do
+            Expect.stringContains line part "the line that says why"
+
+    testList
+        "what it says when it fails"
+        [ test "no answer: address and port, how long it waited, and what to check" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "server", $"{Topology.ServerOutside}:9" ]
+                  says site 1 [ "server: no answer from 192.0.2.1:9 within "; " s"; "port"; "firewall" ])
+          }
+
+          test "a refused login: the user, both possible causes, and a remedy for each" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "password", "wrong" ]
+                  says site 1 [ site.Vpn.User; "password"; "no free address"; "ip_pool"; "client.yaml" ]
+                  Expect.isFalse (site.Vpn.Client.Log.Contains "wrong\"") "never the password")
+          }
+
+          test "a certificate of an unknown authority: ca_cert, its file, and what to do" {
+              withServer (fun site ->
+                  let stranger = Path.Combine(site.Topology.Folder, "stranger")
+                  Shell.run (Programs.OfThisBuild().Server) [ "init"; stranger; "--address"; "192.0.2.9:1" ] |> ignore
+                  let authority = Path.Combine(stranger, "ca_cert.crt")
+                  site.Vpn.SetClient [ "ca_cert", authority ]
+                  says site 1 [ "certificate"; "ca_cert"; authority; "authority" ])
+          }
+
+          test "a certificate of another name: server_dn, and what to do" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "server_dn", "other.example.com" ]
+                  says site 1 [ "certificate"; "server_dn"; "other.example.com"; "name" ])
+          }
+
+          test "a certificate that has expired: the dates, and what to do" {
+              withSite settings (fun site ->
+                  let write (name: string) (text: string) =
+                      File.WriteAllText(Path.Combine(site.Vpn.Folder, name), text + "\n")
+
+                  let year number =
+                      DateTimeOffset(number, 1, 1, 0, 0, 0, TimeSpan.Zero)
+
+                  let request (name: string) (key: ECDsa) (isAuthority: bool) =
+                      let request = CertificateRequest($"CN={name}", key, HashAlgorithmName.SHA256)
+                      request.CertificateExtensions.Add(X509BasicConstraintsExtension(isAuthority, false, 0, true))
+                      let names = SubjectAlternativeNameBuilder()
+                      names.AddDnsName name
+                      request.CertificateExtensions.Add(names.Build())
+                      request
+
+                  use authorityKey = ECDsa.Create ECCurve.NamedCurves.nistP256
+                  use key = ECDsa.Create ECCurve.NamedCurves.nistP256
+
+                  use authority =
+                      (request "authority" authorityKey true).CreateSelfSigned(year 2020, year 2100)
+
+                  use certificate =
+                      (request "lightway.vpn" key false).Create(authority, year 2020, year 2021, [| 1uy |])
+
+                  write "server.key" (key.ExportPkcs8PrivateKeyPem())
+                  write "server.crt" (certificate.ExportCertificatePem())
+                  write "ca_cert.crt" (authority.ExportCertificatePem())
+                  site.Vpn.SetClient [ "server_dn", "lightway.vpn" ]
+                  site.Vpn.StartServer()
+                  says site 1 [ "certificate"; "expired"; "clock" ])
+          }
+
+          test "an authority that has expired: ca_cert, its file, and what to do, code 2" {
+              withSite settings (fun site ->
+                  use key = ECDsa.Create ECCurve.NamedCurves.nistP256
+                  let request = CertificateRequest("CN=old", key, HashAlgorithmName.SHA256)
+                  request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
+
+                  let year number =
+                      DateTimeOffset(number, 1, 1, 0, 0, 0, TimeSpan.Zero)
+
+                  use authority = request.CreateSelfSigned(year 2020, year 2021)
+                  let file = Path.Combine(site.Vpn.Folder, "ca_cert.crt")
+                  File.WriteAllText(file, authority.ExportCertificatePem() + "\n")
+                  says site 2 [ "ca_cert"; file; "expired"; "renewed"; "clock" ])
+          }
+
+          test "a relative ca_cert in the file starts at the file's directory; one that does not exist is named, code 2" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "ca_cert", "./ca_cert.crt" ]
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  Expect.isTrue (site.Vpn.Client.Stop()) "it ends"
+                  site.Vpn.SetClient [ "ca_cert", "nothing.crt" ]
+                  says site 2 [ "ca_cert: "; Path.Combine(site.Vpn.Folder, "nothing.crt"); "does not exist" ])
+          }
+
+          test "a name that cannot be resolved: the name, and what to check" {
+              withServer (fun site ->
+                  site.Vpn.SetClient [ "server", "nowhere.invalid:27690" ]
+                  says site 1 [ "server: 'nowhere.invalid' cannot be resolved"; "DNS" ])
+          }
+
+          test "no route to the server: its address, and what to check" {
+              withServer (fun site ->
+                  site.Ip "route del default" |> ignore
+                  says site 1 [ "server: no route to 192.0.2.1"; "ip route get 192.0.2.1" ])
+          } ]
+
+let tests =
+    testSequenced (testList "Client end to end" [ signals; routes; addresses; texts ])

@@ -123,6 +123,9 @@ module internal Value =
                 | _ -> Ok value
             | _ -> allowed
 
+    /// Characters of a DNS name (RFC 1035 §2.3.4: 255 octets with the length of each label); the resolver raises beyond it.
+    let private maxNameLength = 253
+
     /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets (which are taken off).
     let hostPort: Parser<struct (string * int)> =
         fun text ->
@@ -140,7 +143,9 @@ module internal Value =
 
             match port, Uri.CheckHostName bare with
             | ValueSome port, UriHostNameType.IPv6 when isLiteral -> Ok struct (bare, int port)
-            | ValueSome port, (UriHostNameType.Dns | UriHostNameType.IPv4) when bare = host ->
+            | ValueSome port, (UriHostNameType.Dns | UriHostNameType.IPv4) when
+                bare = host && bare.Length <= maxNameLength
+                ->
                 Ok struct (bare, int port)
             | _ -> Error "host:port such as vpn.example.com:27690, 192.0.2.1:27690 or [2001:db8::1]:27690"
 

@@ -77,6 +77,17 @@ let tests: Test =
                   | result, _ -> failtestf "%A" result
               }
 
+          test "a host name has at most 253 characters: the resolver raises beyond 255" {
+              let name length =
+                  String.replicate 4 (String('a', 59) + ".") + String('a', length - 240)
+
+              let isAccepted (name: string) =
+                  Result.isOk (Value.hostPort $"{name}:1")
+
+              Expect.isTrue (isAccepted (name 253)) "253"
+              Expect.isFalse (isAccepted (name 254)) "254"
+          }
+
           test "numbers may be hexadecimal, and stay in their range" {
               Expect.equal (Value.number 0L 0xFFFF_FFFFL "0xffffffff") (Ok 0xFFFF_FFFFL) ""
               Expect.isError (Value.number 0L 0xFFFF_FFFFL "0x100000000") ""

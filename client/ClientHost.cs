@@ -29,16 +29,30 @@ internal static class ClientHost
         {
             Platform.ForbidCoreDumps(log);
         }
+        using var stopping = new CancellationTokenSource();
+        using var signals = new StopSignals(stopping.Cancel, HangUp(stopping, log));
+        try
+        {
+            return Run(options, log, stopping.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            return 0; // stopped before there was anything to undo
+        }
+    }
+
+    private static int Run(ClientOptions options, ILogger log, CancellationToken stopping)
+    {
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
-        using var routes = new Routes(
+        var routes = new Routes(
             new RouteSettings(options.RouteMode, options.TunName, options.TunPeerIp, options.TunDnsIp),
             log
         );
-        var (servers, unreachable) = Reachable(options, routes);
+        var (servers, unreachable) = Reachable(options, routes, stopping);
         var tun = OpenTun(options, offload);
         // A socket of IPv6 serves both families; hosts without IPv6 can't open one, and have no route to such an address.
         var isDual = servers.Any(address => address.AddressFamily == AddressFamily.InterNetworkV6);
@@ -70,9 +84,10 @@ internal static class ClientHost
                 }
         );
         using var ending = session!;
+        using var made = routes; // given up before the worker, which it calls, and the device
         routes.Moved = session!.NetworkChanged;
         using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
-        using var signals = new StopSignals(worker.Stop, HangUp(worker, log));
+        using var stop = stopping.Register(worker.Stop); // at once, if it is asked for already
         session.Start();
         worker.Run();
         metrics.Write();
@@ -88,15 +103,17 @@ internal static class ClientHost
     /// <exception cref="IOException">The name can't be resolved, or there is a route to none of its addresses.</exception>
     private static (IReadOnlyList<IPAddress> Servers, IReadOnlyList<string> Unreachable) Reachable(
         ClientOptions options,
-        Routes routes
+        Routes routes,
+        CancellationToken stopping
     )
     {
-        var all = ServerName.Resolve(options.ServerHost);
-        if (options.Fwmark != 0)
-        {
-            return (all, []); // rules of the operator decide about marked datagrams
-        }
-        var groups = all.ToLookup(routes.Reaches);
+        var all = ServerName.Resolve(options.ServerHost, stopping);
+        // About marked datagrams, rules of the operator decide, which the look-up does not follow.
+        var groups = all.ToLookup(address =>
+            options.Fwmark == 0
+                ? routes.Reaches(address)
+                : address.AddressFamily == AddressFamily.InterNetwork || Socket.OSSupportsIPv6
+        );
         var servers = groups[true].ToArray();
         var others = groups[false].Select(address => address.ToString()).ToArray();
         return servers.Length > 0
@@ -110,9 +127,9 @@ internal static class ClientHost
         new(new IPEndPoint(isDual ? address.MapToIPv6() : address, port));
 
     /// <summary>A closed terminal ends the client; a service has no terminal, and goes on.</summary>
-    private static Action HangUp(Worker worker, ILogger log) =>
+    private static Action HangUp(CancellationTokenSource stopping, ILogger log) =>
         StopSignals.HasTerminal
-            ? worker.Stop
+            ? stopping.Cancel
             : () =>
                 ProgramLog.Warning(
                     log,

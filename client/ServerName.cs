@@ -8,8 +8,9 @@ namespace Lightway.Client;
 internal static class ServerName
 {
     /// <summary>All addresses, in the order in which they are tried (RFC 6724 by getaddrinfo(3), then RFC 8305 §4).</summary>
+    /// <exception cref="OperationCanceledException">The program is to stop.</exception>
     /// <exception cref="IOException">There is none; the message names the option.</exception>
-    public static IReadOnlyList<IPAddress> Resolve(string host)
+    public static IReadOnlyList<IPAddress> Resolve(string host, CancellationToken stopping)
     {
         if (IPAddress.TryParse(host, out var address))
         {
@@ -17,7 +18,9 @@ internal static class ServerName
         }
         try
         {
-            return AddressOrder.alternate(Dns.GetHostAddresses(host)) is { Count: > 0 } addresses
+            return
+                AddressOrder.alternate(Dns.GetHostAddressesAsync(host, stopping).GetAwaiter().GetResult())
+                    is { Count: > 0 } addresses
                 ? addresses
                 : throw new IOException($"server: '{host}' has no address");
         }

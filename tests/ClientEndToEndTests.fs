@@ -188,6 +188,19 @@ let private signals =
                   Expect.equal site.Vpn.Server.ExitCode 0 "exit code")
           }
 
+          test "SIGTERM ends a client that still waits for an answer, with code 0" {
+              withSite settings (fun site ->
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+
+                  site.Vpn.Client.Await patience "its device is up" (fun () ->
+                      site.Routes |> List.exists _.Contains($"dev {site.Vpn.Device}"))
+
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+                  Expect.equal site.Vpn.Client.ExitCode 0 "exit code"
+                  Expect.equal site.Routes before "routes")
+          }
+
           test "SIGQUIT ends both programs in order" {
               withServer (fun site ->
                   let before = site.Routes
@@ -280,6 +293,25 @@ let private routes =
                       site.Routes
                       (before |> List.map _.Replace($"default via {site.Gateway}", $"default via {site.OtherGateway}"))
                       "routes")
+          }
+
+          test "on a persistent device, too, routes that a killed client has left behind are removed" {
+              withServer (fun site ->
+                  site.Ip $"tuntap add dev {site.Vpn.Device} mode tun" |> ignore
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Vpn.Client.Signal Netns.Signal.Kill
+                  Expect.isTrue (site.Vpn.Client.WaitForExit patience) "killed"
+                  Expect.isNonEmpty (site.Routes |> List.filter _.StartsWith("0.0.0.0/1 ")) "left behind"
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+
+                  Expect.equal
+                      (site.Routes |> List.filter (fun route -> not (route.Contains "100.64.0.5 dev")))
+                      before
+                      "but for the device's own address")
           }
 
           test "a route of the operator is neither replaced nor removed" {
@@ -390,6 +422,26 @@ let private addresses =
                           site.Vpn.Client.Log
                           $"online: {Topology.ServerOutside}:27690"
                           "and what answered"))
+          }
+
+          test "a server that is reached over IPv6 needs no route of its own; mode lan keeps the local networks" {
+              withSite settings (fun site ->
+                  addIPv6 site
+                  site.Vpn.SetServer [ "bind_address", "\"[::]:27690\"" ]
+                  site.Vpn.StartServer()
+                  site.Vpn.SetClient [ "server", "\"[2001:db8:1::1]:27690\""; "route_mode", "lan" ]
+                  let before = site.Routes
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  Expect.equal site.ServerRoute "" "no route to an IPv4 address"
+
+                  Expect.exists
+                      site.Routes
+                      _.StartsWith($"10.0.0.0/8 via {site.Gateway} dev outside")
+                      "a local network, by the default route of IPv4"
+
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+                  Expect.equal site.Routes before "routes")
           }
 
           test "when no address of a name answers, the last line names them all" {

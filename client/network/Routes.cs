@@ -23,7 +23,7 @@ internal sealed partial class Routes : IDisposable
 {
     private readonly RouteSettings _settings;
     private readonly ILogger _log;
-    private readonly RouteTable _table = new();
+    private readonly RouteTable? _table; // null: mode noexec where the system does not allow the socket
     private readonly List<Route> _installed = [];
     private IPAddress _server = IPAddress.None;
     private Route? _way; // by which the server is reached
@@ -38,9 +38,17 @@ internal sealed partial class Routes : IDisposable
     {
         _settings = settings;
         _log = log;
+        try
+        {
+            _table = new RouteTable();
+        }
+        catch (IOException) when (settings.Mode == RouteMode.NoExec)
+        {
+            return;
+        }
         if (settings.Mode != RouteMode.NoExec)
         {
-            RemoveLeftovers();
+            RemoveLeftovers(_table);
         }
     }
 
@@ -48,13 +56,13 @@ internal sealed partial class Routes : IDisposable
     public Action Moved { get; set; } = static () => { };
 
     /// <summary>This machine has a way to the address. Before <see cref="Install"/>, after which it may lead into the tunnel.</summary>
-    public bool Reaches(IPAddress address) => _table.Find(address) is not null;
+    public bool Reaches(IPAddress address) => _table is null || _table.Find(address) is not null;
 
     /// <summary>Makes the routes, and keeps them in place when the network changes.</summary>
     /// <exception cref="IOException">A route can't be made; <see cref="Dispose"/> removes the others.</exception>
     public void Install(IPAddress server)
     {
-        if (_settings.Mode == RouteMode.NoExec)
+        if (_settings.Mode == RouteMode.NoExec || _table is null)
         {
             return;
         }
@@ -77,7 +85,7 @@ internal sealed partial class Routes : IDisposable
                 LogKept(_log, route);
             }
         }
-        _watch = new RouteWatch(Restore, _log);
+        _watch = new RouteWatch(() => Restore(_table), _log);
     }
 
     public void Dispose()
@@ -87,14 +95,14 @@ internal sealed partial class Routes : IDisposable
         {
             try
             {
-                _table.Remove(route);
+                _table?.Remove(route);
             }
             catch (IOException error)
             {
                 LogFailure(_log, error.Message);
             }
         }
-        _table.Dispose();
+        _table?.Dispose();
     }
 
     private bool IsServerIPv4 => _server.AddressFamily == AddressFamily.InterNetwork;
@@ -108,9 +116,9 @@ internal sealed partial class Routes : IDisposable
     /// The network has changed: routes that are gone are put back, and those outside the tunnel follow the table. On the
     /// watch's thread.
     /// </summary>
-    private void Restore()
+    private void Restore(RouteTable kernel)
     {
-        var table = _table.List(AddressFamily.InterNetwork);
+        var table = kernel.List(AddressFamily.InterNetwork);
         var mainWay = WayIn(table);
         if (mainWay is null && _mainWay is not null)
         {
@@ -129,7 +137,7 @@ internal sealed partial class Routes : IDisposable
         var isChanged = false;
         foreach (var route in Wanted())
         {
-            isChanged |= Ensure(route, table);
+            isChanged |= Ensure(route, table, kernel);
         }
         if (isChanged)
         {
@@ -139,7 +147,7 @@ internal sealed partial class Routes : IDisposable
     }
 
     /// <summary>True if the route had to be made.</summary>
-    private bool Ensure(Route route, List<Route> table)
+    private bool Ensure(Route route, List<Route> table, RouteTable kernel)
     {
         if (RoutePlan.isPresent(table, route))
         {
@@ -148,9 +156,9 @@ internal sealed partial class Routes : IDisposable
         var old = _installed.FindIndex(installed => installed.Destination.Equals(route.Destination));
         if (table.Exists(present => RoutePlan.isOwn(present) && present.Destination.Equals(route.Destination)))
         {
-            _table.Replace(route);
+            kernel.Replace(route);
         }
-        else if (!_table.Add(route))
+        else if (!kernel.Add(route))
         {
             return false; // it is somebody else's
         }
@@ -165,9 +173,9 @@ internal sealed partial class Routes : IDisposable
         return true;
     }
 
-    private void RemoveLeftovers()
+    private void RemoveLeftovers(RouteTable table)
     {
-        var own = _table.List(AddressFamily.InterNetwork).FindAll(RoutePlan.isOwn);
+        var own = table.List(AddressFamily.InterNetwork).FindAll(RoutePlan.isOwn);
         foreach (var device in own.Select(route => Netlink.NameOf(route.Device)).Distinct())
         {
             // The kernel takes the routes of a killed client's device away, unless it is persistent; then nobody has it.
@@ -181,7 +189,7 @@ internal sealed partial class Routes : IDisposable
         foreach (var route in own)
         {
             LogLeftover(_log, route);
-            _table.Remove(route);
+            table.Remove(route);
         }
     }
 

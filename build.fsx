@@ -103,7 +103,9 @@ let installLab () =
           program "ping" "iputils-ping"
           program "iptables" "iptables"
           program "sysctl" "procps"
-          program "useradd" "passwd" ]
+          program "useradd" "passwd"
+          program "traceroute" "traceroute"
+          program "nft" "nftables" ]
 
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =

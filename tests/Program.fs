@@ -56,6 +56,7 @@ let main argv =
               ClientEndToEndTests.tests
               OffloadTests.tests
               PestTests.tests
+              NetworkErrorTests.tests
               ProfileTests.tests ]
 
     let code =

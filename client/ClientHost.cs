@@ -180,6 +180,7 @@ internal static class ClientHost
         {
             Role = Role.Client,
             OutsideMtu = options.OutsideMtu,
+            CopiedTos = options.Tos.Bits,
             EnableExpresslane = options.EnableExpresslane,
             ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
             KeepaliveIntervalMs = (long)options.KeepaliveInterval.TotalMilliseconds,

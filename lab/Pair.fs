@@ -23,6 +23,7 @@ open Lightway.Tunnel.Udp
 type Wire() =
     let mutable calls = 0
     let segmentSizes = ResizeArray<int>()
+    let tos = ResizeArray<byte>()
 
     /// Datagrams sent and not yet taken, oldest first.
     member val Datagrams = Queue<byte[]>()
@@ -34,12 +35,15 @@ type Wire() =
     member _.Calls = calls
     /// The segment size of each accepted send; 0 for a single datagram.
     member _.SegmentSizes = segmentSizes
+    /// The TOS byte of each accepted send.
+    member _.Tos = tos
 
     member private this.NextError() =
         if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
 
-    member private this.Accept(data: ReadOnlySpan<byte>, segmentSize: int) =
+    member private this.Accept(data: ReadOnlySpan<byte>, segmentSize: int, tosByte: byte) =
         if not this.Discard then
+            tos.Add tosByte
             segmentSizes.Add segmentSize
             let step = if segmentSize = 0 then data.Length else segmentSize
             let mutable at = 0
@@ -50,12 +54,12 @@ type Wire() =
                 at <- at + length
 
     interface IDatagramSender with
-        member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int) : int =
+        member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int, tos: byte) : int =
             calls <- calls + 1
 
             match this.NextError() with
             | 0 ->
-                this.Accept(data, segmentSize)
+                this.Accept(data, segmentSize, tos)
                 data.Length
             | errno -> -errno
 
@@ -72,7 +76,7 @@ type Wire() =
                         this.NextError() |> ignore
 
                     let run = runs[sent]
-                    this.Accept(bytes.Slice(run.Start, run.Length), run.SegmentSize)
+                    this.Accept(bytes.Slice(run.Start, run.Length), run.SegmentSize, run.Tos)
                     sent <- sent + 1
 
                 sent
@@ -213,7 +217,8 @@ type Pair
         ?maxBurst: int,
         ?coalesce: bool,
         ?packetsPerKey: uint64,
-        ?recordsPerKey: int64
+        ?recordsPerKey: int64,
+        ?copiedTos: byte
     ) =
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
@@ -259,6 +264,7 @@ type Pair
             EnableExpresslane = expresslane,
             ExpresslanePacketsPerKey = defaultArg packetsPerKey (1UL <<< 31),
             DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
+            CopiedTos = defaultArg copiedTos 3uy,
             Credentials = AuthRequest.userPassword ("me", "secret")
         )
 

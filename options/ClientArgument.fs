@@ -37,6 +37,8 @@ type internal ClientArgument =
     | Enable_Tun_Iouring of bool: string option
     | Iouring_Entry_Count of count: string
     | Iouring_Sqpoll_Idle_Time of duration: string
+    | Copy_Ecn of bool: string option
+    | Copy_Dscp of bool: string option
     | Enable_Expresslane of bool: string option
     | Expresslane_Keys_Rotation_Interval of duration: string
     | Keepalive_Interval of duration: string
@@ -103,6 +105,8 @@ type internal ClientArgument =
             | Iouring_Entry_Count _ -> "entries of the io_uring queue; not served yet. Default: 1024."
             | Iouring_Sqpoll_Idle_Time _ ->
                 "idle time after which the kernel's polling thread sleeps; 0 for none; not served yet. Default: 100ms."
+            | Copy_Ecn _ -> TosUsage.copyEcn
+            | Copy_Dscp _ -> TosUsage.copyDscp
             | Enable_Expresslane _ ->
                 "ask for Expresslane, the fast path that encrypts packets without DTLS. Default: false."
             | Expresslane_Keys_Rotation_Interval _ ->
@@ -143,7 +147,7 @@ module internal ClientArgument =
           "--server-dn", "TLS"
           "--user", "User"
           "--tun-name", "Inside: TUN interface, routes and DNS"
-          "--enable-expresslane", "Connection"
+          "--copy-ecn", "Connection"
           "--enable-tun-offload", "Offload"
           "--log-level", "Log"
           "--help", "Other" ]

@@ -53,6 +53,7 @@ type ClientOptions =
         RouteMode: RouteMode
         /// SO_MARK of the outside socket; 0 for none.
         Fwmark: uint32
+        Tos: TosOptions
         EnableExpresslane: bool
         ExpresslaneKeysRotationInterval: TimeSpan
         Offload: OffloadOptions
@@ -202,6 +203,7 @@ module internal ClientReading =
                     RouteMode.Default
                 )
               Fwmark = uint32 (reader.Read("fwmark", Value.number 0L (int64 UInt32.MaxValue), 0L))
+              Tos = TosOptions.read reader
               EnableExpresslane = reader.Bool("enable_expresslane", false)
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               Offload = OffloadOptions.read true reader

@@ -49,6 +49,8 @@ type internal ServerArgument =
     | Lightway_Client_Ip of ip: string
     | Lightway_Server_Ip of ip: string
     | Lightway_Dns_Ip of ip: string
+    | Copy_Ecn of bool: string option
+    | Copy_Dscp of bool: string option
     | Enable_Expresslane of bool: string option
     | Expresslane_Keys_Rotation_Interval of duration: string
     | Connection_Age_Expiration_Interval of duration: string
@@ -110,6 +112,8 @@ type internal ServerArgument =
                 "IPv4 address of the server inside the tunnel, as sent to clients; not in the pool. Default: 10.125.0.6."
             | Lightway_Dns_Ip _ ->
                 "IPv4 address of the DNS server, as sent to clients; not in the pool. Default: 10.125.0.1."
+            | Copy_Ecn _ -> TosUsage.copyEcn
+            | Copy_Dscp _ -> TosUsage.copyDscp
             | Enable_Expresslane _ ->
                 "offer Expresslane, the fast path that encrypts packets without DTLS; mode udp only. Default: false."
             | Expresslane_Keys_Rotation_Interval _ ->
@@ -156,7 +160,7 @@ module internal ServerArgument =
           "--server-cert", "TLS"
           "--user-db", "Users"
           "--tun-name", "Inside: TUN interface and addresses"
-          "--enable-expresslane", "Connections"
+          "--copy-ecn", "Connections"
           "--enable-tun-offload", "Offload and workers"
           "--log-level", "Log"
           "--help", "Other" ]

@@ -24,6 +24,7 @@ type ServerOptions =
         LightwayClientIp: IPAddress
         LightwayServerIp: IPAddress
         LightwayDnsIp: IPAddress
+        Tos: TosOptions
         EnableExpresslane: bool
         ExpresslaneKeysRotationInterval: TimeSpan
         KeyUpdateInterval: TimeSpan
@@ -149,6 +150,7 @@ module internal ServerReading =
               LightwayClientIp = ip "lightway_client_ip" "10.125.0.5"
               LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"
               LightwayDnsIp = ip "lightway_dns_ip" "10.125.0.1"
+              Tos = TosOptions.read reader
               EnableExpresslane = reader.Bool("enable_expresslane", false)
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               KeyUpdateInterval = interval "key_update_interval" 900.

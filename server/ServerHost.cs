@@ -191,6 +191,7 @@ internal static class ServerHost
         new()
         {
             Role = Role.Server,
+            CopiedTos = options.Tos.Bits,
             EnableExpresslane = options.EnableExpresslane,
             ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
             KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,

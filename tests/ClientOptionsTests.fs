@@ -8,7 +8,7 @@ open FsCheck.FSharp
 open Lightway.Options
 open Lightway.Tests.OptionRuns
 
-/// Offload and metrics of the client: each key, a value that is not its default, and what that does to the record.
+/// Offload, marks and metrics of the client: each key, a value that is not its default, and what that does to the record.
 let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
     [ "enable_tun_offload",
       "false",
@@ -35,6 +35,8 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
       "core_dumps", "true", (fun o -> { o with CoreDumps = true })
+      "copy_ecn", "false", (fun o -> { o with Tos.CopyEcn = false })
+      "copy_dscp", "true", (fun o -> { o with Tos.CopyDscp = true })
       "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
 
 /// Every option without an effect, a value, and one that is refused, if any is.

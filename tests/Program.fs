@@ -57,6 +57,7 @@ let main argv =
               OffloadTests.tests
               PestTests.tests
               NetworkErrorTests.tests
+              EcnTests.tests
               ProfileTests.tests ]
 
     let code =

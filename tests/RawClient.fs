@@ -26,8 +26,8 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
     let sender =
         { new IDatagramSender with
-            member _.Send(_, data, segmentSize) =
-                (socket :> IDatagramSender).Send(&server, data, segmentSize)
+            member _.Send(_, data, segmentSize, tos) =
+                (socket :> IDatagramSender).Send(&server, data, segmentSize, tos)
 
             member _.Send(runs, bytes) =
                 (socket :> IDatagramSender).Send(runs, bytes) }

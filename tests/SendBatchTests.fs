@@ -20,15 +20,17 @@ let private batchOf (wire: Wire) (maxSegments: int) =
     new SendBatch(wire, counters, maxSegments), counters
 
 /// Appends a datagram that is all `fill`; false if the socket was full.
-let private append (batch: SendBatch) (path: OutsideAddress) (fill: byte) (length: int) =
+let private appendMarked (tos: byte) (batch: SendBatch) (path: OutsideAddress) (fill: byte) (length: int) =
     let mutable slot = Span<byte>.Empty
 
-    if batch.TryReserve(&path, length, Int32.MaxValue, &slot) then
+    if batch.TryReserve(&path, length, Int32.MaxValue, tos, &slot) then
         slot.Fill fill
         batch.Commit length
         true
     else
         false
+
+let private append = appendMarked 0uy
 
 let private appendAll batch path datagrams =
     for fill, length in datagrams do
@@ -73,6 +75,22 @@ let tests =
               Expect.equal (List.ofSeq wire.SegmentSizes) [ 500; 0; 0; 0 ] "four runs"
               Expect.equal wire.Calls 1 "one system call"
               Expect.equal (List.map fst (arrived wire)) [ 1..6 ] "in order"
+          }
+
+          test "datagrams with different TOS bytes share no run; each send has the byte of its run, also one by one" {
+              for refusals in [ []; [ EMSGSIZE ] ] do // then the first run leaves one by one
+                  let wire = Wire()
+                  let batch, _ = batchOf wire 64
+                  use batch = batch
+                  List.iter wire.Errors.Enqueue refusals
+
+                  for fill, tos in [ 1, 2; 2, 2; 3, 0; 4, 3; 5, 3 ] do
+                      Expect.isTrue (appendMarked (byte tos) batch alice (byte fill) 500) "the socket is not full"
+
+                  Expect.isTrue (batch.Flush()) "sent"
+                  let first = if refusals.IsEmpty then [ 2uy ] else [ 2uy; 2uy ]
+                  Expect.equal (List.ofSeq wire.Tos) (first @ [ 0uy; 3uy ]) "TOS bytes"
+                  Expect.equal (List.map fst (arrived wire)) [ 1..5 ] "in order"
           }
 
           test "peers whose datagrams alternate have one run each, and all runs leave in one system call" {

@@ -45,6 +45,8 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       (fun o ->
           { o with
               LightwayDnsIp = IPAddress.Parse "10.0.0.3" })
+      "copy_ecn", "false", (fun o -> { o with Tos.CopyEcn = false })
+      "copy_dscp", "true", (fun o -> { o with Tos.CopyDscp = true })
       "enable_expresslane", "true", (fun o -> { o with EnableExpresslane = true })
       "expresslane_keys_rotation_interval",
       "90s",
@@ -137,6 +139,7 @@ let serverDefaults: ServerOptions =
       LightwayClientIp = IPAddress.Parse "10.125.0.5"
       LightwayServerIp = IPAddress.Parse "10.125.0.6"
       LightwayDnsIp = IPAddress.Parse "10.125.0.1"
+      Tos = { CopyEcn = true; CopyDscp = false }
       EnableExpresslane = false
       ExpresslaneKeysRotationInterval = TimeSpan.FromMinutes 15L
       KeyUpdateInterval = TimeSpan.FromMinutes 15L

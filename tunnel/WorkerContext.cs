@@ -1,3 +1,4 @@
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
@@ -66,6 +67,9 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>Milliseconds of the worker's clock at its latest wake-up.</summary>
     public long Now { get; set; }
+
+    /// <summary>The ECN field of the datagram that is being handled; <see cref="EcnCodepoint.NotEct"/> outside a receive.</summary>
+    public EcnCodepoint OutsideEcn { get; set; }
 
     public SessionIdSource Ids { get; }
 

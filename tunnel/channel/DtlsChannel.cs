@@ -93,10 +93,10 @@ internal sealed class DtlsChannel : SecureChannel
         }
     }
 
-    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun)
+    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos)
     {
         var length = WireHeaderModule.Size + RecordOverhead + dataFrame.Length;
-        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, longestRun, out _))
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, longestRun, tos, out _))
         {
             return SendResult.Blocked;
         }
@@ -303,7 +303,7 @@ internal sealed class DtlsChannel : SecureChannel
                 slot = batch.Reserved;
             }
             // A record of another length may find the socket full.
-            else if (!batch.TryReserve(envelope.Path, length, _longestRun, out slot))
+            else if (!batch.TryReserve(envelope.Path, length, _longestRun, tos: 0, out slot))
             {
                 channel._worker.Counters.Add(Counter.UdpSendFailed);
                 return;

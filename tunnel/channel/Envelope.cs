@@ -117,7 +117,7 @@ internal sealed class Envelope
     private static bool TrySend(WorkerContext worker, in OutsideAddress to, ReadOnlySpan<byte> datagram)
     {
         worker.Counters.Add(Counter.UdpSends);
-        if (worker.Control.Send(to, datagram, 0) >= 0)
+        if (worker.Control.Send(to, datagram, segmentSize: 0) >= 0)
         {
             return true;
         }

@@ -57,8 +57,9 @@ internal abstract class SecureChannel : IDisposable
     /// <summary>Sends one packet in its Data frame by the worker's batch.</summary>
     /// <param name="dataFrame">Header and packet.</param>
     /// <param name="longestRun">Bytes of the longest run of datagrams that it may be part of.</param>
+    /// <param name="tos">TOS byte of its datagram.</param>
     /// <returns>Blocked only when something that all connections share is full.</returns>
-    public abstract SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun);
+    public abstract SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos);
 
     /// <summary>Processes what has come from the peer.</summary>
     /// <param name="session">Session id of the wire header that it came under.</param>

@@ -10,6 +10,9 @@ public sealed record ConnectionSettings
     /// <summary>Bytes of the largest outside IP packet; inside packets may have this less a Data header.</summary>
     public int OutsideMtu { get; init; } = 1500;
 
+    /// <summary>The bits of an inside packet's TOS byte that its datagram gets: 3 is the ECN field, 0xFC is DSCP.</summary>
+    public byte CopiedTos { get; init; } = 3;
+
     public bool EnableExpresslane { get; init; }
 
     public long ExpresslaneRotationMs { get; init; } = 15 * 60_000;

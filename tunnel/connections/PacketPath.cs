@@ -23,6 +23,7 @@ internal sealed class PacketPath : IDisposable
     private readonly SecureChannel _channel;
     private readonly uint _number; // tells the packets of this connection from others' in the TUN batch
     private readonly int _maxPacket; // bytes of the largest packet that the outside MTU allows
+    private readonly byte _copiedTos; // bits of the TOS byte
     private FragmentTable? _fragments; // once a fragment has come
     private Translation _translation;
     private BurstRate _burstRate;
@@ -43,6 +44,7 @@ internal sealed class PacketPath : IDisposable
         _channel = channel;
         _number = worker.NextNumber();
         _maxPacket = settings.OutsideMtu - FrameModule.DataHeaderSize;
+        _copiedTos = settings.CopiedTos;
         _burstRate = BurstRateModule.create(now);
         Expresslane = new ExpresslaneChannel(
             settings.Role,
@@ -235,7 +237,7 @@ internal sealed class PacketPath : IDisposable
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
     {
         var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
-        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, out var slot))
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, TosOf(packet), out var slot))
         {
             return SendResult.Blocked;
         }
@@ -256,7 +258,7 @@ internal sealed class PacketPath : IDisposable
     {
         var length = frame.Length - FrameModule.DataHeaderSize;
         FrameModule.writeDataHeader(length, frame);
-        var result = _channel.TrySendPacket(frame, _longestRun);
+        var result = _channel.TrySendPacket(frame, _longestRun, TosOf(frame[FrameModule.DataHeaderSize..]));
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(Counter.DtlsPacketsSent);
@@ -265,6 +267,9 @@ internal sealed class PacketPath : IDisposable
         }
         return result;
     }
+
+    /// <summary>The TOS byte of the datagram of a packet that has been translated, and so is well-formed IPv4.</summary>
+    private byte TosOf(ReadOnlySpan<byte> packet) => (byte)(packet[Ipv4.TosAt] & _copiedTos);
 
     /// <summary>Translates the packet in the slot that the TUN batch gave, and commits it there.</summary>
     private TunnelError DeliverSlot(Span<byte> packet, uint sender, ulong counter)
@@ -281,10 +286,34 @@ internal sealed class PacketPath : IDisposable
         {
             _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
         }
-        else
+        else if (_worker.OutsideEcn == EcnCodepoint.NotEct || TryApplyEcn(packet))
         {
             _worker.ToInside.Commit(packet.Length, sender, counter);
         }
         return TunnelError.None;
+    }
+
+    /// <summary>
+    /// Gives a translated packet the ECN field with which it leaves the tunnel (RFC 6040 section 4.2). False: its sender
+    /// does not understand the mark, so the packet is dropped and counted.
+    /// </summary>
+    private bool TryApplyEcn(Span<byte> packet)
+    {
+        var outside = _worker.OutsideEcn;
+        if (Ecn.isUnexpected(Ecn.ofPacket(packet), outside))
+        {
+            _worker.Counters.Add(Counter.EcnUnexpected);
+        }
+        switch (Ecn.apply(packet, outside))
+        {
+            case EcnOutcome.Drop:
+                _worker.Counters.Add(Counter.EcnDropped);
+                return false;
+            case EcnOutcome.Changed:
+                _worker.Counters.Add(Counter.EcnChanged);
+                return true;
+            default:
+                return true;
+        }
     }
 }

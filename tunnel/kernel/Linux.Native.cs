@@ -18,6 +18,10 @@ internal static unsafe partial class Linux
     public const int SO_ATTACH_REUSEPORT_CBPF = 51;
 
     // linux/in.h, linux/in6.h
+    public const int IP_TOS = 1;
+    public const int IP_RECVTOS = 13;
+    public const int IPV6_RECVTCLASS = 66;
+    public const int IPV6_TCLASS = 67;
     public const int IP_PKTINFO = 8;
     public const int IP_MTU_DISCOVER = 10;
     public const int IPV6_MTU_DISCOVER = 23;

@@ -72,6 +72,8 @@ public enum Counter
     DtlsPacketsReceived,
     HandshakeCookiesSent,
     GsoNoneChecksumSkipped,
+    EcnChanged, // packets that got a mark from their datagram
+    EcnUnexpected, // a combination of marks that no router and no correct tunnel makes
 
     // Drops: something arrived and went nowhere.
     UdpParseWireFailed,
@@ -111,4 +113,5 @@ public enum Counter
     TunRejectedPacketToServer, // client: a datagram of its own, on the way back into the tunnel
     TunRejectedPacketNoClientIp,
     TunRejectedPacketTlsError,
+    EcnDropped, // marked on the path, and the sender of the packet does not understand marks
 }

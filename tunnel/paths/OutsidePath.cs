@@ -1,4 +1,5 @@
 using Lightway.Protocol;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Udp;
@@ -35,6 +36,7 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
             {
                 Handle(i, now);
             }
+            worker.OutsideEcn = EcnCodepoint.NotEct;
             worker.ToInside.Flush();
             if (count < _batch.Capacity)
             {
@@ -55,6 +57,7 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
             worker.Counters.Add(Counter.UdpRecvTruncated);
             return;
         }
+        worker.OutsideEcn = Ecn.ofTos(control.Tos);
         var from = new OutsideAddress(_batch.Peer(i), control.Local);
         var size = control.SegmentSize;
         if (size <= 0 || size >= bytes.Length)

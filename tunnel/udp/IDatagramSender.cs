@@ -7,8 +7,9 @@ public interface IDatagramSender
     /// <param name="path">Peer and local address.</param>
     /// <param name="data">One datagram, or several of equal length (the last may be shorter) back to back.</param>
     /// <param name="segmentSize">Bytes per datagram if <paramref name="data"/> holds several, else 0.</param>
+    /// <param name="tos">The second byte of the outside IPv4 header, or the traffic class of IPv6.</param>
     /// <returns>Bytes accepted (all of them), or -errno.</returns>
-    int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize);
+    int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize, byte tos = 0);
 
     /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as possible: sendmmsg(2).</summary>
     /// <param name="runs">Oldest first; at most <see cref="SendBatch.MaxRuns"/>.</param>
@@ -22,7 +23,8 @@ public interface IDatagramSender
 /// <param name="Start">Where their bytes start.</param>
 /// <param name="Length">Bytes of all of them.</param>
 /// <param name="Stride">Bytes of every datagram but the last.</param>
-public record struct DatagramRun(OutsideAddress Path, int Start, int Length, int Stride)
+/// <param name="Tos">The second byte of the outside IPv4 header, or the traffic class of IPv6: one for all.</param>
+public record struct DatagramRun(OutsideAddress Path, int Start, int Length, int Stride, byte Tos)
 {
     /// <summary>Value of the UDP_SEGMENT control message; 0 for a single datagram.</summary>
     public readonly int SegmentSize => Length > Stride ? Stride : 0;

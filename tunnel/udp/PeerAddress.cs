@@ -87,6 +87,9 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
 
     public bool IsIPv6 => BinaryPrimitives.ReadUInt16LittleEndian(Bytes) == FamilyIPv6;
 
+    /// <summary>Its datagrams have IPv6 headers; those of a mapped address have IPv4's.</summary>
+    public bool IsOverIPv6 => IsIPv6 && IPv4 == Ipv4Address.None;
+
     [UnscopedRef]
     private ReadOnlySpan<byte> Bytes => _bytes;
 

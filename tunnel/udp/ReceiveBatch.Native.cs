@@ -8,7 +8,8 @@ namespace Lightway.Tunnel.Udp;
 /// <param name="Local">The address of ours the datagrams were sent to, if the socket is bound to the wildcard.</param>
 /// <param name="SegmentSize">Bytes of each datagram in the buffer but the last; 0: it is one datagram.</param>
 /// <param name="Overflows">Datagrams dropped since the socket was opened because its buffer was full (modulo 2^32).</param>
-public readonly record struct ReceiveControl(LocalAddress Local, int SegmentSize, uint Overflows);
+/// <param name="Tos">The second byte of their IPv4 headers, or their traffic class: the kernel puts only equal ones together.</param>
+public readonly record struct ReceiveControl(LocalAddress Local, int SegmentSize, uint Overflows, byte Tos);
 
 /// <summary>
 /// Slots for one recvmmsg(2). With UDP_GRO (linux/udp.h, Linux 5.0) each takes a run of datagrams of one sender, equal in
@@ -26,7 +27,7 @@ public sealed unsafe class ReceiveBatch : IDisposable
     private const int CoalescedSlotSize = 65536 + 320;
     private const int MessageSize = 64; // sizeof(struct mmsghdr)
     private const int VectorSize = 16;
-    private const int ControlSize = 128; // pktinfo of both families (32 and 40 bytes), UDP_GRO (24), SO_RXQ_OVFL (24)
+    private const int ControlSize = 160; // pktinfo of both families (32 and 40 bytes); UDP_GRO, SO_RXQ_OVFL, TOS (24 each)
     private readonly int _slotSize;
     private readonly Slab _wiring;
     private readonly Slab _slots;
@@ -68,6 +69,7 @@ public sealed unsafe class ReceiveBatch : IDisposable
         LocalAddress local = default;
         var segmentSize = 0;
         var overflows = 0u;
+        byte tos = 0;
         var left = (long)(uint)Header(i)->msg_controllen;
         for (var cmsg = Control(i); left >= Linux.CmsgHeader; )
         {
@@ -94,11 +96,19 @@ public sealed unsafe class ReceiveBatch : IDisposable
             {
                 overflows = *(uint*)data;
             }
+            else if (level == IPPROTO_IP && type == Linux.IP_TOS && room >= 1)
+            {
+                tos = *data; // a byte here, an int when it is sent
+            }
+            else if (level == IPPROTO_IPV6 && type == Linux.IPV6_TCLASS && room >= 4)
+            {
+                tos = (byte)*(int*)data;
+            }
             var step = (length + 7) & ~7L;
             cmsg += step;
             left -= step;
         }
-        return new ReceiveControl(local, segmentSize, overflows);
+        return new ReceiveControl(local, segmentSize, overflows, tos);
     }
 
     /// <summary>Resets what the kernel overwrote in the last receive.</summary>

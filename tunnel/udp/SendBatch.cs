@@ -5,7 +5,8 @@ namespace Lightway.Tunnel.Udp;
 
 /// <summary>
 /// Encrypted datagrams on their way out, back to back in runs. A run has one peer and leaves as one UDP_SEGMENT send (Linux
-/// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. A run holds at
+/// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. All have one TOS
+/// byte, as a send has only one. A run holds at
 /// most <c>maxSegments</c> datagrams and the largest UDP payload over IPv4 (65507 bytes; RFC 768), also for IPv6, whose
 /// addresses include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). The
 /// datagrams of a peer keep their order. The mirror of <see cref="Tun.TunBatch"/>.
@@ -89,8 +90,9 @@ public sealed class SendBatch : IDisposable
     /// the batch with <see cref="Commit"/>; until then it may be reserved again.
     /// </summary>
     /// <param name="longest">Bytes of the longest run it may be part of.</param>
+    /// <param name="tos">See <see cref="DatagramRun"/>.</param>
     /// <returns>False if the socket is full: nothing was reserved, try again after a successful flush.</returns>
-    public bool TryReserve(in OutsideAddress path, int length, int longest, out Span<byte> slot)
+    public bool TryReserve(in OutsideAddress path, int length, int longest, byte tos, out Span<byte> slot)
     {
         slot = default;
         if (IsBlocked && !Flush())
@@ -98,7 +100,7 @@ public sealed class SendBatch : IDisposable
             return false;
         }
         var run = NewestOf(path.Peer);
-        if (run < 0 || !Fits(run, path.Peer, length, longest))
+        if (run < 0 || !Fits(run, path.Peer, length, longest, tos))
         {
             if ((_used == _runs.Length || _length >= FullAt) && !Flush())
             {
@@ -106,6 +108,7 @@ public sealed class SendBatch : IDisposable
             }
             run = _used;
             _runs[run].Path = path;
+            _runs[run].Tos = tos;
         }
         _current = run;
         _reserved = length;
@@ -174,9 +177,10 @@ public sealed class SendBatch : IDisposable
         return -1;
     }
 
-    private bool Fits(int run, in PeerAddress peer, int length, int longest) =>
+    private bool Fits(int run, in PeerAddress peer, int length, int longest, byte tos) =>
         _states[run] is { IsClosed: false, Sent: 0 }
         && length <= _runs[run].Stride
+        && tos == _runs[run].Tos
         && _states[run].Count < _maxSegments
         && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
         && MaySegment(peer);
@@ -256,7 +260,7 @@ public sealed class SendBatch : IDisposable
     {
         ref var run = ref _runs[_first];
         var length = NextDatagram;
-        var result = _sender.Send(run.Path, _bytes.Slice(run.Start + _states[_first].Sent, length), 0);
+        var result = _sender.Send(run.Path, _bytes.Slice(run.Start + _states[_first].Sent, length), 0, run.Tos);
         if (result >= 0)
         {
             CountSent(1, length);

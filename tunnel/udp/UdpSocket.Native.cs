@@ -17,7 +17,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     private const int PartsAt = Messages * MessageSize; // iovec, name and control of each message
     private const int NameAt = 16;
     private const int ControlAt = NameAt + SocketAddressBytes.Capacity;
-    private const int ControlSize = 64; // pktinfo (32 or 40 bytes) and UDP_SEGMENT (24 bytes)
+    private const int ControlSize = 96; // pktinfo (32 or 40 bytes), UDP_SEGMENT and TOS (24 bytes each)
     private const int PartsSize = ControlAt + ControlSize;
     private readonly Slab _wiring = new(PartsAt + (Messages * PartsSize));
 
@@ -81,11 +81,13 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
                 Require(fd, IPPROTO_IPV6, Linux.IPV6_V6ONLY, 0, "IPV6_V6ONLY");
                 Require(fd, IPPROTO_IPV6, Linux.IPV6_MTU_DISCOVER, Linux.PMTUDISC_OMIT, "IPV6_MTU_DISCOVER");
                 Require(fd, IPPROTO_IPV6, Linux.IPV6_RECVPKTINFO, wildcard ? 1 : 0, "IPV6_RECVPKTINFO");
+                Require(fd, IPPROTO_IPV6, Linux.IPV6_RECVTCLASS, 1, "IPV6_RECVTCLASS");
             }
             else
             {
                 Require(fd, IPPROTO_IP, Linux.IP_PKTINFO, wildcard ? 1 : 0, "IP_PKTINFO");
             }
+            Require(fd, IPPROTO_IP, Linux.IP_RECVTOS, 1, "IP_RECVTOS"); // of mapped IPv4 addresses, too
             if (share)
             {
                 Require(fd, SOL_SOCKET, Linux.SO_REUSEPORT, 1, "SO_REUSEPORT");
@@ -166,11 +168,11 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         }
     }
 
-    public int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize)
+    public int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize, byte tos = 0)
     {
         fixed (byte* bytes = data)
         {
-            Fill(0, path, bytes, data.Length, segmentSize);
+            Fill(0, path, bytes, data.Length, segmentSize, tos);
             while (true)
             {
                 var sent = (int)sendmsg(Fd, Header(0), Linux.MSG_DONTWAIT);
@@ -192,7 +194,8 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         {
             for (var i = 0; i < runs.Length; i++)
             {
-                Fill(i, runs[i].Path, start + runs[i].Start, runs[i].Length, runs[i].SegmentSize);
+                ref readonly var run = ref runs[i];
+                Fill(i, run.Path, start + run.Start, run.Length, run.SegmentSize, run.Tos);
             }
             while (true)
             {
@@ -226,7 +229,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
 
     private byte* PartsOf(int i) => _wiring.Pointer + PartsAt + (i * PartsSize);
 
-    private void Fill(int i, in OutsideAddress path, byte* data, int length, int segmentSize)
+    private void Fill(int i, in OutsideAddress path, byte* data, int length, int segmentSize, byte tos)
     {
         var parts = PartsOf(i);
         var vector = (iovec*)parts;
@@ -238,6 +241,10 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         {
             control += WriteControl(parts + ControlAt + control, Linux.SOL_UDP, Linux.UDP_SEGMENT, sizeof(ushort));
             *(ushort*)(parts + ControlAt + control - 8) = (ushort)segmentSize; // data of the last 24-byte cmsg
+        }
+        if (tos != 0)
+        {
+            control += WriteTos(path.Peer.IsOverIPv6, tos, parts + ControlAt + control);
         }
         var header = Header(i);
         header->msg_namelen = path.Peer.Length;
@@ -261,6 +268,15 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         new Span<byte>(control + Linux.CmsgHeader, 20).Clear();
         local.CopyTo(new Span<byte>(control + Linux.CmsgHeader, 16));
         return length;
+    }
+
+    /// <summary>The kernel reads the level that belongs to the packet, not to the socket: a mapped IPv4 address has IPv4's.</summary>
+    private static int WriteTos(bool v6, byte tos, byte* control)
+    {
+        *(int*)(control + Linux.CmsgHeader) = tos;
+        return v6
+            ? WriteControl(control, IPPROTO_IPV6, Linux.IPV6_TCLASS, sizeof(int))
+            : WriteControl(control, IPPROTO_IP, Linux.IP_TOS, sizeof(int));
     }
 
     private static int WriteControl(byte* at, int level, int type, int dataLength)

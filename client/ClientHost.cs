@@ -6,6 +6,7 @@ using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
@@ -20,8 +21,6 @@ namespace Lightway.Client;
 /// <summary>Puts a client together from its options, and runs it until a signal or the end of its connection.</summary>
 internal static class ClientHost
 {
-    private const int TunMtu = 1350; // the reference client's
-
     /// <returns>Exit code.</returns>
     public static int Run(ClientOptions options, ILogger log)
     {
@@ -45,6 +44,7 @@ internal static class ClientHost
     {
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
+        RequireRoom(options.OutsideMtu);
         using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
@@ -53,9 +53,10 @@ internal static class ClientHost
             log
         );
         var (servers, unreachable) = Reachable(options, routes, stopping);
-        var tun = OpenTun(options, offload);
         // A socket of IPv6 serves both families; hosts without IPv6 can't open one, and have no route to such an address.
         var isDual = servers.Any(address => address.AddressFamily == AddressFamily.InterNetworkV6);
+        var longest = Sizes.insideMtu(options.OutsideMtu, isDual, options.EnableExpresslane);
+        var tun = OpenTun(options, Sizes.deviceMtu(granted: 0, longest), offload);
         var socket = UdpSocket.Bind(
             new IPEndPoint(isDual ? IPAddress.IPv6Any : IPAddress.Any, 0),
             options.SendBuffer,
@@ -81,6 +82,7 @@ internal static class ClientHost
                 )
                 {
                     Online = routes.Install,
+                    MtuGranted = mtu => SetMtu(tun.Name, mtu, context, log),
                 }
         );
         using var ending = session!;
@@ -166,10 +168,42 @@ internal static class ClientHost
         }
     }
 
-    private static TunQueue OpenTun(ClientOptions options, Offload offload)
+    private static void RequireRoom(int outsideMtu)
+    {
+        if (outsideMtu < Sizes.minOutsideMtu)
+        {
+            throw new ConfigurationException(
+                $"outside_mtu: {outsideMtu} leaves no room for a packet and what the tunnel puts around it; allowed: {Sizes.minOutsideMtu} to 1500"
+            );
+        }
+    }
+
+    /// <summary>Gives the device the MTU that the server's answer leads to.</summary>
+    private static void SetMtu(string device, int mtu, WorkerContext context, ILogger log)
+    {
+        if (mtu == context.InsideMtu)
+        {
+            return;
+        }
+        try
+        {
+            TunInterface.SetMtu(device, mtu);
+            context.InsideMtu = mtu;
+            ProgramLog.MtuChanged(log, device, mtu);
+        }
+        catch (IOException error)
+        {
+            ProgramLog.Warning(
+                log,
+                $"the MTU of device {device} stays {context.InsideMtu}, not {mtu}: {error.Message}"
+            );
+        }
+    }
+
+    private static TunQueue OpenTun(ClientOptions options, int mtu, Offload offload)
     {
         var tun = TunQueue.Open(options.TunName, offload);
-        TunInterface.SetMtu(tun.Name, TunMtu);
+        TunInterface.SetMtu(tun.Name, mtu);
         TunInterface.SetAddresses(tun.Name, Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunPeerIp));
         TunInterface.BringUp(tun.Name);
         return tun;

@@ -65,6 +65,9 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
     /// <summary>No address is left, or the connection that was online is over.</summary>
     public bool HasFailed { get; private set; }
 
+    /// <summary>Called with the MTU that the device should have, once the server has said what its own device has.</summary>
+    public Action<int>? MtuGranted { get; init; }
+
     /// <summary>Sends the first ClientHello. On the worker's thread, or before it runs.</summary>
     public void Start()
     {
@@ -115,8 +118,11 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         }
     }
 
-    public void Authenticated(Connection connection, AuthSuccess success) =>
+    public void Authenticated(Connection connection, AuthSuccess success)
+    {
         connection.Translation = TranslationModule.client(_inside.Local, success.LocalIp, _inside.Dns, success.DnsIp);
+        MtuGranted?.Invoke(Sizes.deviceMtu(success.Mtu, connection.InsideMtu));
+    }
 
     public void StateChanged(Connection connection)
     {

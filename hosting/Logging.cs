@@ -86,6 +86,9 @@ public static partial class ProgramLog
         bool gro
     );
 
+    [LoggerMessage(Level = LogLevel.Information, Message = "device {Tun} has an MTU of {Mtu} from now on")]
+    public static partial void MtuChanged(ILogger log, string tun, int mtu);
+
     [LoggerMessage(Level = LogLevel.Information, Message = "stopped")]
     public static partial void Stopped(ILogger log);
 }

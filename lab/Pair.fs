@@ -218,8 +218,11 @@ type Pair
         ?coalesce: bool,
         ?packetsPerKey: uint64,
         ?recordsPerKey: int64,
-        ?copiedTos: byte
+        ?copiedTos: byte,
+        ?outsideMtu: int
     ) =
+    let outsideMtu = defaultArg outsideMtu DtlsContext.DefaultOutsideMtu
+
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
 
@@ -246,7 +249,7 @@ type Pair
     let serverTls = DtlsContext.ForServer(certificate, key, true)
 
     let clientTls =
-        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, outsideMtu)
 
     let listener = new DtlsListener(serverTls, server.Context, server.Now)
 
@@ -265,6 +268,7 @@ type Pair
             ExpresslanePacketsPerKey = defaultArg packetsPerKey (1UL <<< 31),
             DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
             CopiedTos = defaultArg copiedTos 3uy,
+            OutsideMtu = outsideMtu,
             Credentials = AuthRequest.userPassword ("me", "secret")
         )
 

@@ -89,6 +89,22 @@ module Superpackets =
         put16 packet 10 (~~~(Checksum.sum (ReadOnlySpan(packet, 0, 20))))
         packet
 
+    /// A TCP segment without payload, with these flags and the MSS option: whole, with right checksums.
+    let opening (source: Ipv4Address) (destination: Ipv4Address) (flags: byte) (mss: uint16) : byte[] =
+        let packet = plain source destination 44
+        packet[9] <- 6uy
+        put16 packet 10 0us
+        put16 packet 10 (~~~(Checksum.sum (ReadOnlySpan(packet, 0, 20))))
+        packet[32] <- 0x60uy // 24 bytes of header
+        packet[33] <- flags
+        put16 packet 36 0us
+        packet[40] <- 2uy
+        packet[41] <- 4uy
+        put16 packet 42 mss
+        let pseudo = Checksum.pseudoHeaderV4 (source.Value, destination.Value, 6uy, 24)
+        put16 packet 36 (~~~(Checksum.add (pseudo, Checksum.sum (ReadOnlySpan(packet, 20, 24)))))
+        packet
+
     /// The packets of a superpacket.
     let segments (frame: byte[]) : byte[][] =
         let mutable vnet = Unchecked.defaultof<VirtioNetHeader>

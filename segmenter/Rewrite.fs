@@ -96,6 +96,13 @@ module Rewrite =
     let destination (packet: Span<byte>, address: Ipv4Address, checksum: TransportChecksum) : bool =
         setAddress (packet, Ipv4.DestinationAt, address.Value, checksum)
 
+    /// True for every SYN, and for a few other packets: a quick look before `clampMss`, which checks everything.
+    let mayBeSyn (packet: ReadOnlySpan<byte>) : bool =
+        packet.Length >= Ipv4.MinHeaderLength + Tcp.MinHeaderLength
+        && packet[Ipv4.ProtocolAt] = IpProtocol.Tcp
+        && (let flagsAt = Ipv4.headerLength packet + Tcp.OffsetAndFlagsAt + 1
+            flagsAt < packet.Length && packet[flagsAt] &&& byte Tcp.Syn <> 0uy)
+
     /// Offset of the value of the MSS option in a TCP header with its options, or -1. Options that do not fit or have a
     /// length that cannot be end the search, as the end-of-options kind does (RFC 9293 §3.1).
     let private mssValueAt (header: Span<byte>) : int =

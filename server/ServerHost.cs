@@ -1,4 +1,5 @@
 using System.Net;
+using System.Net.Sockets;
 using System.Security.Cryptography;
 using Lightway.Hosting;
 using Lightway.Options;
@@ -119,6 +120,12 @@ internal static class ServerHost
             first.Offload.MaxSegments,
             sockets[0].IsCoalescing
         );
+        CheckMtu(queues[0].Name, first.Context.InsideMtu, connectionSettings, options, log);
+        first.Context.InsideMtuChanged = mtu =>
+        {
+            ProgramLog.MtuChanged(log, queues[0].Name, mtu);
+            CheckMtu(queues[0].Name, mtu, connectionSettings, options, log);
+        };
         workers.Run(options.PinWorkers);
         metrics.Write();
         managers.ForEach(manager => manager.Dispose());
@@ -172,6 +179,26 @@ internal static class ServerHost
             ProgramLog.Warning(
                 log,
                 $"user_db: \"{file}\": the same holds for {warnings.Count - MaxWarnings} more users"
+            );
+        }
+    }
+
+    /// <summary>Warns if the device takes packets that do not fit into a datagram; they are refused one by one.</summary>
+    private static void CheckMtu(
+        string device,
+        int mtu,
+        ConnectionSettings settings,
+        ServerOptions options,
+        ILogger log
+    )
+    {
+        var isIPv6 = options.BindAddress.AddressFamily == AddressFamily.InterNetworkV6;
+        var longest = Sizes.insideMtu(settings.OutsideMtu, isIPv6, settings.EnableExpresslane);
+        if (mtu > longest)
+        {
+            ProgramLog.Warning(
+                log,
+                $"device {device} has an MTU of {mtu}, but packets of more than {longest} bytes don't fit into a datagram and are refused: ip link set {device} mtu {longest}"
             );
         }
     }

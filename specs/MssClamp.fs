@@ -146,4 +146,29 @@ let private examples =
               Expect.equal (Rewrite.clampMss (Span packet, limit)) 0 "previous"
               Expect.equal packet (hex bytes) "packet" ]
 
-let laws = testList "MSS clamp" (properties @ examples)
+let private quickLook =
+    [ testPropertyWithConfig config "the quick look finds every packet that would be changed"
+      <| fun (options: Options) (flags: byte) ->
+          let packet = packetWith (int flags) (bytesOf options 65535)
+          let looked = Rewrite.mayBeSyn (ReadOnlySpan packet)
+          looked = (flags &&& 2uy <> 0uy) && (looked || Rewrite.clampMss (Span packet, 0) = 0)
+
+      for name, bytes, _ in untouched do
+          testCase $"the quick look raises nothing: {name}"
+          <| fun () -> Rewrite.mayBeSyn (ReadOnlySpan(hex bytes)) |> ignore
+
+      testCase "the quick look sees flags behind IP options, and ends where the packet does"
+      <| fun () ->
+          let options = String.replicate 5 "01010101"
+          let header = "4a00003c 00010000 4006a950 c0a800c3 08080808" + options
+          let tcp = "00140035 00000000 00000000 50022000 a6920000"
+          Expect.isTrue (Rewrite.mayBeSyn (ReadOnlySpan(hex (header + tcp)))) "IHL 10"
+          Expect.isFalse (Rewrite.mayBeSyn (ReadOnlySpan(hex header))) "no TCP header"
+
+      testCase "the quick look passes over UDP, an ACK, and TCP cut short"
+      <| fun () ->
+          for name in [ "UDP"; "an ACK without SYN"; "TCP cut short"; "no bytes" ] do
+              let _, bytes, _ = untouched |> List.find (fun (key, _, _) -> key = name)
+              Expect.isFalse (Rewrite.mayBeSyn (ReadOnlySpan(hex bytes))) name ]
+
+let laws = testList "MSS clamp" (properties @ examples @ quickLook)

@@ -60,6 +60,7 @@ let private allLaws (settings: Settings) =
           EcnTable.laws
           MssClamp.laws
           KnownKernelsTable.laws
+          PacketSizes.laws
           SegmenterEdges.laws
           Coalescing.laws
           FlowTable.laws

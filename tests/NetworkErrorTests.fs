@@ -39,7 +39,7 @@ let private errorOf (netns: string) (closed: EndPoint) =
             error.SocketErrorCode)
 
 /// The address that the client has outside the tunnel, as the remote sees it.
-let private addressAtRemote (topology: Topology) : IPAddress =
+let addressAtRemote (topology: Topology) : IPAddress =
     use here =
         Netns.run topology.RemoteHost (fun () ->
             let socket = udp ()

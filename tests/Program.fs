@@ -58,6 +58,7 @@ let main argv =
               PestTests.tests
               NetworkErrorTests.tests
               EcnTests.tests
+              MtuTests.tests
               ProfileTests.tests ]
 
     let code =

@@ -63,7 +63,21 @@ public sealed class WorkerContext : IDisposable
     public int MaxBurstMicroseconds { get; }
 
     /// <summary>Bytes of the largest inside packet or segment: the MTU of the TUN device.</summary>
-    public int InsideMtu { get; set; } = 1500;
+    public int InsideMtu
+    {
+        get;
+        set
+        {
+            if (field != value)
+            {
+                field = value;
+                InsideMtuChanged?.Invoke(value);
+            }
+        }
+    } = 1500;
+
+    /// <summary>Called when the device has another MTU. On the worker's thread.</summary>
+    public Action<int>? InsideMtuChanged { get; set; }
 
     /// <summary>Milliseconds of the worker's clock at its latest wake-up.</summary>
     public long Now { get; set; }

@@ -10,8 +10,6 @@ namespace Lightway.Tunnel.Channel;
 /// </summary>
 internal sealed class DtlsChannel : SecureChannel
 {
-    private const int RecordOverhead = 22; // DTLS 1.3 unified header 5, content type 1, tag 16
-
     private readonly DtlsSession _session;
     private readonly WorkerContext _worker;
     private readonly Envelope _envelope;
@@ -95,7 +93,7 @@ internal sealed class DtlsChannel : SecureChannel
 
     public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos)
     {
-        var length = WireHeaderModule.Size + RecordOverhead + dataFrame.Length;
+        var length = WireHeaderModule.Size + Sizes.RecordOverhead + dataFrame.Length;
         if (!_worker.ToOutside.TryReserve(_envelope.Path, length, longestRun, tos, out _))
         {
             return SendResult.Blocked;

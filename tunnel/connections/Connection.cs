@@ -58,7 +58,6 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
 
     /// <summary>A server's connection.</summary>
     /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
-    /// <param name="sessionId">The id drawn for it.</param>
     /// <param name="session">Has accepted a cookie; owned from here on.</param>
     /// <param name="clientRandom">See <see cref="ClientRandom"/>.</param>
     public static Connection ForServer(
@@ -179,9 +178,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         LeaveCall();
     }
 
-    /// <summary>Processes one datagram of this connection.</summary>
-    /// <param name="header">Its parsed wire header.</param>
-    /// <param name="body">The bytes behind the header.</param>
+    /// <summary>Processes one datagram of this connection: its parsed wire header, and the bytes behind it.</summary>
     /// <returns>Number of authenticated frames; 0 means it proves nothing about its sender.</returns>
     public int Receive(in WireHeader header, ReadOnlySpan<byte> body, long now)
     {
@@ -231,6 +228,9 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
             _worker.Timers.Schedule(this); // an offer of keys is repeated until it is answered
         }
     }
+
+    /// <inheritdoc cref="PacketPath.InsideMtu"/>
+    public int InsideMtu => _packets.InsideMtu;
 
     /// <inheritdoc cref="PacketPath.TryTranslate"/>
     public bool TryTranslate(Span<byte> packet, TransportChecksum checksum) => _packets.TryTranslate(packet, checksum);

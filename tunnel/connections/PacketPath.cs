@@ -17,12 +17,14 @@ internal sealed class PacketPath : IDisposable
     private const int FragmentBytes = 1 << 20;
     private const long FragmentTimeoutMs = 10_000;
     private const int MaxPacket = 65535; // bytes of the longest IPv4 packet
+    private const int TcpHeaders = 40; // bytes of IPv4 and TCP without options: what the MSS leaves out (RFC 9293 section 3.7.1)
 
     private readonly WorkerContext _worker;
     private readonly Envelope _envelope;
     private readonly SecureChannel _channel;
     private readonly uint _number; // tells the packets of this connection from others' in the TUN batch
-    private readonly int _maxPacket; // bytes of the largest packet that the outside MTU allows
+    private readonly int _insideMtu; // bytes of the longest packet, to a peer over IPv4
+    private readonly int _insideMtuIPv6;
     private readonly byte _copiedTos; // bits of the TOS byte
     private FragmentTable? _fragments; // once a fragment has come
     private Translation _translation;
@@ -43,7 +45,8 @@ internal sealed class PacketPath : IDisposable
         _envelope = envelope;
         _channel = channel;
         _number = worker.NextNumber();
-        _maxPacket = settings.OutsideMtu - FrameModule.DataHeaderSize;
+        _insideMtu = Sizes.insideMtu(settings.OutsideMtu, isIPv6: false, settings.EnableExpresslane);
+        _insideMtuIPv6 = Sizes.insideMtu(settings.OutsideMtu, isIPv6: true, settings.EnableExpresslane);
         _copiedTos = settings.CopiedTos;
         _burstRate = BurstRateModule.create(now);
         Expresslane = new ExpresslaneChannel(
@@ -67,7 +70,14 @@ internal sealed class PacketPath : IDisposable
         set => _translation = value;
     }
 
+    /// <summary>
+    /// Bytes of the longest packet whose datagram the outside MTU allows. The address family of the peer may change.
+    /// </summary>
+    public int InsideMtu => _envelope.Path.Peer.IsOverIPv6 ? _insideMtuIPv6 : _insideMtu;
+
     /// <summary>Puts the addresses that the peer expects into a packet from the TUN device. False: counted, and to be dropped.</summary>
+    /// <param name="packet">The packet or superpacket; changed in place.</param>
+    /// <param name="checksum">State of its transport checksum field.</param>
     public bool TryTranslate(Span<byte> packet, TransportChecksum checksum)
     {
         if (_translation.IsNone)
@@ -79,6 +89,10 @@ internal sealed class PacketPath : IDisposable
         {
             _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
             return false;
+        }
+        if (checksum == TransportChecksum.Complete && Rewrite.mayBeSyn(packet)) // a superpacket is never a SYN
+        {
+            ClampMss(packet);
         }
         return true;
     }
@@ -106,7 +120,7 @@ internal sealed class PacketPath : IDisposable
             _worker.Counters.Add(Counter.TunRejectedPacketInvalidState);
             return SendResult.Dropped;
         }
-        if (length > _maxPacket)
+        if (length > _insideMtu)
         {
             _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
             return SendResult.Dropped;
@@ -288,9 +302,23 @@ internal sealed class PacketPath : IDisposable
         }
         else if (_worker.OutsideEcn == EcnCodepoint.NotEct || TryApplyEcn(packet))
         {
+            if (Rewrite.mayBeSyn(packet))
+            {
+                ClampMss(packet);
+            }
             _worker.ToInside.Commit(packet.Length, sender, counter);
         }
         return TunnelError.None;
+    }
+
+    /// <summary>Tells the answering TCP that no longer segments pass, so that it need not find out.</summary>
+    private void ClampMss(Span<byte> packet)
+    {
+        var mtu = Math.Min(InsideMtu, _worker.InsideMtu);
+        if (Rewrite.clampMss(packet, mtu - TcpHeaders) > 0)
+        {
+            _worker.Counters.Add(Counter.MssClamped);
+        }
     }
 
     /// <summary>

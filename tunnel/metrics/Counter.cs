@@ -72,6 +72,9 @@ public enum Counter
     DtlsPacketsReceived,
     HandshakeCookiesSent,
     GsoNoneChecksumSkipped,
+    MssClamped, // SYNs
+    IcmpErrorsSent, // about packets from the TUN, back into it
+    IcmpErrorsSuppressed, // their receiver gets enough of them
     EcnChanged, // packets that got a mark from their datagram
     EcnUnexpected, // a combination of marks that no router and no correct tunnel makes
 

@@ -24,6 +24,7 @@ public sealed class InsidePath : IDisposable
     private readonly Slab _buffer = new(PacketAt + 65536);
     private readonly Slab _template = new(Segment.MaxHeaderLength);
     private readonly int _frameAt;
+    private readonly ErrorReplies _errors;
     private SuperpacketPlan _plan;
     private Connection? _connection; // whose packet is being sent; null when none is
     private int _next; // first segment not yet encrypted
@@ -36,6 +37,7 @@ public sealed class InsidePath : IDisposable
         _tun = tun;
         _worker = worker;
         _router = router;
+        _errors = new ErrorReplies(worker);
         _frameAt = PacketAt - (tun.HasVnetHeader ? VirtioNetHeaderModule.Size : 0);
     }
 
@@ -117,9 +119,11 @@ public sealed class InsidePath : IDisposable
         {
             _worker.Counters.Add(Counter.GsoNoneChecksumSkipped);
         }
-        if (packet.Length > _worker.InsideMtu)
+        var mtu = MtuTo(connection);
+        if (packet.Length > mtu)
         {
             _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
+            _errors.FragmentationNeeded(packet, mtu, now);
             return true;
         }
         return !connection.TryTranslate(packet, TransportChecksum.Complete)
@@ -129,10 +133,15 @@ public sealed class InsidePath : IDisposable
     private bool ProcessSuperpacket(in VirtioNetHeader vnet, Span<byte> packet, Connection connection, long now)
     {
         _worker.Counters.Add(Counter.SuperpacketsRead);
-        var reason = Superpacket.plan(vnet, packet, _worker.InsideMtu, ref _plan);
+        var mtu = MtuTo(connection);
+        var reason = Superpacket.plan(vnet, packet, mtu, ref _plan);
         if (reason != DropReason.None)
         {
             _worker.Counters.Add(reason);
+            if (reason == DropReason.OversizedSegment)
+            {
+                _errors.FragmentationNeeded(packet, mtu, now);
+            }
             return true;
         }
         if (!connection.TryTranslate(packet, TransportChecksum.Partial))
@@ -142,6 +151,9 @@ public sealed class InsidePath : IDisposable
         Segment.prepare(ref _plan, packet, _template.Span); // after the translation: its sums hold the new addresses
         return Send(connection, segmented: true, _plan.SegmentCount, packet.Length, now);
     }
+
+    /// <summary>Bytes of the longest packet or segment: what the device has, and what fits into a datagram to this peer.</summary>
+    private int MtuTo(Connection connection) => Math.Min(_worker.InsideMtu, connection.InsideMtu);
 
     private bool Send(Connection connection, bool segmented, int count, int length, long now)
     {

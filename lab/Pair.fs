@@ -219,7 +219,8 @@ type Pair
         ?packetsPerKey: uint64,
         ?recordsPerKey: int64,
         ?copiedTos: byte,
-        ?outsideMtu: int
+        ?outsideMtu: int,
+        ?keyShare: KeyShare
     ) =
     let outsideMtu = defaultArg outsideMtu DtlsContext.DefaultOutsideMtu
 
@@ -249,7 +250,7 @@ type Pair
     let serverTls = DtlsContext.ForServer(certificate, key, true)
 
     let clientTls =
-        DtlsContext.ForClient(certificate, null, false, KeyShare.X25519MlKem768, outsideMtu)
+        DtlsContext.ForClient(certificate, null, false, defaultArg keyShare KeyShare.X25519MlKem768, outsideMtu)
 
     let listener = new DtlsListener(serverTls, server.Context, server.Now)
 

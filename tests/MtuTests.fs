@@ -11,6 +11,7 @@ open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Paths
 open Lightway.Tests.Checks
 
@@ -137,6 +138,39 @@ let private memory =
           Expect.equal (int64 pair.Server.Delivered.Count) counters[Counter.IcmpErrorsSent] "what the TUN got"
       } ]
 
+/// Every datagram of a handshake, either way.
+let private handshake (keyShare: KeyShare) outsideMtu =
+    let pair = new Pair(false, 64, keyShare = keyShare, outsideMtu = outsideMtu)
+    let lengths = ResizeArray<int>()
+    pair.StartClient()
+
+    pair.Pump(fun datagram ->
+        if pair.Client.Connection.State = ConnectionState.Connecting then
+            lengths.Add datagram.Length
+
+        false)
+
+    pair, List.ofSeq lengths
+
+let private handshakes =
+    [ for keyShare, group in [ KeyShare.P521MlKem1024, "SecP521r1MLKEM1024"; KeyShare.X25519MlKem768, "X25519MLKEM768" ] do
+          for outsideMtu in [ 1500; 1280 ] do
+              test
+                  $"{keyShare}, outside MTU {outsideMtu}: no datagram of the handshake exceeds 1200 bytes, long packets pass later" {
+                  let pair, lengths = handshake keyShare outsideMtu
+                  use pair = pair
+                  Expect.equal pair.Client.Connection.State ConnectionState.Online "it succeeds"
+                  Expect.stringContains pair.Client.Connection.Security group "the group that was asked for"
+                  Expect.isGreaterThan lengths.Length 5 "datagrams"
+                  let most = min 1200 (outsideMtu - 44) + WireHeader.Size
+                  Expect.isLessThanOrEqual (List.max lengths) most "bytes with the wire header"
+                  Expect.isGreaterThan (List.max lengths) 1000 "not needlessly short"
+
+                  feed pair (single (toClient pair.Server.Connection.InsideMtu)) 1
+                  pair.Pump()
+                  Expect.equal pair.Client.Delivered.Count 1 "a packet as long as may be"
+              } ]
+
 /// What ping(8) says about one packet with DF of this many bytes of payload.
 let private pingOnce (netns: string) (address: string) (payload: int) =
     let arguments =
@@ -236,4 +270,5 @@ let private path =
               Expect.stringContains vpn.Client.Log "172 to 1500" "what is allowed")
       } ]
 
-let tests = testList "MTU" (memory @ [ testSequenced (testList "path" path) ])
+let tests =
+    testList "MTU" (memory @ handshakes @ [ testSequenced (testList "path" path) ])

@@ -17,7 +17,7 @@ public sealed unsafe class DtlsContext : IDisposable
     public const int DefaultOutsideMtu = 1500;
 
     private const int Headers = 20 + 8 + 16; // IPv4, UDP and wire header
-    private const ushort ServerHandshakeMtu = 1200; // bytes: a server's flight must pass any path
+    private const ushort HandshakeMtu = 1200; // bytes of a DTLS datagram: both ends' flights must pass any path
 
     private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
 
@@ -33,10 +33,7 @@ public sealed unsafe class DtlsContext : IDisposable
         }
         WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &DtlsSession.OnReceive);
         WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &DtlsSession.OnSend);
-        Require(
-            WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, isServer ? Math.Min(ServerHandshakeMtu, Mtu) : Mtu),
-            $"outside MTU {outsideMtu}"
-        );
+        Require(WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, Math.Min(HandshakeMtu, Mtu)), $"outside MTU {outsideMtu}");
     }
 
     internal nint Handle { get; private set; }
@@ -47,6 +44,12 @@ public sealed unsafe class DtlsContext : IDisposable
     internal bool IsServer { get; }
 
     internal KeyShare KeyShare { get; private init; }
+
+    /// <summary>Client: the hybrid group that <see cref="KeyShare"/> stands for.</summary>
+    internal ushort HybridGroup =>
+        (ushort)(
+            KeyShare == KeyShare.X25519MlKem768 ? WolfSsl.WOLFSSL_X25519MLKEM768 : WolfSsl.WOLFSSL_SECP521R1MLKEM1024
+        );
 
     internal string? ServerName { get; private init; }
 
@@ -109,7 +112,8 @@ public sealed unsafe class DtlsContext : IDisposable
     /// <param name="caPem">One or more certificates, PEM: the only trust anchors.</param>
     /// <param name="serverName">Name the certificate must carry; null or empty: not checked.</param>
     /// <param name="chacha20">Offer ChaCha20-Poly1305 instead of AES-256-GCM.</param>
-    /// <param name="keyShare">Hybrid group of the first key share; one that does not fit the first datagram is not sent.</param>
+    /// <param name="keyShare">The only hybrid group that is offered. Its share is too long for a first datagram of 1200 bytes, so
+    /// the server asks for it, as it may for a classical one.</param>
     /// <param name="outsideMtu">Bytes of the largest outside IP packet.</param>
     /// <exception cref="TlsException">The CA file's content is refused.</exception>
     public static DtlsContext ForClient(
@@ -147,6 +151,7 @@ public sealed unsafe class DtlsContext : IDisposable
                 ),
                 "cipher suite"
             );
+            context.SetGroups([context.HybridGroup, WolfSsl.WOLFSSL_ECC_SECP256R1, WolfSsl.WOLFSSL_ECC_X25519]);
             return context;
         }
         catch

@@ -84,12 +84,8 @@ public sealed unsafe class DtlsSession : IDisposable
                 $"server name '{name}' (it must be fully qualified, such as vpn.example.com)"
             );
         }
-        var group =
-            context.KeyShare == KeyShare.X25519MlKem768
-                ? WolfSsl.WOLFSSL_X25519MLKEM768
-                : WolfSsl.WOLFSSL_SECP521R1MLKEM1024;
         DtlsContext.Require(
-            WolfSsl.wolfSSL_UseKeyShare(_ssl, (ushort)group),
+            WolfSsl.wolfSSL_UseKeyShare(_ssl, context.HybridGroup),
             $"key share {context.KeyShare} (a build without ML-KEM?)"
         );
     }

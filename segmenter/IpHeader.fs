@@ -18,6 +18,9 @@ module IpProtocol =
     let Udp = 17uy
 
     [<Literal>]
+    let Dccp = 33uy
+
+    [<Literal>]
     let Routing = 43uy
 
     [<Literal>]
@@ -25,6 +28,9 @@ module IpProtocol =
 
     [<Literal>]
     let DestinationOptions = 60uy
+
+    [<Literal>]
+    let UdpLite = 136uy
 
 /// Fields of the IPv4 header (RFC 791 §3.1). Offsets and lengths in bytes, values in host order.
 /// `isWellFormed` guarantees that no accessor below it raises.

@@ -39,15 +39,18 @@ module Rewrite =
 
         Checksum.updatePartial (high, uint16 before, uint16 after)
 
-    /// Offset of the checksum that covers the pseudo-header, or -1: only TCP and UDP have one, in their first fragment;
-    /// bytes beyond the IP length are not part of the packet.
+    /// Offset of the checksum that covers the pseudo-header, or -1: TCP, UDP, UDP-Lite and DCCP have one, in their first
+    /// fragment; bytes beyond the IP length are not part of the packet. UDP-Lite and DCCP may leave payload out of the
+    /// checksum, never the addresses (RFC 3828 §3.1, RFC 4340 §9.2).
     let private transportChecksumAt (packet: ReadOnlySpan<byte>) : int =
         let l4Offset = Ipv4.headerLength packet
 
         let at =
             match Ipv4.protocol packet with
             | IpProtocol.Tcp -> l4Offset + Tcp.ChecksumAt
-            | IpProtocol.Udp -> l4Offset + Udp.ChecksumAt
+            | IpProtocol.Udp
+            | IpProtocol.UdpLite -> l4Offset + Udp.ChecksumAt
+            | IpProtocol.Dccp -> l4Offset + Dccp.ChecksumAt
             | _ -> -1
 
         let ends = min packet.Length (Ipv4.totalLength packet)
@@ -61,13 +64,14 @@ module Rewrite =
         (packet: Span<byte>, at: int, before: uint32, after: uint32, state: TransportChecksum)
         : unit =
         let field = read16 (packet, at)
-        let isUdp = Ipv4.protocol packet = IpProtocol.Udp
+        let protocol = Ipv4.protocol packet
+        let isUdp = protocol = IpProtocol.Udp || protocol = IpProtocol.UdpLite
 
         if state = TransportChecksum.Partial then
             put16 (packet, at, updateAddressPartial (field, before, after))
         elif not isUdp then
             put16 (packet, at, updateAddress (field, before, after))
-        elif field <> 0us then // zero says that the sender made none, RFC 768
+        elif field <> 0us then // zero says that the sender made none, RFC 768; UDP-Lite forbids it, RFC 3828 §3.1
             put16 (packet, at, Checksum.udpField (updateAddress (field, before, after)))
 
     let private setAddress (packet: Span<byte>, at: int, after: uint32, state: TransportChecksum) : bool =
@@ -86,8 +90,8 @@ module Rewrite =
             put32 (packet, at, after)
             true
 
-    /// Sets the source address and updates the checksums of the IPv4 header and of TCP or UDP; other
-    /// protocols have no pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `checksum` is the
+    /// Sets the source address and updates the checksums of the IPv4 header and of TCP, UDP, UDP-Lite or DCCP; no other
+    /// protocol that can be translated has a pseudo-header. A UDP checksum of 0 stays 0, a computed 0 becomes 0xFFFF. `checksum` is the
     /// state of the TCP or UDP field. False: not well-formed IPv4, `packet` untouched.
     let source (packet: Span<byte>, address: Ipv4Address, checksum: TransportChecksum) : bool =
         setAddress (packet, Ipv4.SourceAt, address.Value, checksum)

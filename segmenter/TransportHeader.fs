@@ -48,7 +48,14 @@ module Tcp =
     let headerLength (segment: ReadOnlySpan<byte>) : int =
         int (segment[OffsetAndFlagsAt] >>> 4) * 4
 
-/// Fields of the UDP header (RFC 768). Offsets in bytes from its start.
+/// Fields of the DCCP header (RFC 4340 §5.1). Offsets in bytes from its start.
+[<RequireQualifiedAccess>]
+module Dccp =
+    [<Literal>]
+    let ChecksumAt = 6
+
+/// Fields of the UDP header (RFC 768), and of UDP-Lite's, which has the checksum at the same offset (RFC 3828 §3.1). Offsets
+/// in bytes from its start.
 [<RequireQualifiedAccess>]
 module Udp =
     [<Literal>]

@@ -99,10 +99,10 @@ let private verdicts (mould: Mould) (packet: byte[]) =
     let offset = if mould.Protocol = IpProtocol.Tcp then 16 else 6
 
     let isCovered =
-        (mould.Protocol = IpProtocol.Tcp || mould.Protocol = IpProtocol.Udp)
+        ({ mould with HasChecksum = true } |> checksumOffset |> Option.isSome)
         && mould.FragmentWord &&& 0x1FFF = 0
         && offset + 2 <= mould.PayloadLength
-        && (mould.Protocol = IpProtocol.Tcp || word packet (l4 + offset) <> 0) // RFC 768: zero is none
+        && (zeroIsChecksum mould || word packet (l4 + offset) <> 0) // RFC 768: zero is none
 
     ByteSum.residue packet[.. l4 - 1],
     (if isCovered then

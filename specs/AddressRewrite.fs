@@ -21,11 +21,17 @@ type Mould =
         Seed: int
     }
 
-let private checksumOffset (mould: Mould) =
+let checksumOffset (mould: Mould) =
     match mould.Protocol with
     | IpProtocol.Tcp -> Some 16
     | IpProtocol.Udp when mould.HasChecksum -> Some 6
+    | IpProtocol.UdpLite
+    | IpProtocol.Dccp -> Some 6
     | _ -> None
+
+/// A field of zero is a checksum like another: not so in UDP, RFC 768, and UDP-Lite, RFC 3828 §3.1.
+let zeroIsChecksum (mould: Mould) =
+    mould.Protocol <> IpProtocol.Udp && mould.Protocol <> IpProtocol.UdpLite
 
 let private state (partial: bool) =
     if partial then
@@ -62,6 +68,13 @@ let cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) :
     if isFirst && mould.Protocol = IpProtocol.Udp && not mould.HasChecksum && mould.PayloadLength >= 8 then
         (ByteSum.word 0).CopyTo(packet, l4 + 6)
 
+    // UDP-Lite and DCCP: the checksum covers all of the payload (RFC 3828 §3.1, RFC 4340 §9.2).
+    if isFirst && mould.PayloadLength >= 8 then
+        if mould.Protocol = IpProtocol.UdpLite then
+            (ByteSum.word 0).CopyTo(packet, l4 + 4)
+        elif mould.Protocol = IpProtocol.Dccp then
+            packet[l4 + 5] <- packet[l4 + 5] &&& 0xF0uy
+
     match checksumOffset mould with
     | Some offset when isFirst && offset + 2 <= mould.PayloadLength ->
         (ByteSum.word 0).CopyTo(packet, l4 + offset)
@@ -69,12 +82,9 @@ let cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) :
         let full = ByteSum.checksum (Array.append pseudoHeader packet[l4..])
 
         let field =
-            if partial then
-                ByteSum.sum pseudoHeader
-            elif mould.Protocol = IpProtocol.Udp && full = 0us then
-                0xFFFFus
-            else
-                full
+            if partial then ByteSum.sum pseudoHeader
+            elif not (zeroIsChecksum mould) && full = 0us then 0xFFFFus
+            else full
 
         (ByteSum.word (int field)).CopyTo(packet, l4 + offset)
     | _ -> ()
@@ -84,7 +94,9 @@ let cast (mould: Mould) (partial: bool) (source: uint32) (destination: uint32) :
 type MouldArbitrary =
     static member Mould() =
         gen {
-            let! protocol = Gen.elements [ IpProtocol.Tcp; IpProtocol.Udp; 1uy; 47uy ]
+            let! protocol =
+                Gen.elements [ IpProtocol.Tcp; IpProtocol.Udp; IpProtocol.UdpLite; IpProtocol.Dccp; 1uy; 47uy ]
+
             let! optionWords = Gen.frequency [ 3, Gen.constant 0; 1, Gen.choose (0, 10) ]
             let! fragmentWord = Gen.elements [ 0; 0; 0x4000; 0x2000; 0x2001; 0x0100 ]
             let! hasChecksum = Gen.elements [ true; true; false ]
@@ -185,9 +197,9 @@ let private properties =
 
           add 10
           Option.iter add covered
-          // A UDP checksum spoilt to zero is none at all, and stays none.
+          // A UDP checksum spoilt to zero is none at all, and stays none; UDP-Lite's is one that no receiver takes.
           let covered =
-              covered |> Option.filter (fun at -> mould.Protocol = IpProtocol.Tcp || word packet at <> 0)
+              covered |> Option.filter (fun at -> zeroIsChecksum mould || word packet at <> 0)
 
           let residues () =
               ByteSum.residue packet[.. l4 - 1],
@@ -197,6 +209,50 @@ let private properties =
 
           let wrong = residues ()
           Rewrite.source (Span packet, Ipv4Address after, TransportChecksum.Complete) && residues () = wrong
+
+      testPropertyWithConfig config "UDP-Lite, DCCP: a checksum that leaves payload out stays right"
+      <| fun (Seed seed) (coverage: byte) (Address before) (Address after) (Address peer) ->
+          let random = System.Random seed
+
+          for protocol, least in [ IpProtocol.UdpLite, 8; IpProtocol.Dccp, 12 ] do
+              let mould =
+                  { Protocol = protocol
+                    OptionWords = random.Next 11
+                    FragmentWord = 0
+                    HasChecksum = true
+                    PayloadLength = random.Next(100, 200)
+                    Seed = seed }
+
+              let l4 = 20 + mould.OptionWords * 4
+              let covered = least + int coverage % 15 * 4
+
+              // The packet with a right checksum over its first bytes.
+              let partly (source: uint32) : byte[] =
+                  let packet = cast mould false source peer
+
+                  if protocol = IpProtocol.UdpLite then
+                      (ByteSum.word covered).CopyTo(packet, l4 + 4)
+                  else
+                      packet[l4 + 5] <- byte (1 + (covered - least) / 4)
+
+                  (ByteSum.word 0).CopyTo(packet, l4 + 6)
+                  let pseudoHeader = ByteSum.pseudoHeaderV4 packet mould.PayloadLength
+
+                  let sum =
+                      ByteSum.checksum (Array.append pseudoHeader packet[l4 .. l4 + covered - 1])
+
+                  let field =
+                      if sum = 0us && protocol = IpProtocol.UdpLite then
+                          0xFFFFus
+                      else
+                          sum
+
+                  (ByteSum.word (int field)).CopyTo(packet, l4 + 6)
+                  packet
+
+              let packet = partly before
+              Expect.isTrue (Rewrite.source (Span packet, Ipv4Address after, TransportChecksum.Complete)) "done"
+              Expect.equal packet (partly after) $"protocol {protocol}, {covered} bytes"
 
       testPropertyWithConfig config "sourceOf and destinationOf read what was written"
       <| fun (mould: Mould) (Address source) (Address destination) ->

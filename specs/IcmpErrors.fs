@@ -90,6 +90,8 @@ let private transportAt (mould: Mould) : int option =
     match mould.Protocol with
     | IpProtocol.Tcp -> Some(l4 + 16)
     | IpProtocol.Udp when mould.HasChecksum -> Some(l4 + 6)
+    | IpProtocol.UdpLite
+    | IpProtocol.Dccp -> Some(l4 + 6)
     | _ -> None
     |> Option.filter (fun at -> mould.FragmentWord &&& 0x1FFF = 0 && at + 2 <= l4 + mould.PayloadLength)
 
@@ -172,7 +174,7 @@ let private verdicts (mould: ErrorMould) (packet: byte[]) =
           ByteSum.residue quote[.. l4 - 1]
 
       match transportAt mould.Quote with
-      | Some at when isWhole && (mould.Quote.Protocol = IpProtocol.Tcp || word quote at <> 0) ->
+      | Some at when isWhole && (zeroIsChecksum mould.Quote || word quote at <> 0) ->
           ByteSum.residue (
               Array.append
                   (ByteSum.pseudoHeaderV4 quote mould.Quote.PayloadLength)

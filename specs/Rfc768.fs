@@ -129,14 +129,16 @@ let private changed =
       testCase "a rewritten checksum that computes to zero becomes ffff"
       <| fun () ->
           // Equation 3: ~(~c + ~0001 + m') = 0 where m' = c + 1, as ~c + fffe + (c + 1) folds to ffff.
-          for checksum in [ 1; 0x1234; 0xFFFE ] do
-              let packet = datagram checksum
+          for protocol in [ IpProtocol.Udp; IpProtocol.UdpLite ] do // the same in RFC 3828 §3.1
+              for checksum in [ 1; 0x1234; 0xFFFE ] do
+                  let packet = datagram checksum
+                  packet[9] <- protocol
 
-              Expect.isTrue
-                  (Rewrite.source (Span packet, Ipv4Address(uint32 (checksum + 1)), TransportChecksum.Complete))
-                  "rewritten"
+                  Expect.isTrue
+                      (Rewrite.source (Span packet, Ipv4Address(uint32 (checksum + 1)), TransportChecksum.Complete))
+                      "rewritten"
 
-              Expect.equal (word packet 26) 0xFFFF $"{checksum:x4}"
+                  Expect.equal (word packet 26) 0xFFFF $"protocol {protocol}, {checksum:x4}"
 
       testCase "a partial sum of zero is a sum like any other: rewriting changes it"
       <| fun () ->

@@ -52,7 +52,9 @@ let private quoteOf (packet: byte[]) (start: int, ends: int) : byte[] =
 let private checksumAt (quote: byte[]) : int option =
     match quote[9] with
     | 6uy -> Some(l4 quote + 16)
-    | 17uy -> Some(l4 quote + 6)
+    | 17uy
+    | 33uy
+    | 136uy -> Some(l4 quote + 6)
     | _ -> None
     |> Option.filter (fun at -> word quote 6 % 8192 = 0 && at + 2 <= min quote.Length (word quote 2))
 
@@ -139,14 +141,14 @@ let private quoted (bytes: byte[]) =
                 "the quoted header's checksum says something else"
 
             match transport with
-            | Some at when old[9] = 17uy && word old at = 0 ->
+            | Some at when (old[9] = 17uy || old[9] = 136uy) && word old at = 0 ->
                 require (word renewed at = 0) "RFC 768: a checksum where there was none"
             | Some at ->
                 let says (quote: byte[]) =
                     (ByteSum.residue quote[12..19] + word quote at) % 65535
 
                 require (says old = says renewed) "the quoted transport's checksum says something else"
-                require (old[9] <> 17uy || word renewed at <> 0) "RFC 768: zero"
+                require (old[9] <> 17uy && old[9] <> 136uy || word renewed at <> 0) "RFC 768: zero"
             | None -> ()
 
             require (replace after address before) "there is no way back"

@@ -30,7 +30,9 @@ let private checksumAt (packet: byte[]) : int option =
     let offset =
         match packet[9] with
         | 6uy -> Some 16
-        | 17uy -> Some 6
+        | 17uy
+        | 33uy
+        | 136uy -> Some 6
         | _ -> None
 
     offset
@@ -109,14 +111,14 @@ let private addresses (bytes: byte[]) =
             require (network packet = network after) "the header's checksum says something else"
 
             match transport with
-            | Some at when packet[9] = 17uy && not partial && word packet at = 0 ->
+            | Some at when (packet[9] = 17uy || packet[9] = 136uy) && not partial && word packet at = 0 ->
                 require (word after at = 0) "RFC 768: a checksum where there was none"
             | Some at ->
                 require
                     (transportResidue packet partial = transportResidue after partial)
                     "the transport checksum says something else"
 
-                require (packet[9] <> 17uy || partial || word after at <> 0) "RFC 768: zero"
+                require (packet[9] <> 17uy && packet[9] <> 136uy || partial || word after at <> 0) "RFC 768: zero"
             | None -> ()
 
             let back = Array.copy after
@@ -250,7 +252,7 @@ let private translation (bytes: byte[]) =
             | _ -> ()
 
             match transport with
-            | Some at when packet[9] = 17uy && not partial && word packet at = 0 ->
+            | Some at when (packet[9] = 17uy || packet[9] = 136uy) && not partial && word packet at = 0 ->
                 require (word after at = 0) "RFC 768: a checksum where there was none"
             | Some _ ->
                 require

@@ -120,11 +120,11 @@ internal static class ServerHost
             first.Offload.MaxSegments,
             sockets[0].IsCoalescing
         );
-        CheckMtu(queues[0].Name, first.Context.InsideMtu, connectionSettings, options, log);
+        CheckMtu(queues[0].Name, first.Context.InsideMtu, shared.ConnectionSettings, options, log);
         first.Context.InsideMtuChanged = mtu =>
         {
             ProgramLog.MtuChanged(log, queues[0].Name, mtu);
-            CheckMtu(queues[0].Name, mtu, connectionSettings, options, log);
+            CheckMtu(queues[0].Name, mtu, shared.ConnectionSettings, options, log);
         };
         workers.Run(options.PinWorkers);
         metrics.Write();

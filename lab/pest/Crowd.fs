@@ -162,7 +162,7 @@ and [<Sealed>] Crowd(target: Target) =
     // All share one worker; each has an address of its own there, which says whose socket is meant.
     let sender =
         { new IDatagramSender with
-            member _.Send(path, data, segmentSize) =
+            member _.Send(path, data, segmentSize, _tos) =
                 let guest = guests[path.Peer]
                 let step = if segmentSize = 0 then max 1 data.Length else segmentSize
                 let mutable at = 0
@@ -177,7 +177,7 @@ and [<Sealed>] Crowd(target: Target) =
             member this.Send(runs: ReadOnlySpan<DatagramRun>, bytes: ReadOnlySpan<byte>) =
                 for run in runs do
                     let path = run.Path
-                    this.Send(&path, bytes.Slice(run.Start, run.Length), run.SegmentSize) |> ignore
+                    this.Send(&path, bytes.Slice(run.Start, run.Length), run.SegmentSize, run.Tos) |> ignore
 
                 runs.Length }
 

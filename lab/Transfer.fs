@@ -362,7 +362,7 @@ module Transfer =
           Arrived = arrived
           Corrupt = corrupt }
 
-    /// Sends `count` ICMP echo requests of `length` payload bytes, 50 ms apart; the number of answers.
+    /// Sends `count` ICMP echo requests of `length` payload bytes, 50 ms apart; the number of answers, 0 without a route.
     let ping (netns: string) (address: string) (count: int) (length: int) : int =
         let arguments =
             [ "netns"; "exec"; netns; "ping"; "-n"; "-q"; "-i"; "0.05"; "-W"; "1" ]
@@ -372,4 +372,5 @@ module Transfer =
         | struct ((0 | 1), output, _) ->
             let received = RegularExpressions.Regex.Match(output, @"(\d+) received")
             int received.Groups[1].Value
+        | struct (_, _, errors) when errors.Contains "Network is unreachable" -> 0 // the client's routes are not there yet
         | struct (_, _, errors) -> raise (LabException $"ping {address}: {errors.Trim()}")

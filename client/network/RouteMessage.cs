@@ -148,7 +148,7 @@ internal static class RouteMessage
             AF_INET6 => 16,
             _ => 0,
         };
-        if (!isUsable || isDead || prefix > size * 8)
+        if (!isUsable || isDead || size == 0 || prefix > size * 8)
         {
             return null;
         }

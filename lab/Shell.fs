@@ -127,10 +127,15 @@ type Child private (name: string, running: Process, logFile: string) =
         if not isOver then
             raise (LabException $"{name}: not {expectation} after {timeout.TotalSeconds} s. Log:\n{this.LogTail}")
 
-    /// Starts a program inside a namespace. The shell and `ip` replace themselves, so that Pid is the program's.
+    /// Starts a program inside a namespace. The shell, `ip` and `env` replace themselves, so that Pid is the program's. It
+    /// takes signals as it does by default, even if this process was started to ignore some, as by nohup(1).
     static member Start (netns: string) (name: string) (program: string) (arguments: string list) (logFile: string) =
         let script = "log=$1; shift; exec \"$@\" </dev/null >\"$log\" 2>&1"
-        let shell = [ "netns"; "exec"; netns; "sh"; "-c"; script; "sh"; logFile; program ]
+        let signals = [ "env"; "--default-signal=HUP,INT,QUIT" ]
+
+        let shell =
+            [ "netns"; "exec"; netns ] @ signals @ [ "sh"; "-c"; script; "sh"; logFile; program ]
+
         new Child(name, Process.Start(ProcessStartInfo("ip", shell @ arguments)), logFile)
 
     interface IDisposable with

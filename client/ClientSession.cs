@@ -86,6 +86,8 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
             }
         });
 
+    public bool IsReported(ReadOnlySpan<byte> packet) => false; // its sender is this client
+
     public Connection? Find(ReadOnlySpan<byte> packet)
     {
         if (Udp.isTo(packet, _server.IPv4, _serverPort))

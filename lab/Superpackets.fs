@@ -151,6 +151,7 @@ type RepeatedFrame(frame: byte[], headerLength: int) =
 type OneRoute(connection: Connection) =
     interface IRouter with
         member _.Find(_packet: ReadOnlySpan<byte>) : Connection = connection
+        member _.IsReported(_packet: ReadOnlySpan<byte>) : bool = false
 
         member _.Dispatch
             (header: inref<WireHeader>, _from: inref<OutsideAddress>, body: ReadOnlySpan<byte>, now: int64)

@@ -46,6 +46,7 @@ type internal ServerArgument =
     | Ip_Pool of network: string
     | Ip_Map of path: string
     | Randomize_Ippool of bool: string option
+    | Icmp_Unreachable of bool: string option
     | Lightway_Client_Ip of ip: string
     | Lightway_Server_Ip of ip: string
     | Lightway_Dns_Ip of ip: string
@@ -106,6 +107,8 @@ type internal ServerArgument =
             | Ip_Pool _ -> "IPv4 network from which clients get their addresses, /8 to /30. Default: 10.125.0.0/16."
             | Ip_Map _ -> "file that gives each local address a pool of its own; not served yet."
             | Randomize_Ippool _ -> "assign the pool's addresses in random order. Default: true."
+            | Icmp_Unreachable _ ->
+                "answer packets for an address of the pool that no client has with ICMP host unreachable. Default: false."
             | Lightway_Client_Ip _ ->
                 "IPv4 address that every client uses inside the tunnel; not in the pool. Default: 10.125.0.5."
             | Lightway_Server_Ip _ ->

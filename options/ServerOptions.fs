@@ -21,6 +21,8 @@ type ServerOptions =
         /// Prefix from /8 to /30.
         IpPool: IPNetwork
         RandomizeIpPool: bool
+        /// ICMP "host unreachable" for addresses of the pool that no client has.
+        IcmpUnreachable: bool
         LightwayClientIp: IPAddress
         LightwayServerIp: IPAddress
         LightwayDnsIp: IPAddress
@@ -147,6 +149,7 @@ module internal ServerReading =
               TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
               IpPool = reader.Read("ip_pool", Value.ipv4Network 8 30, IPNetwork.Parse "10.125.0.0/16")
               RandomizeIpPool = reader.Bool("randomize_ippool", true)
+              IcmpUnreachable = reader.Bool("icmp_unreachable", false)
               LightwayClientIp = ip "lightway_client_ip" "10.125.0.5"
               LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"
               LightwayDnsIp = ip "lightway_dns_ip" "10.125.0.1"

@@ -4,20 +4,6 @@ namespace Lightway.Segmenter
 
 open System
 
-/// Why a destination is unreachable: codes of ICMP type 3 (RFC 792, RFC 1812 §5.2.7.1). Code 4 is missing, as it needs an
-/// MTU: see `Icmp.writeFragmentationNeeded`.
-type UnreachableCode =
-    | Network = 0
-    | Host = 1
-    | Protocol = 2
-    | Port = 3
-    | SourceRouteFailed = 5
-    | NetworkUnknown = 6
-    | HostUnknown = 7
-    | NetworkProhibited = 9
-    | HostProhibited = 10
-    | AdministrativelyProhibited = 13
-
 /// ICMPv4 errors (RFC 792): the packet that they quote, and errors of our own.
 /// Laws: a quote afterwards is the one that would have been made with the new address, and the checksums of the error, of
 /// the quoted header and of the quoted TCP or UDP are as right or wrong as before; there and back is the identity; no error
@@ -250,26 +236,9 @@ module Icmp =
         else
             0
 
-    /// Writes the error "time to live exceeded in transit" (type 11, code 0); all else as `writeFragmentationNeeded`.
-    let writeTimeExceeded (packet: ReadOnlySpan<byte>, source: uint32, dst: Span<byte>) : int =
+    /// Writes the error "host unreachable" (type 3, code 1); all else as `writeFragmentationNeeded`.
+    let writeHostUnreachable (packet: ReadOnlySpan<byte>, source: uint32, dst: Span<byte>) : int =
         if mayBeReported packet then
-            write (packet, source, TimeExceeded, 0uy, 0u, dst)
+            write (packet, source, Unreachable, 1uy, 0u, dst)
         else
             0
-
-    /// Writes the error "destination unreachable" (type 3); all else as `writeFragmentationNeeded`. Codes that
-    /// `UnreachableCode` does not name give 0.
-    let writeUnreachable (packet: ReadOnlySpan<byte>, source: uint32, code: UnreachableCode, dst: Span<byte>) : int =
-        match code with
-        | UnreachableCode.Network
-        | UnreachableCode.Host
-        | UnreachableCode.Protocol
-        | UnreachableCode.Port
-        | UnreachableCode.SourceRouteFailed
-        | UnreachableCode.NetworkUnknown
-        | UnreachableCode.HostUnknown
-        | UnreachableCode.NetworkProhibited
-        | UnreachableCode.HostProhibited
-        | UnreachableCode.AdministrativelyProhibited when mayBeReported packet ->
-            write (packet, source, Unreachable, byte code, 0u, dst)
-        | _ -> 0

@@ -209,6 +209,7 @@ internal static class ServerHost
             ClientIp = Ipv4Address.Of(options.LightwayClientIp),
             ServerIp = Ipv4Address.Of(options.LightwayServerIp),
             DnsIp = Ipv4Address.Of(options.LightwayDnsIp),
+            IcmpUnreachable = options.IcmpUnreachable,
             IdleLimitMs = (long)options.SessionIdleLimit.TotalMilliseconds,
             SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
             ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,

@@ -5,6 +5,7 @@ open System
 open System.Buffers.Binary
 open Expecto
 open Lightway.Protocol
+open Lightway.Segmenter
 open Lightway.Tunnel.Metrics
 open Lightway.Tests.Sites
 
@@ -48,6 +49,22 @@ let tests =
               Expect.equal site.Counters[Counter.UdpSessionRotationBegin] 0L "no rotation"
               Expect.equal (site.Wire.Calls - sent) 0 "no answer"
               Expect.equal (site.Log.Count - lines) 0 "no line"
+          }
+
+          test "a packet for an address that no client has is answered with host unreachable, if the option says so" {
+              let packet address =
+                  Lightway.Lab.Superpackets.plain Lightway.Lab.Inside.Remote (Ipv4Address address) 100
+
+              use silent = new Site()
+              Expect.isEmpty (silent.FromTun(packet 0x0A7D0909u)) "off by default"
+              use site = new Site(Limits(IcmpUnreachable = true))
+              let asked = packet 0x0A7D0909u // 10.125.9.9
+              let error = Seq.exactlyOne (site.FromTun asked)
+              Expect.equal error[20..21] [| 3uy; 1uy |] "host unreachable"
+              Expect.equal error[12..15] asked[16..19] "from the address that nobody has"
+              Expect.equal error[16..19] asked[12..15] "to the sender"
+              Expect.equal site.Counters[Counter.IcmpErrorsSent] 1L "counted"
+              Expect.isEmpty (site.FromTun(packet 0xC6336401u)) "not for addresses outside the pool"
           }
 
           test "a client that alternates between two ports moves each time, with one line per minute" {

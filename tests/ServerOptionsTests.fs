@@ -88,6 +88,7 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       "log_level", "debug", (fun o -> { o with LogLevel = LogLevel.Debug })
       "accept_unknowns", "true", (fun o -> { o with AcceptUnknowns = true })
       "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
+      "icmp_unreachable", "true", (fun o -> { o with IcmpUnreachable = true })
       "gso_max_segments", "16", (fun o -> { o with Offload.GsoMaxSegments = 16 })
       "gso_max_burst",
       "250us",
@@ -136,6 +137,7 @@ let serverDefaults: ServerOptions =
       TunIp = null
       IpPool = IPNetwork.Parse "10.125.0.0/16"
       RandomizeIpPool = true
+      IcmpUnreachable = false
       LightwayClientIp = IPAddress.Parse "10.125.0.5"
       LightwayServerIp = IPAddress.Parse "10.125.0.6"
       LightwayDnsIp = IPAddress.Parse "10.125.0.1"

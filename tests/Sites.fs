@@ -17,6 +17,7 @@ open Lightway.Server.Sessions
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 open Microsoft.Extensions.Logging
@@ -43,6 +44,7 @@ type Limits() =
     member val HalfOpen = 4_096 with get, set
     member val SessionsPerUser = 0 with get, set
     member val Pool = pool with get, set
+    member val IcmpUnreachable = false with get, set
     member val IdleMs = 86_400_000L with get, set
 
 /// A server with the users "me" and "you", password "secret".
@@ -60,6 +62,7 @@ type Site(limits: Limits) =
             ClientIp = Inside.Client,
             ServerIp = Ipv4Address.None,
             DnsIp = Ipv4Address.None,
+            IcmpUnreachable = limits.IcmpUnreachable,
             IdleLimitMs = limits.IdleMs,
             SweepMs = 60_000L,
             ReportMs = 60_000L
@@ -111,6 +114,17 @@ type Site(limits: Limits) =
                     ReadOnlySpan(datagram, WireHeader.Size, datagram.Length - WireHeader.Size),
                     server.Now
                 )
+
+    /// Hands the server a packet as its TUN device does; what it writes back.
+    member _.FromTun(packet: byte[]) : byte[] list =
+        let frame = Array.append (Array.zeroCreate VirtioNetHeader.Size) packet
+
+        use path =
+            new InsidePath(RepeatedFrame(frame, frame.Length, Left = 1), server.Context, managers[0])
+
+        let before = server.Delivered.Count
+        path.Drain server.Now |> ignore
+        List.ofSeq server.Delivered |> List.skip before
 
     /// Runs what other threads have posted: passwords that were checked.
     member _.RunPosted() = server.RunPosted()

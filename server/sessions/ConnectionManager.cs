@@ -79,6 +79,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         return connection;
     }
 
+    public bool IsReported(ReadOnlySpan<byte> packet) =>
+        _settings.IcmpUnreachable && _pool.OffsetOf(Rewrite.destinationOf(packet)) >= 0;
+
     public void Dispatch(in WireHeader header, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
         if (_recent is { } recent && recent.Path.Peer == from.Peer && recent.Owns(header.Session))

@@ -12,6 +12,9 @@ public sealed record ServerSettings
 
     public required Ipv4Address DnsIp { get; init; }
 
+    /// <summary>Hosts that write to an address of the pool that no client has are told so (ICMP).</summary>
+    public bool IcmpUnreachable { get; init; }
+
     /// <summary>Milliseconds between two looks for stale connections.</summary>
     public required long SweepMs { get; init; }
 

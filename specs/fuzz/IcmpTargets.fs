@@ -175,21 +175,20 @@ let private quoted (bytes: byte[]) =
                   flag (old.Length < ends - start - 8)
                   flag (start > 20) ]
 
-/// Which error, the code, an MTU (2), the length of the buffer (2), the source (4), then the packet that it is about.
+/// Which error, a byte without meaning, an MTU (2), the length of the buffer (2), the source (4), then the packet that it is about.
 let private errors (bytes: byte[]) =
     if bytes.Length < 10 then
         0L
     else
-        let code, mtu, source = int bytes[1], word bytes 2, number bytes 6
+        let mtu, source = word bytes 2, number bytes 6
         let dst = junk (word bytes 4 % 1024)
         let packet = bytes[10..]
         let about = ReadOnlySpan packet
 
         let icmpType, code, rest, length =
-            match int bytes[0] % 3 with
+            match int bytes[0] % 2 with
             | 0 -> 3, 4, mtu, Icmp.writeFragmentationNeeded (about, source, mtu, Span dst)
-            | 1 -> 11, 0, 0, Icmp.writeTimeExceeded (about, source, Span dst)
-            | _ -> 3, code, 0, Icmp.writeUnreachable (about, source, enum code, Span dst)
+            | _ -> 3, 1, 0, Icmp.writeHostUnreachable (about, source, Span dst)
 
         let mayBe =
             isIpv4 packet
@@ -204,8 +203,7 @@ let private errors (bytes: byte[]) =
                 && (packet[9] <> 1uy
                     || (total > l4 packet
                         && Array.contains (int packet[l4 packet]) [| 0; 8; 9; 10; 13; 14; 15; 16; 17; 18; 42; 43 |]))
-                && (bytes[0] % 3uy <> 0uy || (packet[6] &&& 0x40uy <> 0uy && mtu >= 68 && total > mtu))
-                && (bytes[0] % 3uy <> 2uy || Array.contains code [| 0; 1; 2; 3; 5; 6; 7; 9; 10; 13 |])
+                && (bytes[0] % 2uy <> 0uy || (packet[6] &&& 0x40uy <> 0uy && mtu >= 68 && total > mtu))
                 && dst.Length >= 28 + min 548 total)
 
         if (length > 0) <> mayBe then
@@ -226,7 +224,7 @@ let private errors (bytes: byte[]) =
 
         kind
             [ flag (length > 0)
-              int bytes[0] % 3
+              int bytes[0] % 2
               flag (isIpv4 packet)
               magnitude length
               (if packet.Length > 20 then int packet[9] else -1)

@@ -31,6 +31,13 @@ internal sealed class ErrorReplies(WorkerContext worker)
         Send(packet, Icmp.writeFragmentationNeeded(packet, source, mtu, slot), now);
     }
 
+    /// <summary>Tells the sender of a packet that no peer has its destination.</summary>
+    public void HostUnreachable(ReadOnlySpan<byte> packet, long now)
+    {
+        var slot = worker.ToInside.Reserve(Icmp.MaxLength);
+        Send(packet, Icmp.writeHostUnreachable(packet, Rewrite.destinationOf(packet).Value, slot), now);
+    }
+
     /// <summary>Puts the error of this length into the device, if there is one and its receiver may get one more.</summary>
     private void Send(ReadOnlySpan<byte> packet, int length, long now)
     {

@@ -12,6 +12,9 @@ public interface IRouter
     /// <returns>The connection, which may belong to another worker; null: the packet is not for a peer; counted.</returns>
     Connection? Find(ReadOnlySpan<byte> packet);
 
+    /// <summary>The sender of a packet for which <see cref="Find"/> found nobody is told so.</summary>
+    bool IsReported(ReadOnlySpan<byte> packet);
+
     /// <summary>Hands a datagram to its connection; called once per datagram.</summary>
     /// <param name="header">Well-formed wire header of a known version.</param>
     /// <param name="from">The sender, and the address of ours that it wrote to.</param>

@@ -106,6 +106,10 @@ public sealed class InsidePath : IDisposable
         _worker.Counters.Add(Counter.TunReadBytes, length);
         if (connection is null)
         {
+            if (_router.IsReported(packet))
+            {
+                _errors.HostUnreachable(packet, now);
+            }
             return true;
         }
         return vnet.BaseGsoType != VirtioNetHeaderModule.GsoNone

@@ -1,5 +1,11 @@
 namespace Lightway.Protocol
 
+[<AutoOpen>]
+module private Datagrams =
+    /// Datagrams of a handshake: a client sends each three times, and a ClientHello of post-quantum size has two.
+    [<Literal>]
+    let PerHandshake = 8
+
 /// What strangers may cost. Numbers outside of what the parts can do are taken for the nearest that they can.
 type AdmissionLimits =
     {
@@ -18,25 +24,26 @@ type AdmissionLimits =
         HalfOpenPerWide: int
     }
 
-    /// Limits of one worker of a server.
-    /// handshakes: that a narrow source may start per second; 0: as many as it likes. halfOpen: connections without a login,
-    /// of all workers. A narrow source may have a sixteenth of them, a wide one a quarter.
+    /// Limits of one worker of a server: its share, and never less than one handshake per second.
+    /// handshakes: that a narrow source may start per second; 0: as many as it likes. halfOpen: connections without a login.
+    /// Both of all workers. A narrow source may have a sixteenth of the places, a wide one a quarter.
     static member Of(handshakes: int, halfOpen: int, workers: int) : AdmissionLimits =
-        // A client sends each datagram of a handshake three times, and a ClientHello of post-quantum size has two.
+        let workers = max 1 workers
+
         let datagrams =
             if handshakes <= 0 then
                 1_000_000
             else
-                8 * min 100_000 handshakes
+                max PerHandshake (PerHandshake * min 100_000 handshakes / workers)
 
-        let places = max 16 (halfOpen / max 1 workers)
+        let places = max 16 (halfOpen / workers)
 
         { Buckets = 16_384
           NarrowPerSecond = datagrams
           NarrowBurst = 3 * datagrams
           WidePerSecond = 10 * datagrams
           WideBurst = 30 * datagrams
-          PerSecond = 16_000 // some 10 us each: a sixth of a core
+          PerSecond = 16_000
           Burst = 4_000
           HalfOpen = places
           HalfOpenPerNarrow = places / 16

@@ -15,7 +15,7 @@ type LoginLimits =
         SourceFailures: FailureRule
     }
 
-    /// For a server with some thousand clients and so many checks at the same time.
+    /// For a server with several thousand clients that runs this number of checks at the same time.
     static member Standard(checks: int) : LoginLimits =
         { Cells = 16_384
           Checks = checks

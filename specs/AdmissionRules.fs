@@ -156,14 +156,17 @@ let private whole =
           Expect.equal (enter 0x0A000002u, enter 0x0A000003u) (false, true) "two per network"
           Expect.equal (enter 0x0B000001u, enter 0x0C000001u) (false, true) "three in all"
 
-      testCase "an option's handshakes are eight datagrams each; a network has ten times as many; places are shared out"
+      testCase
+          "an option's handshakes are eight datagrams each, a network has ten times as many, and workers share all limits"
       <| fun () ->
           let limits = AdmissionLimits.Of(10, 4_096, 4)
-          Expect.equal (limits.NarrowPerSecond, limits.NarrowBurst) (80, 240) "host"
-          Expect.equal (limits.WidePerSecond, limits.WideBurst) (800, 2_400) "network"
+          Expect.equal (limits.NarrowPerSecond, limits.NarrowBurst) (20, 60) "host"
+          Expect.equal (limits.WidePerSecond, limits.WideBurst) (200, 600) "network"
           Expect.equal (limits.HalfOpen, limits.HalfOpenPerNarrow, limits.HalfOpenPerWide) (1_024, 64, 256) "places"
           Expect.equal (AdmissionLimits.Of(0, 1, 64)).NarrowPerSecond 1_000_000 "no limit"
-          Expect.equal (AdmissionLimits.Of(1, 1, 64)).HalfOpen 16 "never fewer places than this" ]
+          Expect.equal (AdmissionLimits.Of(1, 1, 64)).HalfOpen 16 "never fewer places than this"
+          Expect.equal (AdmissionLimits.Of(1, 1, 64)).NarrowPerSecond 8 "nor less than a handshake per second"
+          Expect.equal (AdmissionLimits.Of(10, 4_096, 1)).NarrowPerSecond 80 "one worker has all" ]
 
 let private patience =
     [ testCase "a handshake and its login have a minute, a client that does not ask has ten seconds"

@@ -9,7 +9,7 @@ public enum Stage
     /// <summary>No datagram came back.</summary>
     Silent = 0,
 
-    /// <summary>Datagrams came back; the handshake was not complete.</summary>
+    /// <summary>Datagrams came back; the handshake did not complete.</summary>
     Answered,
 
     /// <summary>The handshake was complete, the login was not.</summary>

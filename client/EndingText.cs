@@ -45,7 +45,7 @@ public static class EndingText
                 "check the address and the port, that the server runs, and that no firewall between drops UDP"
             ),
             (TunnelError.TimedOut, Stage.Answered) => (
-                $"server: {server} answers, but the handshake was not complete within {seconds} s",
+                $"server: {server} answers, but the handshake did not complete within {seconds} s",
                 "the path may drop long datagrams: set outside_mtu to what it carries; or the server refuses the handshake: see its log"
             ),
             (TunnelError.TimedOut, Stage.LinkUp) => (

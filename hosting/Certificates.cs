@@ -176,7 +176,10 @@ public static class Certificates
                 {
                     found.Add(X509CertificateLoader.LoadCertificate(der));
                 }
-                catch (CryptographicException) { }
+                catch (CryptographicException)
+                {
+                    // No sentence about this one: the TLS library reads it as well, and refuses it if it is wrong.
+                }
             }
         );
         return found;

@@ -2,7 +2,6 @@ namespace Lightway.Segmenter
 
 open System
 open System.Net
-open System.Net.Sockets
 open System.Runtime.CompilerServices
 
 /// An IPv4 address, ordered as the number that it spells. The default value is `None`.
@@ -18,10 +17,12 @@ type Ipv4Address(value: uint32) =
 
     /// For code that sets something up: allocates. Raises ArgumentException for an address that is not IPv4.
     static member Of(address: IPAddress) : Ipv4Address =
-        if address.AddressFamily <> AddressFamily.InterNetwork then
+        let bytes = address.GetAddressBytes()
+
+        if bytes.Length <> 4 then
             invalidArg (nameof address) $"{address} is not an IPv4 address"
 
-        Ipv4Address(read32 (ReadOnlySpan(address.GetAddressBytes()), 0))
+        Ipv4Address(read32 (ReadOnlySpan bytes, 0))
 
     /// The same address as .NET has it. Allocates.
     member _.ToIPAddress() : IPAddress =

@@ -174,7 +174,7 @@ let private signals =
                   Expect.equal (ends client) 0 "exit code")
           }
 
-          test "SIGHUP does not end a server; its log says that there is no reload and what to do" {
+          test "SIGHUP does not end a server; its log says that a reload is not served yet and what to do" {
               withServer (fun site ->
                   site.Vpn.LaunchClient()
                   site.AwaitOnline site.Vpn.Client

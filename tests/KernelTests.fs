@@ -113,7 +113,8 @@ let tests =
 
               session.Sink <-
                   { new IRecordSink with
-                      member _.SendRecord _ = raise (NotImplementedException "a bug") }
+                      member _.SendRecord _ =
+                          raise (TimeZoneNotFoundException "a bug") }
 
-              Expect.throwsT<NotImplementedException> (fun () -> session.Handshake() |> ignore) "the sink's own"
+              Expect.throwsT<TimeZoneNotFoundException> (fun () -> session.Handshake() |> ignore) "the sink's own"
           } ]

@@ -8,6 +8,7 @@ open System.Net.Sockets
 open Expecto
 open Lightway.Lab
 open Lightway.Protocol
+open Lightway.Tests.Checks
 
 let private settings =
     { Expresslane = true
@@ -16,8 +17,7 @@ let private settings =
       ClientKeys = [] }
 
 let private withSettings settings (body: Topology -> Vpn -> unit) =
-    if not Environment.IsPrivilegedProcess then
-        skiptest "network namespaces and TUN devices need root"
+    needsRoot ()
 
     use topology = Topology.Create()
     use vpn = new Vpn(topology, Programs.OfThisBuild(), settings)

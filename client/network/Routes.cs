@@ -213,7 +213,7 @@ internal sealed partial class Routes : IDisposable
 
     [LoggerMessage(
         Level = LogLevel.Warning,
-        Message = "the network has changed: there is no route to the server {Server}; packets wait until there is one"
+        Message = "the network has changed: no route to the server {Server}; packets wait until a route is back"
     )]
     private static partial void LogNoWay(ILogger log, IPAddress server);
 

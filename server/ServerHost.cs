@@ -54,7 +54,7 @@ internal static class ServerHost
         );
         var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
         var inside = new InsideDirectory(pool.Size, steering);
-        var seed = new HashSeed(Random64(), Random64());
+        var seed = Seeds.Draw();
         var shared = new SharedState
         {
             Settings = SettingsOf(options),
@@ -132,8 +132,6 @@ internal static class ServerHost
         ProgramLog.Stopped(log);
         return 0;
     }
-
-    private static ulong Random64() => BitConverter.ToUInt64(RandomNumberGenerator.GetBytes(sizeof(ulong)));
 
     private static DtlsContext TlsOf(ServerOptions options, ILogger log)
     {

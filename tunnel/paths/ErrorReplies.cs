@@ -1,7 +1,6 @@
-using System.Buffers.Binary;
-using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 
 namespace Lightway.Tunnel.Paths;
@@ -17,7 +16,7 @@ internal sealed class ErrorReplies(WorkerContext worker)
     private const int PerSecond = 20; // to one source
     private const int Burst = 20;
     private readonly RateLimit _limit = new(Buckets, PerSecond, Burst);
-    private readonly HashSeed _seed = new(Draw(), Draw());
+    private readonly HashSeed _seed = Seeds.Draw();
 
     /// <summary>
     /// Tells the sender of a packet with DF that at most <paramref name="mtu"/> bytes pass (RFC 1191). Packets without DF,
@@ -53,12 +52,5 @@ internal sealed class ErrorReplies(WorkerContext worker)
         worker.ToInside.Commit(length, sender: 0, counter: 0);
         worker.ToInside.Flush();
         worker.Counters.Add(Counter.IcmpErrorsSent);
-    }
-
-    private static ulong Draw()
-    {
-        Span<byte> bytes = stackalloc byte[sizeof(ulong)];
-        RandomNumberGenerator.Fill(bytes);
-        return BinaryPrimitives.ReadUInt64LittleEndian(bytes);
     }
 }

@@ -4,7 +4,8 @@ namespace Lightway.Tunnel.Udp;
 
 /// <summary>
 /// Peers for which the kernel has refused to segment: their paths are narrower than the datagrams (EINVAL on older
-/// kernels, EMSGSIZE on newer ones). A few are remembered for a minute; if there are more of them, the path is not to blame. One thread.
+/// kernels, EMSGSIZE on newer ones). A few are remembered for a minute; if there are more, their paths are not to blame. One
+/// thread.
 /// </summary>
 internal sealed class RefusedPeers
 {

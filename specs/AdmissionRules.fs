@@ -44,6 +44,13 @@ let private datagrams =
           Expect.equal (passed admission (host 1u) 100 150L<ms>) 1 "and has it still"
           Expect.equal (passed admission (admission.SourceOf 0x0A000101u) 100 0L<ms>) 5 "a neighbour network"
 
+      testCase "a host gets its own rate, though its network gets more"
+      <| fun () ->
+          let admission = admission ()
+          let host = admission.SourceOf 0x0A000001u
+          Expect.equal (passed admission host 100 0L<ms>) 5 "burst"
+          Expect.equal (passed admission host 100 200L<ms>) 2 "ten per second"
+
       testCase "a host does not wear out its network with what it is refused"
       <| fun () ->
           let admission = admission ()
@@ -114,7 +121,8 @@ let private datagrams =
 
           Expect.equal first 40 "all together"
           Expect.equal (passed admission (network 99u) 100 0L<ms>) 0 "nothing is left"
-          Expect.equal (passed admission (network 99u) 100 1_000L<ms>) 5 "what was refused was not paid for" ]
+          // 100 ms bring ten tokens for all, and one for each source: what was refused was not paid for.
+          Expect.equal (passed admission (network 99u) 100 100L<ms>) 5 "the whole burst of a source" ]
 
 let private whole =
     [ testCase "memory is fixed: limits of a server take less than 4 MiB, and use allocates nothing"

@@ -217,6 +217,13 @@ let private properties =
           |> List.collect _.Members
           |> List.forall (fun index -> isGood bytes[index] packets[index])
 
+      testCase "a packet that does not tell its source ends every run"
+      <| fun () ->
+          for malformed in [ [||]; [| 0x45uy |]; Array.create 40 0x55uy; Array.create 39 0x60uy ] do
+              let four, six = train 2 tcp4 |> List.map bytesOf, train 2 tcp6 |> List.map bytesOf
+              let frames = coalesce [ four[0]; six[0]; malformed; four[1]; six[1] ]
+              Expect.equal (frames |> List.map _.Members) [ for index in 0..4 -> [ index ] ] $"{malformed.Length} bytes"
+
       testPropertyWithConfig config "one flipped bit anywhere in a packet's transport takes it out of its run"
       <| fun (Seed seed) ->
           let random = System.Random seed

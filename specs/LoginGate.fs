@@ -241,6 +241,16 @@ let private failures =
               now > Int64.MaxValue * 1L<ms> - rule.ForgetAfter
               || delay.Failed(7UL, now + rule.ForgetAfter) = rule.First)
 
+      testCase "failures of longer ago than a time can express are forgotten"
+      <| fun () ->
+          let delay = FailureDelay(4, { rule with Free = 0 })
+
+          for _ in 1..5 do
+              delay.Failed(7UL, Time.Always + 1L<ms>) |> ignore
+
+          Expect.equal (delay.Wait(7UL, Time.Never)) 0L<ms> "no wait"
+          Expect.equal (delay.Failed(7UL, Time.Never)) rule.First "the first again"
+
       testCase "questions change nothing: a key is forgotten a time after its last failure, however often it asks"
       <| fun () ->
           let delay = FailureDelay(4, { rule with Free = 0 })

@@ -210,8 +210,8 @@ let private keyUpdate =
               Expect.equal (KeyUpdate.usedUp (pending, 400L<ms>)).NextAt Time.Never "one at a time"
 
       testPropertyWithConfig FsCheckConfig.defaultConfig "intervals are shortened by less than a tenth, evenly"
-      <| fun (interval: int64) (random: uint32) ->
-          let interval = interval * 1L<ms>
+      <| fun (seconds: int) (millisecond: byte) (random: uint32) ->
+          let interval = (int64 seconds * 1_000L + int64 millisecond) * 1L<ms>
           let spread = Time.spread (interval, random)
 
           if interval < 10L<ms> then

@@ -84,7 +84,8 @@ let private allLaws (settings: Settings) =
           HalfOpenPlaces.laws
           LoginGate.laws
           LoginGateRules.laws
-          AdmissionRules.laws ]
+          AdmissionRules.laws
+          FairShares.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]

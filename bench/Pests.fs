@@ -47,6 +47,8 @@ let private nuisances (target: Target) : Nuisance list =
         Plan = plan 2_000.0 1468 }
       { Kind = "fragments"
         Plan = plan 2_000.0 1440 }
+      { Kind = "greedy"
+        Plan = plan 125_000.0 1400 }
       { Kind = "replay"
         Plan = plan 20_000.0 100 } ]
 

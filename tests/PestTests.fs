@@ -371,6 +371,15 @@ let private insiders =
                       Expect.equal (growth "udp_conn_recovered_via_session") 0L "moves"
                       Expect.equal (growth "udp_session_rotation_begin") 0L "new session ids")
 
+              pest
+                  "datagrams under a client's own session that are not authentic are counted, and nothing comes of them"
+                  "greedy"
+                  { plan 400_000.0 1.5 with Burst = 46 }
+                  (fun _ tally growth ->
+                      Expect.isGreaterThan tally.Sent 100_000L "a flood"
+                      Expect.isGreaterThan (growth "expresslane_decrypt_failed") 10_000L "counted"
+                      Expect.equal (growth "tun_packets_written") 0L "packets")
+
               test "after all of them a download is as it was sent, and the server ends in order" {
                   needsRoot ()
                   use site = site.Value

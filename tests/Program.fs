@@ -46,6 +46,7 @@ let main argv =
               WorkerTests.tests
               ManagerTests.tests
               AdmissionTests.tests
+              FairnessTests.tests
               ClientSessionTests.tests
               ClientHostTests.tests
               ClientRoutesTests.tests

@@ -1,3 +1,4 @@
+using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
@@ -81,6 +82,9 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>Milliseconds of the worker's clock at its latest wake-up.</summary>
     public long Now { get; set; }
+
+    /// <summary>Whose datagrams are dropped when the worker cannot open all that come.</summary>
+    public FairShare Shares { get; } = new();
 
     /// <summary>The ECN field of the datagram that is being handled; <see cref="EcnCodepoint.NotEct"/> outside a receive.</summary>
     public EcnCodepoint OutsideEcn { get; set; }

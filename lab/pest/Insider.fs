@@ -165,6 +165,41 @@ let fragments (target: Target) (plan: Plan) : Tally =
             guest.Seal(ReadOnlySpan frames)
             1))
 
+/// Datagrams of 1400 bytes under the client's own session id, of which only decryption shows that they are not authentic: to
+/// send them costs next to nothing, and the server as much as any. `Burst` of them leave in one send.
+let greedy (target: Target) (plan: Plan) : Tally =
+    let length = 1400
+    let burst = plan.Burst |> min (65507 / length) |> max 1
+
+    withOnline target { plan with Clients = 1 } true (fun crowd guests ->
+        let guest = List.exactlyOne guests
+        let datagrams: byte[] = Array.zeroCreate (length * burst)
+        Random.Shared.NextBytes datagrams
+
+        for at in 0..length .. datagrams.Length - 1 do
+            let body = Span(datagrams, at, length).Slice WireHeader.Size
+
+            WireHeader.write (
+                ProtocolVersion.V1_3,
+                WirePayload.Expresslane,
+                guest.Connection.SessionId,
+                Span(datagrams, at, length)
+            )
+
+            ExpresslanePacket.writeHeader (1_000_000_000UL, body.Length - ExpresslanePacket.Overhead, 0us, body)
+
+        // What is shorter leaves as it is (linux/udp.h, UDP_SEGMENT).
+        guest.Socket.SetRawSocketOption(17, 103, ReadOnlySpan(BitConverter.GetBytes length))
+
+        drive
+            { plan with
+                Rate = plan.Rate / float burst }
+            crowd
+            guests
+            (fun guest _ ->
+                guest.SendRaw(ReadOnlySpan datagrams)
+                burst))
+
 /// How many packets `replay` sends in earnest, half of them by each path.
 [<Literal>]
 let ReplayedPackets = 32

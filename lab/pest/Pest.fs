@@ -20,6 +20,7 @@ let private kinds: (string * string * (Target -> Plan -> Tally)) list =
       "flap-link-up", "the same before its login", Insider.flapBeforeLogin
       "pings", "datagrams of 286 pings", Insider.pings
       "fragments", "datagrams of 100 fragments that never become a packet", Insider.fragments
+      "greedy", "datagrams of a client's own session that are not authentic", Insider.greedy
       "replay", "authentic datagrams again, from two ports", Insider.replay ]
 
 /// Names and what each is.

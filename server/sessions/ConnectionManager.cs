@@ -108,7 +108,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
                 Receive(known!, header, from, body, now);
                 break;
             case DispatchVerdict.ReceiveHandshake:
-                latest!.Receive(header, body, now);
+                if (TryShare(latest!))
+                {
+                    latest!.Receive(header, body, now);
+                }
                 break;
             case DispatchVerdict.Move:
                 Move(other!, header, from, body, now);
@@ -224,6 +227,20 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         return other is null ? SessionClaim.Unknown : SessionClaim.OfOther;
     }
 
+    /// <summary>
+    /// Counts a datagram for a connection before anything is opened: only that shows whether it is authentic. False: its
+    /// peer is above its share, and the datagram is dropped and counted.
+    /// </summary>
+    private bool TryShare(Connection connection)
+    {
+        if (_worker.Shares.TryTake(ref connection.Record.Share))
+        {
+            return true;
+        }
+        Counters.Add(Counter.UdpPeerAboveShare);
+        return false;
+    }
+
     /// <summary>The connection of the sender's address reads a datagram; if it holds nothing for it, its successor does.</summary>
     private void Receive(
         Connection known,
@@ -233,6 +250,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         long now
     )
     {
+        if (!TryShare(known))
+        {
+            return;
+        }
         if (known.Receive(header, body, now) == 0)
         {
             _table.Successor(from.Peer)?.Receive(header, body, now);
@@ -249,6 +270,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         if (moved.State != ConnectionState.Online)
         {
             Counters.Add(Counter.UdpMoveBeforeLogin); // its peer has not learned the id yet
+        }
+        else if (!TryShare(moved))
+        {
+            return;
         }
         else if (moved.Receive(header, body, now) == 0)
         {
@@ -268,12 +293,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// <summary>One line per connection and minute: a peer that alternates between two ports does not fill the log.</summary>
     private void LogMove(Connection moved, in PeerAddress to, long now)
     {
-        if (now < moved.LogMovesAt)
+        if (now < moved.Record.LogMovesAt)
         {
             Counters.Add(Counter.UdpMoveNotLogged);
             return;
         }
-        moved.LogMovesAt = now + MoveLogMs;
+        moved.Record.LogMovesAt = now + MoveLogMs;
         LogMoved(_log, moved.SessionId.ToString(), moved.Path.Peer, to);
     }
 

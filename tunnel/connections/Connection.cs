@@ -146,8 +146,8 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>True once the connection has been Online, even if it no longer is.</summary>
     public bool WasOnline { get; private set; }
 
-    /// <summary>Server: from when on a move of its peer is logged again.</summary>
-    public long LogMovesAt { get; set; } = long.MinValue;
+    /// <summary>For the server's own use.</summary>
+    public PeerRecord Record { get; } = new();
 
     /// <summary>When the last authenticated datagram came.</summary>
     public long LastOutsideAt { get; private set; }

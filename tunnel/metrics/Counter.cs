@@ -84,6 +84,7 @@ public enum Counter
     UdpRecvTruncated, // longer than any datagram of the protocol
     UdpSourceInside, // sent from an address of the clients' network: a loop
     UdpStrangerOverLimit, // of peers without a connection, beyond what their source or all of them may cost
+    UdpPeerAboveShare, // not opened: the worker cannot keep up, and this peer has had its share
     UdpMoveBeforeLogin, // of a peer that is not Online
     UdpRecvFailed,
     UdpSendFailed,

@@ -20,10 +20,15 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
     /// <summary>Receives until the socket is empty or the budget is spent.</summary>
     public void Drain(long now)
     {
+        worker.Shares.Begin(now);
         for (var budget = ReceiveBudget; budget > 0; budget--)
         {
             var count = socket.Receive(_batch);
             worker.Counters.Add(Counter.UdpReceives);
+            if (count < _batch.Capacity)
+            {
+                worker.Shares.Emptied();
+            }
             if (count < 0)
             {
                 if (count != -Linux.EAGAIN)
@@ -80,6 +85,7 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
         {
             worker.Counters.Add(Counter.UdpReceiveOverflows, overflows - _overflows); // modulo 2^32
             _overflows = overflows;
+            worker.Shares.Overflowed();
         }
     }
 

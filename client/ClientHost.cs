@@ -220,6 +220,6 @@ internal static class ClientHost
             KeepaliveIntervalMs = (long)options.KeepaliveInterval.TotalMilliseconds,
             KeepaliveTimeoutMs = (long)options.KeepaliveTimeout.TotalMilliseconds,
             KeepaliveContinuous = options.KeepaliveContinuous,
-            Credentials = AuthRequestModule.userPassword(options.User, options.Password),
+            Credentials = AuthRequestModule.userPassword(options.User, Encoding.UTF8.GetBytes(options.Password)),
         };
 }

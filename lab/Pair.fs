@@ -177,7 +177,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
 
     interface IServerEvents with
         member this.AuthRequested(connection, request) =
-            if request.Password = this.Password then
+            if Encoding.UTF8.GetString request.Password = this.Password then
                 connection.InsideAddress <- Inside.Assigned
                 connection.Translation <- Translation.server (Inside.Assigned, Inside.Client)
 
@@ -270,7 +270,7 @@ type Pair
             DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
             CopiedTos = defaultArg copiedTos 3uy,
             OutsideMtu = outsideMtu,
-            Credentials = AuthRequest.userPassword ("me", "secret")
+            Credentials = AuthRequest.userPassword ("me", "secret"B)
         )
 
     let parse (datagram: byte[]) =

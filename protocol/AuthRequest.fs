@@ -12,8 +12,8 @@ type AuthRequest =
         Method: AuthMethod
         /// At most 50 bytes of UTF-8.
         User: string
-        /// At most 50 bytes of UTF-8.
-        Password: string
+        /// At most 50 bytes of UTF-8. Whoever has the request last wipes them.
+        Password: byte[]
         /// At most 1347 bytes of UTF-8, 1345 with a version.
         Token: string
         /// The client's version, with `VersionedToken`.
@@ -33,13 +33,13 @@ module AuthRequest =
     let private blank method =
         { Method = method
           User = ""
-          Password = ""
+          Password = [||]
           Token = ""
           Version = 0us
           Opaque = [||] }
 
-    /// A request by user name and password.
-    let userPassword (user: string, password: string) : AuthRequest =
+    /// A request by user name and password, which it keeps.
+    let userPassword (user: string, password: byte[]) : AuthRequest =
         { blank AuthMethod.UserPassword with
             User = user
             Password = password }
@@ -71,13 +71,10 @@ module AuthRequest =
 
     let private tryUserPassword (body: ReadOnlySpan<byte>, request: byref<AuthRequest>) =
         let mutable user = ""
-        let mutable password = ""
+        let password = body.Slice(3 + Frame.MaxUser, int body[2])
 
-        if
-            tryText (body.Slice(3, int body[1]), &user)
-            && tryText (body.Slice(3 + Frame.MaxUser, int body[2]), &password)
-        then
-            request <- userPassword (user, password)
+        if tryText (body.Slice(3, int body[1]), &user) && Utf8.IsValid password then
+            request <- userPassword (user, password.ToArray())
             FrameStatus.Ok
         else
             FrameStatus.InvalidString
@@ -150,7 +147,7 @@ module AuthRequest =
         let utf8 (text: string) = Encoding.UTF8.GetBytes text
 
         match request.Method with
-        | AuthMethod.UserPassword -> writeUserPassword (utf8 request.User, utf8 request.Password, dst)
+        | AuthMethod.UserPassword -> writeUserPassword (utf8 request.User, request.Password, dst)
         | AuthMethod.Token -> writeCounted (utf8 request.Token, Frame.MaxToken, 2, dst)
         | AuthMethod.VersionedToken ->
             BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 2, request.Version)

@@ -15,7 +15,8 @@ type ExpresslaneStatus =
     /// Given up for the rest of the connection.
     | Degraded = 4
 
-/// One end's keys and offers. Keys are 32 bytes or null, never all zero. Immutable: key arrays must not be written to.
+/// One end's keys and offers. Keys are 32 bytes or null, never all zero. Immutable: key arrays must not be written to as long
+/// as a state that is in use refers to them; see `ExpresslaneKeys.discarded`.
 [<NoComparison; ReferenceEquality>]
 type ExpresslaneState =
     {
@@ -91,6 +92,26 @@ module ExpresslaneKeys =
 
     let private sameKey (a: byte[], b: byte[]) =
         ReadOnlySpan(a).SequenceEqual(ReadOnlySpan b)
+
+    /// The arrays of keys that a state refers to, some perhaps twice.
+    let arraysOf (state: ExpresslaneState) : byte[][] =
+        [| state.SelfKey
+           state.PeerKey
+           state.PreviousPeerKey
+           state.StagedKey
+           (match state.Unanswered with
+            | ValueSome config -> config.Key
+            | ValueNone -> null) |]
+        |> Array.filter (isNull >> not)
+
+    /// The arrays of keys that nobody needs any more, and that should be wiped: those of the state before a step and those
+    /// that were given to the step (the fresh key, the key of the peer's config), less those of the state after it. Not
+    /// before what the step asks to send has been sent.
+    let discarded (before: ExpresslaneState, after: ExpresslaneState, given: byte[][]) : byte[][] =
+        let kept = arraysOf after
+
+        Array.append (arraysOf before) given
+        |> Array.filter (fun key -> not (kept |> Array.exists (fun other -> obj.ReferenceEquals(key, other))))
 
     let private step (before: ExpresslaneState) (state: ExpresslaneState) ack offer : ExpresslaneStep =
         { State = state

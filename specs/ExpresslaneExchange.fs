@@ -47,6 +47,7 @@ type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
     let server = End(Role.Server, serverEnabled, interval, 1)
     let toServer = List<ExpresslaneConfig>()
     let toClient = List<ExpresslaneConfig>()
+    let wiped = List<byte[]>()
     let mutable now = 1_000L<ms>
 
     // The receiver opens with its current key or the one before.
@@ -62,23 +63,54 @@ type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
             if sender.State.Ready then
                 Expect.equal (sender.State.Version, receiver.State.Version) (2uy, 2uy) "both know the version"
 
-    let apply (one: End) (step: ExpresslaneStep) =
+    // What is sent is a copy, as it is on a real wire; then keys that the end discards are wiped, and must not be missed.
+    let apply (one: End) (given: byte[] list) (step: ExpresslaneStep) =
         let before = one.State
+        let peerKeys (state: ExpresslaneState) = state.PeerKey, state.PreviousPeerKey
+
+        let changes =
+            before.SelfKey <> step.State.SelfKey, peerKeys before <> peerKeys step.State
+
+        Expect.equal
+            (step.SelfKeyChanged, step.PeerKeyChanged)
+            changes
+            "changes of the own key and of the peer's are reported"
+
         one.State <- step.State
         let other = if before.Role = Role.Server then toClient else toServer
-        step.Ack |> ValueOption.iter other.Add
-        step.Offer |> ValueOption.iter other.Add
-        Expect.equal step.SelfKeyChanged (before.SelfKey <> step.State.SelfKey) "own key's change is reported"
 
-        let peerKeys (state: ExpresslaneState) = state.PeerKey, state.PreviousPeerKey
-        Expect.equal step.PeerKeyChanged (peerKeys before <> peerKeys step.State) "peer keys' change is reported"
+        for config in [ step.Ack; step.Offer ] do
+            config
+            |> ValueOption.iter (fun config ->
+                other.Add
+                    { config with
+                        Key = Array.copy config.Key })
+
+        for key in ExpresslaneKeys.discarded (before, step.State, Array.ofList given) do
+            Array.Clear key
+            wiped.Add key
+
+        for key in ExpresslaneKeys.arraysOf step.State do
+            Expect.isFalse (Seq.exists (fun other -> obj.ReferenceEquals(key, other)) wiped) "a key in use is not wiped"
+
+        for key in given do
+            let isUsed =
+                ExpresslaneKeys.arraysOf step.State |> Array.exists (fun other -> obj.ReferenceEquals(key, other))
+
+            Expect.isTrue (isUsed || Array.forall ((=) 0uy) key) "a key that is not used is wiped"
+
         check ()
 
     let arrive isServer (config: ExpresslaneConfig) =
         let one = if isServer then server else client
+        let fresh = one.FreshKey()
+
+        let config =
+            { config with
+                Key = Array.copy config.Key }
 
         let step =
-            ExpresslaneKeys.configReceived (one.State, config, one.AnySent, now, one.FreshKey())
+            ExpresslaneKeys.configReceived (one.State, config, one.AnySent, now, fresh)
 
         match step.Ack with
         | ValueSome ack ->
@@ -90,16 +122,17 @@ type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
                 "the config, acknowledged"
         | ValueNone -> ()
 
-        apply one step
+        apply one [ fresh; config.Key ] step
 
     let timers () =
         for one in [ client; server ] do
             if now >= one.State.TimerAt then
-                apply one (ExpresslaneKeys.timer (one.State, now))
+                apply one [] (ExpresslaneKeys.timer (one.State, now))
 
     let traffic (one: End) =
         if now >= one.State.RotateAt then
-            apply one (ExpresslaneKeys.insideTraffic (one.State, now, one.FreshKey()))
+            let fresh = one.FreshKey()
+            apply one [ fresh ] (ExpresslaneKeys.insideTraffic (one.State, now, fresh))
 
         one.AnySent <- one.AnySent || one.State.Ready
 
@@ -108,12 +141,13 @@ type private World(interval: int64<ms>, clientEnabled, serverEnabled) =
     member _.Now = now
     member _.OnTheWay = toServer.Count + toClient.Count
     member _.Ready = client.State.Ready && server.State.Ready
-    member _.Step (one: End) step = apply one step
+    member _.Step (one: End) step = apply one [] step
     member _.Traffic one = traffic one
 
     member _.Online() =
-        apply client (ExpresslaneKeys.online (client.State, ProtocolVersion.V1_3, now, client.FreshKey()))
-        apply server (ExpresslaneKeys.online (server.State, ProtocolVersion.V1_3, now, server.FreshKey()))
+        for one in [ client; server ] do
+            let fresh = one.FreshKey()
+            apply one [ fresh ] (ExpresslaneKeys.online (one.State, ProtocolVersion.V1_3, now, fresh))
 
     member private this.Deaf(isServer, ms) =
         let until = now + milliseconds ms

@@ -109,7 +109,11 @@ let private any<'a> : Gen<'a> =
 
 let private authRequest =
     Gen.oneof
-        [ Gen.map2 (fun user password -> AuthRequest.userPassword (user, password)) (text 50) (text 50)
+        [ Gen.map2
+              (fun (user: string) (password: string) ->
+                  AuthRequest.userPassword (user, Encoding.UTF8.GetBytes password))
+              (text 50)
+              (text 50)
           Gen.map AuthRequest.token (text 1347)
           Gen.map2
               (fun version token -> AuthRequest.versionedToken (version, token))
@@ -545,7 +549,7 @@ let private frameVectors =
             Echo(true, 0x1234us, Array.init 16 byte),
             hex "02 1234 0010 000102030405060708090a0b0c0d0e0f"
             "Pong dee4 with 2 bytes", Echo(false, 0xdee4us, hex "fffe"), hex "03 dee4 0002 fffe"
-            "auth request me/secret", Request(AuthRequest.userPassword ("me", "secret")), me
+            "auth request me/secret", Request(AuthRequest.userPassword ("me", "secret"B)), me
             "auth request token", Request(AuthRequest.token "token"), hex "04 02 0005 746f6b656e"
             "auth request versioned token",
             Request(AuthRequest.versionedToken (0x0103us, "token")),
@@ -691,18 +695,18 @@ let private refusals =
 
       testPropertyWithConfig seeded "§5: padding behind user and password is ignored"
       <| fun (Seed seed) ->
-          let body = (write (Request(AuthRequest.userPassword ("me", "secret"))))[1..]
+          let body = (write (Request(AuthRequest.userPassword ("me", "secret"B))))[1..]
           let noise = filled (Random seed) 103
           Array.blit noise 5 body 5 48
           Array.blit noise 59 body 59 44
           let status, request = request body
-          status = FrameStatus.Ok && request.User = "me" && request.Password = "secret"
+          status = FrameStatus.Ok && request.User = "me" && request.Password = "secret"B
 
       testCase "§5: a field that is too long is not written"
       <| fun () ->
           for request in
-              [ AuthRequest.userPassword (String('u', 51), "")
-                AuthRequest.userPassword ("", String('ß', 26))
+              [ AuthRequest.userPassword (String('u', 51), [||])
+                AuthRequest.userPassword ("", junk 51)
                 AuthRequest.token (String('t', 1348))
                 AuthRequest.versionedToken (0x0103us, String('t', 1346))
                 AuthRequest.custom (junk 1348) ] do

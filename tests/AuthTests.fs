@@ -12,6 +12,9 @@ open Lightway.Hosting
 open Lightway.Server.Auth
 
 
+let private bytes (text: string) =
+    ReadOnlySpan(Encoding.UTF8.GetBytes text)
+
 let private authenticator (file: string) =
     Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes file), 2)
 
@@ -61,7 +64,7 @@ let private schemes =
               let verb = if granted then "is granted" else "is denied"
 
               test $"{user} with \"{password}\" {verb}" {
-                  Expect.equal ((authenticator reference).Authorize(user, password)) granted ""
+                  Expect.equal ((authenticator reference).Authorize(user, bytes password)) granted ""
               }
 
           for setting in
@@ -72,37 +75,37 @@ let private schemes =
                 "ab"
                 "_J9..rasm" ] do
               test $"a hash made with {setting} lets in its own password and no other" {
-                  let hash = LibCrypt.Hash("pässword", setting)
+                  let hash = LibCrypt.Hash(bytes "pässword", setting)
                   Expect.isNotNull hash "libcrypt knows the scheme"
                   let auth = authenticator $"u:{hash}\n"
-                  Expect.isTrue (auth.Authorize("u", "pässword")) ""
-                  Expect.isFalse (auth.Authorize("u", "passw0rd")) ""
+                  Expect.isTrue (auth.Authorize("u", bytes "pässword")) ""
+                  Expect.isFalse (auth.Authorize("u", bytes "passw0rd")) ""
               }
 
           test "a scheme that libcrypt knows and the reference server does not is denied" {
-              let hash = LibCrypt.Hash("word", "$y$j9T$saltsalt$")
+              let hash = LibCrypt.Hash(bytes "word", "$y$j9T$saltsalt$")
               Expect.isNotNull hash "libcrypt knows yescrypt"
-              Expect.isFalse ((authenticator $"u:{hash}\n").Authorize("u", "word")) ""
+              Expect.isFalse ((authenticator $"u:{hash}\n").Authorize("u", bytes "word")) ""
           }
 
           test "SHA-1 crypt, which htpasswd files may hold, is served" {
-              let hash = LibCrypt.Hash("word", "$sha1$1000$saltsalt$")
+              let hash = LibCrypt.Hash(bytes "word", "$sha1$1000$saltsalt$")
               Expect.isNotNull hash "libcrypt knows the scheme"
-              Expect.isTrue ((authenticator $"u:{hash}\n").Authorize("u", "word")) ""
+              Expect.isTrue ((authenticator $"u:{hash}\n").Authorize("u", bytes "word")) ""
           }
 
           test "SHA-512 crypt of another implementation (openssl passwd -6)" {
               let hash =
                   "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1"
 
-              Expect.equal (LibCrypt.Hash("Hello world!", "$6$saltstring")) hash ""
+              Expect.equal (LibCrypt.Hash(bytes "Hello world!", "$6$saltstring")) hash ""
           }
 
           test "a password ends where it ends, not at a NUL byte" {
-              let auth = authenticator $"""u:{LibCrypt.Hash("abc", "$6$saltsalt$")}"""
-              Expect.isTrue (auth.Authorize("u", "abc")) ""
-              Expect.isFalse (auth.Authorize("u", "abc\000def")) ""
-              Expect.isFalse (auth.Authorize("u", "\000")) ""
+              let auth = authenticator $"""u:{LibCrypt.Hash(bytes "abc", "$6$saltsalt$")}"""
+              Expect.isTrue (auth.Authorize("u", bytes "abc")) ""
+              Expect.isFalse (auth.Authorize("u", bytes "abc\000def")) ""
+              Expect.isFalse (auth.Authorize("u", bytes "\000")) ""
           }
 
           test "a check that throws is answered, once, and lets nobody in" {
@@ -136,7 +139,7 @@ let private schemes =
                   fun i ->
                       let password = if i % 2 = 0 then "bcrypt_password" else "other"
 
-                      if auth.Authorize("bcrypt_user", password) <> (i % 2 = 0) then
+                      if auth.Authorize("bcrypt_user", bytes password) <> (i % 2 = 0) then
                           lock wrong (fun () -> wrong.Add i)
               )
               |> ignore
@@ -146,14 +149,14 @@ let private schemes =
 
           test "a user who does not exist costs as much time as one who does" {
               // 50 000 rounds: some 20 ms, a thousand times the cost of everything else in a check.
-              let hash = LibCrypt.Hash("word", "$6$rounds=50000$saltsalt$")
+              let hash = LibCrypt.Hash(bytes "word", "$6$rounds=50000$saltsalt$")
               let auth = authenticator $"known:{hash}\nodd:NOT A HASH\n"
 
               let fastest user =
                   Seq.min
                       [ for _ in 1..5 do
                             let clock = Stopwatch.StartNew()
-                            auth.Authorize(user, "wrong") |> ignore
+                            auth.Authorize(user, bytes "wrong") |> ignore
                             clock.Elapsed.TotalMilliseconds ]
 
               let known = fastest "known"

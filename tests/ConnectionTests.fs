@@ -699,7 +699,7 @@ let tests =
               let frame: byte[] = Array.zeroCreate 200
 
               let length =
-                  AuthRequest.write (AuthRequest.userPassword ("me", "secret"), Span frame)
+                  AuthRequest.write (AuthRequest.userPassword ("me", "secret"B), Span frame)
 
               let count = 1_300 / length
 

@@ -6,6 +6,7 @@ open System.IO
 open System.Net
 open System.Security.Cryptography
 open System.Security.Cryptography.X509Certificates
+open System.Text
 open Expecto
 open Lightway.Hosting
 open Lightway.Server
@@ -115,8 +116,15 @@ let private setUp =
                   let auth = Authenticator.Load((serverOptions directory).UserDb, 1)
                   Expect.equal client.User "me \"#1\" \\" "the name survives YAML"
                   Expect.equal client.Password.Length 24 ""
-                  Expect.isTrue (auth.Authorize(client.User, client.Password)) ""
-                  Expect.isFalse (auth.Authorize(client.User, client.Password.ToLowerInvariant() + "x")) ""
+                  Expect.isTrue (auth.Authorize(client.User, ReadOnlySpan(Encoding.UTF8.GetBytes client.Password))) ""
+
+                  Expect.isFalse
+                      (auth.Authorize(
+                          client.User,
+                          ReadOnlySpan(Encoding.UTF8.GetBytes(client.Password.ToLowerInvariant() + "x"))
+                      ))
+                      ""
+
                   Expect.equal (client.ServerHost, client.ServerPort) ("vpn.example.com", 4433) "")
           }
 

@@ -6,6 +6,7 @@ open System
 open System.Diagnostics
 open System.IO
 open System.Net
+open System.Text
 open System.Text.RegularExpressions
 open System.Threading
 open System.Threading.Tasks
@@ -56,7 +57,10 @@ type private Site(keys: (string * string) list) =
     /// Gives the server other users, all with one password and a bcrypt hash of this cost; the CPU seconds of one check.
     member _.SetUsers (users: string list) (password: string) (cost: int) : float =
         let before = Environment.CpuUsage.TotalTime
-        let hash = LibCrypt.Hash(password, $"$2b${cost:D2}$abcdefghijklmnopqrstuu")
+
+        let hash =
+            LibCrypt.Hash(ReadOnlySpan(Encoding.UTF8.GetBytes password), $"$2b${cost:D2}$abcdefghijklmnopqrstuu")
+
         Expect.isNotNull hash "libcrypt has bcrypt"
         let lines = users |> List.map (fun user -> $"{user}:{hash}")
         File.WriteAllLines(Path.Combine(vpn.Folder, "users.htpasswd"), lines)

@@ -47,6 +47,7 @@ let main argv =
               ManagerTests.tests
               AdmissionTests.tests
               FairnessTests.tests
+              SecretsTests.tests
               ClientSessionTests.tests
               ClientHostTests.tests
               ClientRoutesTests.tests

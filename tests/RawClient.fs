@@ -3,6 +3,7 @@ namespace Lightway.Tests
 open System
 open System.IO
 open System.Net
+open System.Text
 open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Tunnel
@@ -45,7 +46,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
             ConnectionSettings(
                 Role = Role.Client,
                 EnableExpresslane = true,
-                Credentials = AuthRequest.userPassword (vpn.User, vpn.Password)
+                Credentials = AuthRequest.userPassword (vpn.User, Encoding.UTF8.GetBytes vpn.Password)
             ),
             context,
             this,

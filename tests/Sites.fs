@@ -71,7 +71,7 @@ type Site(limits: Limits) =
     let managers = List<ConnectionManager>()
 
     let users =
-        let hash = LibCrypt.Hash("secret", "$1$salt$")
+        let hash = LibCrypt.Hash(ReadOnlySpan "secret"B, "$1$salt$")
         Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes $"me:{hash}\nyou:{hash}\n"), 1)
 
     let seed: HashSeed = { First = 1UL; Second = 2UL }
@@ -150,10 +150,15 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
 
     let server = at "192.0.2.1" 27690
 
+    let secret =
+        match password with
+        | null -> [||]
+        | password -> Encoding.UTF8.GetBytes password
+
     let credentials =
         match password with
         | null -> Nullable()
-        | password -> Nullable(AuthRequest.userPassword (user, password))
+        | _ -> Nullable(AuthRequest.userPassword (user, secret))
 
     let session = new DtlsSession(tls, ReadOnlySpan<byte>.Empty)
 
@@ -176,6 +181,8 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
     member val ServerSession = SessionId.Empty with get, set
     member _.Connection = connection
     member _.End = own
+    /// The bytes that the connection was given.
+    member _.Password = secret
     member _.Session = session
 
     /// The client's datagrams that wait.

@@ -7,6 +7,7 @@ open System.Diagnostics
 open System.Net
 open System.Net.Sockets
 open System.Threading
+open System.Text
 open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
@@ -222,7 +223,7 @@ and [<Sealed>] Crowd(target: Target) =
                 ConnectionSettings(
                     Role = Role.Client,
                     EnableExpresslane = expresslane,
-                    Credentials = AuthRequest.userPassword (user, password)
+                    Credentials = AuthRequest.userPassword (user, Encoding.UTF8.GetBytes password)
                 )
 
         let now = Environment.TickCount64

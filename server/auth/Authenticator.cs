@@ -78,7 +78,7 @@ public sealed class Authenticator
         foreach (var hash in _settings.Take(MaxSettings))
         {
             var clock = Stopwatch.StartNew();
-            _ = LibCrypt.Hash("a password", hash);
+            _ = LibCrypt.Hash("a password"u8, hash);
             var elapsed = clock.ElapsedMilliseconds;
             SlowestMs = Math.Max(SlowestMs, elapsed);
             if (elapsed > SlowMs)
@@ -131,8 +131,22 @@ public sealed class Authenticator
     /// <summary>
     /// Calls <paramref name="done"/> with the answer of <see cref="Authorize"/>, from another thread; once, whatever happens.
     /// </summary>
-    public void AuthorizeOnPool(string user, string password, Action<LoginAnswer> done) =>
-        RunOnPool(() => Authorize(user, password), done);
+    /// <param name="password">Owned from here on; wiped before <paramref name="done"/> is called.</param>
+    public void AuthorizeOnPool(string user, byte[] password, Action<LoginAnswer> done) =>
+        RunOnPool(
+            () =>
+            {
+                try
+                {
+                    return Authorize(user, password);
+                }
+                finally
+                {
+                    CryptographicOperations.ZeroMemory(password);
+                }
+            },
+            done
+        );
 
     /// <summary>Runs a check on a hashing thread; one that throws counts as failed.</summary>
     internal void RunOnPool(Func<bool> check, Action<LoginAnswer> done) =>
@@ -159,7 +173,8 @@ public sealed class Authenticator
     /// True only when the file has the user and the password's hash is the one in the file. A user who does not exist,
     /// or whose scheme is not served, costs a hash as well.
     /// </summary>
-    public bool Authorize(string user, string password)
+    /// <param name="password">UTF-8.</param>
+    public bool Authorize(string user, ReadOnlySpan<byte> password)
     {
         var known = _users.TryFind(user, out var expected) && CryptScheme.IsServed(expected);
         var setting = known ? expected! : _dummy;

@@ -28,17 +28,19 @@ internal static unsafe class LibCrypt
     /// bare setting or a whole earlier hash. Null when libcrypt does not know the scheme, or when one of the two holds
     /// a NUL byte, which C would take for its end.
     /// </summary>
-    public static string? Hash(string password, string setting)
+    /// <param name="password">Of any length; libcrypt reads UTF-8 here. Copies of it are wiped.</param>
+    public static string? Hash(ReadOnlySpan<byte> password, string setting)
     {
-        if (!IsAvailable || password.Contains('\0') || setting.Contains('\0'))
+        if (!IsAvailable || password.Contains((byte)0) || setting.Contains('\0'))
         {
             return null;
         }
-        var phrase = ArrayPool<byte>.Shared.Rent(Encoding.UTF8.GetMaxByteCount(password.Length) + 1);
+        var phrase = ArrayPool<byte>.Shared.Rent(password.Length + 1);
         var data = NativeMemory.AllocZeroed(CryptDataSize);
         try
         {
-            phrase[Encoding.UTF8.GetBytes(password, phrase)] = 0;
+            password.CopyTo(phrase);
+            phrase[password.Length] = 0;
             fixed (byte* phrasePointer = phrase)
             fixed (byte* settingPointer = Encoding.UTF8.GetBytes(setting + '\0'))
             {

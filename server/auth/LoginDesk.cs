@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using System.Text;
 using Lightway.Protocol;
 
@@ -19,11 +20,12 @@ public sealed class LoginDesk(Authenticator authenticator, LoginGate gate)
     public long CommonMs => authenticator.SlowestMs;
 
     /// <summary>Starts the check of a password, unless the verdict says why not.</summary>
+    /// <param name="password">UTF-8; owned from here on, and wiped.</param>
     /// <param name="done">Gets the answer, on another thread; once, whatever happens.</param>
     public LoginVerdict TryCheck(
         SourceKey source,
         string user,
-        string password,
+        byte[] password,
         long now,
         Action<LoginCheck, LoginAnswer> done
     )
@@ -39,6 +41,10 @@ public sealed class LoginDesk(Authenticator authenticator, LoginGate gate)
         {
             var check = new LoginCheck(ticket, source, key);
             authenticator.AuthorizeOnPool(user, password, answer => done(check, answer));
+        }
+        else
+        {
+            CryptographicOperations.ZeroMemory(password);
         }
         return verdict;
     }

@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Auth;
@@ -32,7 +33,7 @@ internal sealed partial class Logins(
 
     private readonly record struct Refusal(Connection Connection, string Why, long At);
 
-    /// <summary>A client asks to be let in, perhaps again.</summary>
+    /// <summary>A client asks to be let in, perhaps again. Its password is wiped as soon as nobody checks it any more.</summary>
     public void OnRequest(Connection connection, AuthRequest request)
     {
         strangers.OnAsked(connection);
@@ -47,7 +48,9 @@ internal sealed partial class Logins(
         else if (!_beingChecked.Contains(connection))
         {
             Check(connection, request);
+            return; // the check has its password now
         }
+        CryptographicOperations.ZeroMemory(request.Password);
     }
 
     /// <summary>Who has logged in on a connection, fit for the log; empty before.</summary>
@@ -89,12 +92,13 @@ internal sealed partial class Logins(
     private void Check(Connection connection, AuthRequest request)
     {
         var startedAt = worker.Now;
+        var user = request.User;
         var verdict = shared.Desk.TryCheck(
             strangers.SourceOf(connection.Path.Peer),
-            request.User,
+            user,
             request.Password,
             startedAt,
-            (check, answer) => worker.Post(() => OnChecked(connection, request.User, check, answer, startedAt))
+            (check, answer) => worker.Post(() => OnChecked(connection, user, check, answer, startedAt))
         );
         if (verdict == LoginVerdict.Started)
         {

@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using System.Security.Cryptography;
+using System.Text;
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Segmenter;
@@ -29,8 +30,10 @@ internal static class SetUpFiles
         var server = authority.Issue(options.ServerName);
         var password = RandomNumberGenerator.GetString(Letters, PasswordLength);
         var hash =
-            LibCrypt.Hash(password, $"$6${RandomNumberGenerator.GetString(Letters, SaltLength)}$")
-            ?? throw new ConfigurationException($"init: {LibCrypt.Missing}");
+            LibCrypt.Hash(
+                Encoding.UTF8.GetBytes(password),
+                $"$6${RandomNumberGenerator.GetString(Letters, SaltLength)}$"
+            ) ?? throw new ConfigurationException($"init: {LibCrypt.Missing}");
         return
         [
             new("ca_cert.crt", Public, ca.Certificate + "\n"),

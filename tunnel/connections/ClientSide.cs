@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
 
@@ -83,6 +84,7 @@ internal sealed class ClientSide : ConnectionSide
             return TunnelError.InvalidInsideIpConfig;
         }
         _login.Stop();
+        CryptographicOperations.ZeroMemory(_credentials?.Password);
         _events.Authenticated(_connection, success);
         _keepalive = Keepalive.online(_keepalive, now);
         _envelope.Copies = 1;

@@ -143,7 +143,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
 
     public long CreatedAt { get; }
 
-    /// <summary>True once the connection has been Online, even if it no longer is.</summary>
+    /// <summary>The connection has been Online, even if it no longer is.</summary>
     public bool WasOnline { get; private set; }
 
     /// <summary>For the server's own use.</summary>
@@ -366,12 +366,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
             var status = FrameModule.tryParse(plaintext, ref frame);
             if (status != FrameStatus.Ok)
             {
-                // The rest of this datagram is lost; the next one starts afresh.
                 _worker.Counters.Add(
                     status == FrameStatus.Insufficient ? Counter.FrameIncomplete : Counter.FrameUndecodable
                 );
                 FailIfFatal(Lifecycle.ofFrameStatus(status));
-                break;
+                break; // the rest of this datagram is lost; the next one starts afresh
             }
             count++;
             Process(frame, plaintext.Slice(frame.PayloadOffset, frame.PayloadLength), ref answers);
@@ -398,7 +397,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         return frames;
     }
 
-    private void Process(in Frame frame, ReadOnlySpan<byte> payload, ref Answers answers)
+    private void Process(in Frame frame, Span<byte> payload, ref Answers answers)
     {
         switch (Lifecycle.accepts(_side.Role, State, frame.Kind))
         {
@@ -433,6 +432,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
                     && (config.Ack || answers.TryGive(FrameKind.ExpresslaneConfig))
                 )
                 {
+                    payload.Clear(); // a key
                     _packets.Expresslane.ConfigReceived(config, _now);
                 }
                 break;

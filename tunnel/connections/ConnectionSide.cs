@@ -30,8 +30,9 @@ internal abstract class ConnectionSide
     public virtual void Rotate(SessionId freshId) { }
 
     /// <summary>Server: an AuthRequest has come, the peer asks to be let in.</summary>
+    /// <param name="payload">Wiped.</param>
     /// <returns>What ends the connection, or None.</returns>
-    public virtual TunnelError OnAuthRequest(ReadOnlySpan<byte> payload) => TunnelError.None;
+    public virtual TunnelError OnAuthRequest(Span<byte> payload) => TunnelError.None;
 
     /// <summary>Client: an AuthSuccess has come, the server has let it in.</summary>
     /// <returns>What ends the connection, or None.</returns>

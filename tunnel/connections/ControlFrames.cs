@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
 
@@ -36,5 +37,10 @@ internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)
 
     public void Goodbye() => Send(FrameModule.writeGoodbye(Buffer));
 
-    private void Send(int length) => channel.Send(Buffer[..length]);
+    /// <summary>The buffer is wiped, as some frames hold a password or a key.</summary>
+    private void Send(int length)
+    {
+        channel.Send(Buffer[..length]);
+        CryptographicOperations.ZeroMemory(Buffer[..length]);
+    }
 }

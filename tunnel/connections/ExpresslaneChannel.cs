@@ -55,11 +55,18 @@ internal sealed class ExpresslaneChannel(
 
     public ExpresslaneStatus Status => _state.Status;
 
-    public void Online(ushort version, long now) =>
-        Apply(ExpresslaneKeys.online(_state, version, now, FreshKey()), now);
+    public void Online(ushort version, long now)
+    {
+        var fresh = FreshKey();
+        Apply(ExpresslaneKeys.online(_state, version, now, fresh), now, fresh);
+    }
 
-    public void ConfigReceived(ExpresslaneConfig config, long now) =>
-        Apply(ExpresslaneKeys.configReceived(_state, config, _sent > 0, now, FreshKey()), now);
+    /// <param name="config">Its key array is owned from here on.</param>
+    public void ConfigReceived(ExpresslaneConfig config, long now)
+    {
+        var fresh = FreshKey();
+        Apply(ExpresslaneKeys.configReceived(_state, config, _sent > 0, now, fresh), now, fresh, config.Key);
+    }
 
     public void Timer(long now) => Apply(ExpresslaneKeys.timer(_state, now), now);
 
@@ -92,7 +99,8 @@ internal sealed class ExpresslaneChannel(
         }
         if (now >= _state.RotateAt)
         {
-            Apply(ExpresslaneKeys.insideTraffic(_state, now, FreshKey()), now);
+            var fresh = FreshKey();
+            Apply(ExpresslaneKeys.insideTraffic(_state, now, fresh), now, fresh);
         }
     }
 
@@ -175,12 +183,14 @@ internal sealed class ExpresslaneChannel(
         _seal?.Dispose();
         _open?.Dispose();
         _openPrevious?.Dispose();
+        Wipe(ExpresslaneKeys.arraysOf(_state));
     }
 
     private static byte[] FreshKey() => RandomNumberGenerator.GetBytes(PacketCipher.KeySize);
 
-    private void Apply(ExpresslaneStep step, long now)
+    private void Apply(ExpresslaneStep step, long now, params byte[][] given)
     {
+        var discarded = ExpresslaneKeys.discarded(_state, step.State, given);
         _state = step.State;
         if (step.SelfKeyChanged)
         {
@@ -201,6 +211,15 @@ internal sealed class ExpresslaneChannel(
         if (step.Offer.IsSome)
         {
             send(step.Offer.Value);
+        }
+        Wipe(discarded);
+    }
+
+    private static void Wipe(byte[][] keys)
+    {
+        foreach (var key in keys)
+        {
+            CryptographicOperations.ZeroMemory(key);
         }
     }
 

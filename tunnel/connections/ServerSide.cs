@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Metrics;
@@ -39,10 +40,11 @@ internal sealed class ServerSide(Connection connection, WorkerContext worker, En
         }
     }
 
-    public override TunnelError OnAuthRequest(ReadOnlySpan<byte> payload)
+    public override TunnelError OnAuthRequest(Span<byte> payload)
     {
         AuthRequest request = default!;
         var status = AuthRequestModule.tryParse(payload, ref request);
+        CryptographicOperations.ZeroMemory(payload);
         if (status == FrameStatus.Ok)
         {
             events.AuthRequested(connection, request);

@@ -109,10 +109,22 @@ public sealed unsafe class PacketCipher : IDisposable
         }
     }
 
+    /// <summary>Puts the all-zero key and what follows from it in the place of the key: wc_AesDelete may leave it in the heap.</summary>
+    internal void Wipe()
+    {
+        Span<byte> zeros = stackalloc byte[KeySize];
+        zeros.Clear();
+        fixed (byte* bytes = zeros)
+        {
+            _ = WolfSsl.wc_AesGcmSetKey(_aes, bytes, KeySize);
+        }
+    }
+
     public void Dispose()
     {
         if (_aes != 0)
         {
+            Wipe();
             var aes = _aes;
             _aes = 0;
             _ = WolfSsl.wc_AesDelete(aes, null);

@@ -20,7 +20,7 @@ type KernelFault =
         Parts: OffloadPart list
         Effect: string
         Remedy: string
-        /// The commits by their titles.
+        /// The commits by their titles. The comment above a row says where its versions are from.
         Source: string
     }
 
@@ -31,18 +31,30 @@ type KernelFault =
 module KnownKernels =
     /// The faults, newest first.
     let table: KernelFault list =
-        [ { Ranges = [ (7, 0, 0), (7, 1, 5) ]
+        [
+          // b10b446ce7ad is in 7.0-rc1. Its repairs, 78effd896eee "udp: Fix UDP length on last GSO_PARTIAL segment" and
+          // 5f17ae0f595a "udp: gso: Fix handling checksum in __udp_gso_segment", are in 7.1-rc5 and in the announcement of
+          // 7.0.11 (2026-06-01). Tailscale's issue 19777 says 7.1.5 for 7.1-rc5.
+          { Ranges = [ (7, 0, 0), (7, 0, 11) ]
             Parts = [ OffloadPart.UdpSegments ]
             Effect =
               "network cards that segment UDP themselves may send datagrams with damaged headers, which the peer drops"
             Remedy = "update the kernel, set disable_udp_gso: true, or run: ethtool -K DEVICE tx-udp-segmentation off"
             Source = "\"udp: gso: Use single MSS length in UDP header for GSO_PARTIAL\", Linux 7.0" }
-          { Ranges = [ (6, 1, 103), (6, 1, 111); (6, 6, 44), (6, 6, 46); (6, 10, 3), (6, 10, 5) ]
+          // e269d79c7d35 (CVE-2024-43817) is in the announcements of 5.15.165, 6.1.103, 6.6.44 and 6.10.3; its repair 89add40066f9
+          // (CVE-2024-43897) in those of 6.1.107, 6.6.46 and 6.10.5, and in the review of 5.15.167. In 6.11 both came before -rc3.
+          { Ranges =
+              [ (5, 15, 165), (5, 15, 167)
+                (6, 1, 103), (6, 1, 107)
+                (6, 6, 44), (6, 6, 46)
+                (6, 10, 3), (6, 10, 5) ]
             Parts = [ OffloadPart.TunTcp; OffloadPart.TunUdp ]
             Effect = "the TUN device may refuse superpackets (EINVAL), so that packets are written to it one by one"
             Remedy = "update the kernel"
             Source =
               "\"net: missing check virtio\"; repaired by \"net: drop bad gso csum_start and offset in virtio_net_hdr\"" }
+          // 3d010c8031e3 (CVE-2024-35884), in 6.9-rc3, 6.8.5 and 6.6.26. Before 6.2 the TUN takes no UDP superpackets. Tailscale's
+          // issue 11026 has a program that fails on 6.8.4 and passes on 6.8.5.
           { Ranges = [ (6, 2, 0), (6, 6, 26); (6, 7, 0), (6, 8, 5) ]
             Parts = [ OffloadPart.TunUdp ]
             Effect =

@@ -38,6 +38,7 @@ let main argv =
               PemFilesTests.tests
               MetricsFileTests.tests
               StartTests.tests
+              ExitCodesTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

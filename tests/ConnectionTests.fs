@@ -148,7 +148,11 @@ let private onPool =
               pair.Client.Wire.Datagrams.Clear()
 
               for i in 1..400 do
-                  pair.ToServer(Array.append header [| byte i |]) |> ignore
+                  // An unprotected handshake record of one byte.
+                  let record =
+                      Array.concat [ [| 22uy; 254uy; 253uy |]; Array.zeroCreate 9; [| 1uy; byte i |] ]
+
+                  pair.ToServer(Array.append header record) |> ignore
 
                   while steps.Count > 0 do
                       steps.RunNext pair.Server.Now

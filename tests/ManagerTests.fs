@@ -4,6 +4,7 @@ module Lightway.Tests.ManagerTests
 open System
 open System.Buffers.Binary
 open Expecto
+open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tunnel.Metrics
@@ -29,6 +30,70 @@ let tests =
               site.Dispatch(at "203.0.113.5" 4000, guest.Ping())
               Expect.equal site.Counters[Counter.UdpConnRecoveredViaSession] 1L "from outside it moves"
           }
+
+          for name, tls in [ "authority", TestCertificate.strangerTls; "name", TestCertificate.otherNameTls ] do
+              test
+                  $"a handshake that the client refuses, because of another {name}, leaves one line at the server, at once" {
+                  use site = new Site()
+                  use guest = new Guest(site, at "198.51.100.7" 4000, "me", "secret", tls ())
+                  guest.Connection.Start guest.End.Now
+                  guest.Pump()
+                  Expect.isTrue guest.End.Closed.IsSome "the client has ended"
+                  Expect.equal site.Counters[Counter.ConnClosed] 1L "the server's connection has ended, too"
+
+                  Expect.equal
+                      (List.ofSeq site.Log)
+                      [ "198.51.100.7:4000: closed without a login: TlsFatalAlert, the client refuses the handshake and its log says why (received alert fatal error (wolfSSL error -313))" ]
+                      "lines"
+              }
+
+          for what, hasRecord, hasAlert in
+              [ "nothing", false, false
+                "a record that looks protected", true, false
+                "an unprotected alert", false, true
+                "an unprotected alert behind a record that looks protected", true, true ] do
+              test $"a handshake succeeds though somebody sends, in the name of the client: {what}" {
+                  use site = new Site()
+                  use guest = new Guest(site, at "198.51.100.7" 4000, "secret")
+                  guest.Connection.Start guest.End.Now
+
+                  // Until the hello with the cookie has been answered: the server waits for the client's Finished.
+                  while site.Counters[Counter.ConnCreated] = 0L do
+                      for datagram in guest.Take() do
+                          site.Dispatch(guest.From, datagram)
+
+                      if site.Counters[Counter.ConnCreated] = 0L then
+                          guest.Receive()
+
+                  for epoch in 0..3 do
+                      for length in [ 4; 24; 40 ] do
+                          let record =
+                              Array.append
+                                  [| byte (0x2C + epoch); 0uy; 1uy; 0uy; byte length |]
+                                  (Array.create length 0x5Auy)
+
+                          // RFC 8446 section 6: fatal, handshake_failure.
+                          let alert =
+                              Array.concat [ [| 21uy; 254uy; 253uy |]; Array.zeroCreate 8; [| 0uy; 2uy; 2uy; 40uy |] ]
+
+                          let header: byte[] = Array.zeroCreate WireHeader.Size
+                          WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, SessionId.Empty, Span header)
+
+                          let records =
+                              Array.append (if hasRecord then record else [||]) (if hasAlert then alert else [||])
+
+                          site.Dispatch(guest.From, Array.append header records)
+
+                  Expect.equal site.Counters[Counter.ConnClosed] 0L "the connection lives"
+
+                  let isOnline () =
+                      site.RunPosted()
+                      guest.Pump()
+                      guest.Connection.State = ConnectionState.Online
+
+                  let isIn = Wait.until (TimeSpan.FromSeconds 5.) isOnline
+                  Expect.isTrue isIn "the client gets in"
+              }
 
           test "a peer that is not logged in moves nowhere, draws no session id and writes no line" {
               use site = new Site()

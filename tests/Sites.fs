@@ -143,10 +143,8 @@ type Site(limits: Limits) =
             tls.Dispose()
 
 /// A client of a site, with the address that its datagrams come from.
-type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
+type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls: DtlsContext) =
     let own = new End(Role.Client, 64)
-
-    let tls = TestCertificate.clientTls ()
 
     let server = at "192.0.2.1" 27690
 
@@ -174,6 +172,7 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
 
     do own.Connection <- connection
 
+    new(site, from, user, password) = new Guest(site, from, user, password, TestCertificate.clientTls ())
     new(site, from, password) = new Guest(site, from, "me", password)
 
     member val From = from with get, set
@@ -190,11 +189,8 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
         [ while own.Wire.Datagrams.Count > 0 do
               own.Wire.Datagrams.Dequeue() ]
 
-    /// Carries datagrams both ways until none is left. Passwords are checked on other threads, so it may have to wait.
-    member this.Pump() =
-        for datagram in this.Take() do
-            site.Dispatch(this.From, datagram)
-
+    /// Carries to the client what the server has sent.
+    member this.Receive() =
         while site.Wire.Datagrams.Count > 0 do
             let datagram = site.Wire.Datagrams.Dequeue()
             let mutable header = Unchecked.defaultof<WireHeader>
@@ -207,6 +203,13 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string) =
                 own.Now
             )
             |> ignore
+
+    /// Carries datagrams both ways until none is left. Passwords are checked on other threads, so it may have to wait.
+    member this.Pump() =
+        for datagram in this.Take() do
+            site.Dispatch(this.From, datagram)
+
+        this.Receive()
 
         if own.Wire.Datagrams.Count > 0 then
             this.Pump()

@@ -7,7 +7,7 @@ open System.Security.Cryptography.X509Certificates
 open System.Text
 open Lightway.Tunnel.Tls
 
-let authority, key =
+let private make () =
     use key = ECDsa.Create ECCurve.NamedCurves.nistP256
     let request = CertificateRequest("CN=lightway-tests", key, HashAlgorithmName.SHA256)
     request.CertificateExtensions.Add(X509BasicConstraintsExtension(true, false, 0, true))
@@ -17,6 +17,16 @@ let authority, key =
 
     Encoding.ASCII.GetBytes(own.ExportCertificatePem()), Encoding.ASCII.GetBytes(key.ExportPkcs8PrivateKeyPem())
 
+let authority, key = make ()
+
+let private clientOf (authority: byte[]) (name: string | null) =
+    DtlsContext.ForClient(authority, name, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+
 /// What a client needs that trusts it.
-let clientTls () =
-    DtlsContext.ForClient(authority, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+let clientTls () = clientOf authority null
+
+/// What a client has that trusts another authority.
+let strangerTls () = clientOf (fst (make ())) null
+
+/// What a client has that expects another name.
+let otherNameTls () = clientOf authority "other.example.com"

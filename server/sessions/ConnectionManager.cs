@@ -203,7 +203,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             Counters.Add(Counter.ConnClientClosed);
         }
-        LogClosing(connection, reason.ToString());
+        LogClosing(
+            connection,
+            reason == TunnelError.TlsFatalAlert && !connection.WasOnline
+                ? "TlsFatalAlert, the client refuses the handshake and its log says why"
+                : reason.ToString()
+        );
         Release(connection);
     }
 

@@ -117,6 +117,11 @@ internal sealed class DtlsChannel : SecureChannel
 
     public override int Receive(SessionId session, ReadOnlySpan<byte> body, long now)
     {
+        if (!_isUp && !PlaintextRecords.AreHarmless(body))
+        {
+            _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
+            return 0;
+        }
         if (_job is { } job)
         {
             if (!job.TryAdd(session, body))
@@ -131,11 +136,6 @@ internal sealed class DtlsChannel : SecureChannel
         }
         if (!_isServer && !_session.IsEstablished)
         {
-            if (!PlaintextRecords.AreHarmless(body))
-            {
-                _worker.Counters.Add(Counter.HandshakeIgnored); // anyone could have sent it
-                return 0;
-            }
             _retransmission.LearnRoundTrip(now - _createdAt);
         }
         _answers.Now = now;
@@ -246,9 +246,11 @@ internal sealed class DtlsChannel : SecureChannel
         else if (status == DtlsStatus.Failed)
         {
             _worker.Counters.Add(Counter.ConnTlsError);
-            // In a handshake anyone may have sent what broke it: a server waits for the rest, a client can't go on.
+            // In a handshake anyone may have sent what broke it: a server waits for the rest, a client can't go on. But an
+            // alert is the client's own, which refuses this server: Receive lets no unprotected one through.
             var reason = TlsFailure.ReasonOf(_session.LastError);
-            if (_session.IsEstablished ? Lifecycle.isFatal(Transport.Datagram, reason) : !_isServer)
+            var endsHandshake = !_isServer || reason == TunnelError.TlsFatalAlert;
+            if (_session.IsEstablished ? Lifecycle.isFatal(Transport.Datagram, reason) : endsHandshake)
             {
                 _owner.Failed(reason);
             }

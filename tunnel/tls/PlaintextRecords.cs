@@ -11,21 +11,48 @@ internal static class PlaintextRecords
     private const byte Handshake = 22;
     private const byte Ack = 26;
 
+    // The first byte of a protected record (RFC 9147 section 4, figure 3): 001CSLEE.
+    private const byte FixedBits = 0xE0;
+    private const byte IsProtected = 0x20;
+    private const byte HasConnectionId = 0x10;
+    private const byte HasLongNumber = 0x08;
+    private const byte HasLength = 0x04;
+
     /// <summary>
-    /// True if every unprotected record is a handshake, ACK or change_cipher_spec record. An unprotected alert ends a wolfSSL client
-    /// that waits for its server, and anyone can send one.
+    /// True if every unprotected record is a handshake, ACK or change_cipher_spec record. An unprotected alert ends a handshake
+    /// of wolfSSL, also one behind a protected record that is not authentic, and anyone can send one.
     /// </summary>
     public static bool AreHarmless(ReadOnlySpan<byte> datagram)
     {
-        while (!datagram.IsEmpty && (datagram[0] & 0xE0) != 0x20) // 001xxxxx: protected, and so is what follows it
+        while (!datagram.IsEmpty)
         {
-            if (datagram.Length < HeaderSize || datagram[0] is not (ChangeCipherSpec or Handshake or Ack))
+            var length =
+                (datagram[0] & FixedBits) == IsProtected ? LengthOfProtected(datagram) : LengthOfPlaintext(datagram);
+            if (length == 0)
             {
                 return false;
             }
-            var length = HeaderSize + BinaryPrimitives.ReadUInt16BigEndian(datagram[LengthAt..]);
             datagram = datagram[Math.Min(length, datagram.Length)..];
         }
         return true;
+    }
+
+    /// <summary>Bytes of the first record with its header; 0 if it is not to be let through.</summary>
+    private static int LengthOfPlaintext(ReadOnlySpan<byte> datagram) =>
+        datagram.Length < HeaderSize || datagram[0] is not (ChangeCipherSpec or Handshake or Ack)
+            ? 0
+            : HeaderSize + BinaryPrimitives.ReadUInt16BigEndian(datagram[LengthAt..]);
+
+    /// <summary>The same. A record without a length goes to the end of the datagram; connection ids are never agreed on.</summary>
+    private static int LengthOfProtected(ReadOnlySpan<byte> datagram)
+    {
+        if ((datagram[0] & HasConnectionId) != 0)
+        {
+            return 0;
+        }
+        var lengthAt = (datagram[0] & HasLongNumber) != 0 ? 3 : 2;
+        return (datagram[0] & HasLength) == 0 || datagram.Length < lengthAt + sizeof(ushort)
+            ? datagram.Length
+            : lengthAt + sizeof(ushort) + BinaryPrimitives.ReadUInt16BigEndian(datagram[lengthAt..]);
     }
 }

@@ -85,7 +85,9 @@ let private allLaws (settings: Settings) =
           LoginGate.laws
           LoginGateRules.laws
           AdmissionRules.laws
-          FairShares.laws ]
+          FairShares.laws
+          ProxyHeaders.laws
+          Networks.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]

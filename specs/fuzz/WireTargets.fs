@@ -284,8 +284,77 @@ let private clientHello (input: byte[]) =
 
     kind [ int part; int opening; magnitude bytes.Length; flag (random = UInt128.Zero) ]
 
+let private parseProxy (bytes: byte[]) = ProxyHeader.parse (ReadOnlySpan bytes)
+
+/// A header in the way that a sender writes it, from what was read of another.
+let private proxyRewritten (header: ProxyHeader) : byte[] =
+    let number (width: int) (value: uint64) =
+        [| for at in width - 1 .. -1 .. 0 -> byte (value >>> (8 * at)) |]
+
+    let source =
+        if header.IsIPv6 then
+            Array.append (number 8 header.High) (number 8 header.Low)
+        else
+            number 4 header.Low
+
+    let addresses =
+        Array.concat [ source; source; number 2 (uint64 header.Port); [| 0uy; 0uy |] ]
+
+    Array.concat
+        [ "\r\n\r\n\000\r\nQUIT\n\x21"B
+          [| (if header.IsIPv6 then 0x21uy else 0x11uy) |]
+          number 2 (uint64 addresses.Length)
+          addresses ]
+
+/// Every start of a stream: what is needed never goes beyond the header, and an answer once given stays.
+let private proxyHeader (bytes: byte[]) =
+    let whole = parseProxy bytes
+    require (Enum.IsDefined whole.Status && Enum.IsDefined whole.Error) "an unknown status"
+    require ((whole.Status = ProxyStatus.Wrong) = (whole.Error <> ProxyError.None)) "status and error disagree"
+
+    for length in 0 .. min 120 bytes.Length do
+        let part = parseProxy bytes[.. length - 1]
+
+        match part.Status with
+        | ProxyStatus.NeedMore ->
+            require (part.Length > 0 && length + part.Length <= ProxyHeader.MaxSize) "needs nothing, or too much"
+
+            if whole.Status = ProxyStatus.NeedMore then
+                require (length + part.Length <= bytes.Length + whole.Length) "needs less with fewer bytes"
+            elif whole.Status <> ProxyStatus.Wrong then
+                require (length + part.Length <= whole.Length) "needs more than the header has"
+        | _ -> require (part = whole) "another answer with more bytes"
+
+    match whole.Status with
+    | ProxyStatus.Address ->
+        let copy = proxyRewritten whole
+        require (parseProxy copy = { whole with Length = copy.Length }) "read differently"
+    | ProxyStatus.NoAddress
+    | ProxyStatus.NeedMore -> ()
+    | _ -> require (whole.Length = 0) "wrong, and yet a length"
+
+    if whole.Status = ProxyStatus.Address || whole.Status = ProxyStatus.NoAddress then
+        require (whole.Length <= bytes.Length && whole.Length <= ProxyHeader.MaxSize) "longer than what was received"
+        require (parseProxy bytes[.. whole.Length - 1] = whole) "what follows matters"
+        require (parseProxy bytes[.. whole.Length - 2] <> whole) "whole without its last byte"
+
+    kind
+        [ int whole.Status
+          int whole.Error
+          flag whole.IsIPv6
+          (if whole.Status = ProxyStatus.NeedMore then
+               whole.Length
+           else
+               magnitude whole.Length)
+          magnitude (int whole.Port)
+          flag (whole.High = 0UL)
+          magnitude bytes.Length ]
+
 let targets =
-    [ { Name = "wire-header"
+    [ { Name = "proxy-header"
+        MaxLength = 600
+        Run = proxyHeader }
+      { Name = "wire-header"
         MaxLength = 64
         Run = wireHeader }
       { Name = "client-hello"

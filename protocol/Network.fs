@@ -14,7 +14,8 @@ type Network =
         First: UInt128
         /// Ones for the bits in common.
         Mask: UInt128
-        IsIPv6: bool
+        /// Of IP: 4 or 6.
+        Version: int
     }
 
 /// Laws: a network has an address exactly if both have the same family and the same first bits; no IPv6 network has an
@@ -39,7 +40,7 @@ module Network =
 
         { First = address &&& mask
           Mask = mask
-          IsIPv6 = not (isIPv4 address && prefix >= 96) }
+          Version = (if isIPv4 address && prefix >= 96 then 4 else 6) }
 
     /// The network of an IPv4 address with a prefix of 0 to 32 bits.
     let ofIpv4 (address: Ipv4Address, prefix: int) : Network =
@@ -60,11 +61,11 @@ module Network =
             )
 
     let private anyHas (networks: ReadOnlySpan<Network>, address: UInt128) : bool =
-        let isIPv6 = not (isIPv4 address)
+        let version = if isIPv4 address then 4 else 6
         let mutable at = 0
 
         while at < networks.Length
-              && not (networks[at].IsIPv6 = isIPv6 && address &&& networks[at].Mask = networks[at].First) do
+              && not (networks[at].Version = version && address &&& networks[at].Mask = networks[at].First) do
             at <- at + 1
 
         at < networks.Length

@@ -52,7 +52,6 @@ module internal NotServed =
     let server: NotServed list =
         [ yet "token_rsa_pub_key_pem" (Value.nonEmpty "a file path")
           ipMap
-          yet "proxy_protocol" Value.boolean
           yet "enable_batch_receive" Value.boolean
           yet "enable_batch_send" Value.boolean
           yield! ioUring

@@ -67,6 +67,33 @@ type internal Reader(layers: Map<string, Setting>) =
                 this.Refuse message
                 null
 
+    /// The typed values of `key`, a list of the file or values separated by commas, or `fallback` if no layer sets it or
+    /// one of its values is refused. A list without values is refused.
+    member this.ReadList<'T>(key: string, parse: Parser<'T>, fallback: 'T list) : 'T list =
+        let inOrder (results: Result<'T, string> list) =
+            (results, Ok [])
+            ||> List.foldBack (fun result rest ->
+                match result, rest with
+                | Ok value, Ok values -> Ok(value :: values)
+                | Error message, _
+                | _, Error message -> Error message)
+
+        let scalar setting text =
+            this.Scalar({ setting with Node = Node.Scalar text }, parse)
+
+        match this.TryFind key with
+        | None -> fallback
+        | Some { Node = Node.List []; Source = source } ->
+            this.Accept(
+                Error $"{key}: an empty list is not valid; at least one value is required ({source.Describe()})",
+                fallback
+            )
+        | Some({ Node = Node.List values } as setting) ->
+            this.Accept(inOrder [ for value in values -> this.Scalar({ setting with Node = value }, parse) ], fallback)
+        | Some({ Node = Node.Scalar text } as setting) ->
+            this.Accept(inOrder [ for value in text.Split ',' -> scalar setting (value.Trim()) ], fallback)
+        | Some setting -> this.Accept(Result.map List.singleton (this.Scalar(setting, parse)), fallback)
+
     /// Refuses the value of `setting` unless `parse` accepts it.
     member this.Check<'T>(setting: Setting, parse: Parser<'T>) : unit =
         match this.Scalar(setting, parse) with

@@ -34,6 +34,7 @@ type internal ServerArgument =
     | Enable_Batch_Receive of bool: string option
     | Enable_Batch_Send of bool: string option
     | Proxy_Protocol of bool: string option
+    | Proxy_Protocol_From of networks: string
     | Server_Cert of path: string
     | Server_Key of path: string
     | Enable_Pqc of bool: string option
@@ -93,7 +94,10 @@ type internal ServerArgument =
             | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
             | Enable_Batch_Send _ ->
                 "send datagrams in batches; not served yet; cannot be combined with enable_tun_offload. Default: false."
-            | Proxy_Protocol _ -> "PROXY protocol v2, mode tcp only; not served yet. Default: false."
+            | Proxy_Protocol _ ->
+                "connections begin with a PROXY header (version 1 or 2) that names the client; mode tcp only. Default: false."
+            | Proxy_Protocol_From _ ->
+                "networks of the proxies, separated by commas; all others connect without a PROXY header. Default: 0.0.0.0/0, ::/0."
             | Server_Cert _ -> "certificate, a PEM file that only its owner can write. Default: ./server.crt."
             | Server_Key _ -> "private key, a PEM file that only its owner can access. Default: ./server.key."
             | Enable_Pqc _ -> "offer post-quantum key exchange (ML-KEM hybrids). Default: false."

@@ -13,6 +13,10 @@ type ServerOptions =
         ConfigFile: string
         Mode: TransportMode
         BindAddress: IPEndPoint
+        /// Connections of `ProxyProtocolFrom` begin with a PROXY header; mode tcp only.
+        ProxyProtocol: bool
+        /// Addresses of the proxies; at least one network. All others connect without a header.
+        ProxyProtocolFrom: IPNetwork[]
         ServerCert: string
         ServerKey: string
         UserDb: string
@@ -103,8 +107,12 @@ module internal ServerReading =
         if options.Mode = TransportMode.Tcp then
             reader.Reject("mode", "tcp", "is not served yet: this build serves udp only; write mode: udp")
 
-        if reader.Bool("proxy_protocol", false) then
+        if options.ProxyProtocol && options.Mode = TransportMode.Udp then
             reader.Reject("proxy_protocol", "true", "needs mode: tcp; a datagram carries no PROXY header")
+
+        if reader.TryFind("proxy_protocol_from").IsSome && not options.ProxyProtocol then
+            let networks = options.ProxyProtocolFrom |> Seq.map string |> String.concat ", "
+            reader.Reject("proxy_protocol_from", networks, "has no effect without proxy_protocol: true")
 
         if reader.Bool("enable_batch_send", false) && options.Offload.EnableTunOffload then
             reader.Reject("enable_batch_send", "true", "cannot be combined with enable_tun_offload: true")
@@ -115,6 +123,8 @@ module internal ServerReading =
                 string options.IpPool,
                 "has no address left for clients after the reserved ones; allowed: a larger network"
             )
+
+    let private everybody = [ IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" ]
 
     let private userDb (reader: Reader) : string =
         match reader.TryFind "user_db", reader.TryFind "token_rsa_pub_key_pem" with
@@ -142,6 +152,8 @@ module internal ServerReading =
             { ConfigFile = configFile
               Mode = reader.Read("mode", Value.mode, TransportMode.Tcp)
               BindAddress = reader.Read("bind_address", Value.endPoint, IPEndPoint(IPAddress.Any, 27690))
+              ProxyProtocol = reader.Bool("proxy_protocol", false)
+              ProxyProtocolFrom = Array.ofList (reader.ReadList("proxy_protocol_from", Value.network, everybody))
               ServerCert = path "server_cert" "./server.crt"
               ServerKey = path "server_key" "./server.key"
               UserDb = userDb reader

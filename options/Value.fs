@@ -163,6 +163,48 @@ module internal Value =
                 Ok(IPNetwork(first.ToIPAddress(), length))
             | _ -> Error $"an IPv4 network such as 10.125.0.0/16, with a prefix from /{shortest} to /{longest}"
 
+    /// The first `length` bits, then zeros.
+    let private withoutHostBits (address: IPAddress) (length: int) : IPAddress =
+        let bytes = address.GetAddressBytes()
+
+        for at in 0 .. bytes.Length - 1 do
+            let bits = max 0 (min 8 (length - 8 * at)) // bits of this byte that remain
+            bytes[at] <- bytes[at] &&& byte (0xFF00 >>> bits)
+
+        IPAddress bytes
+
+    /// An IPv4 or IPv6 network, or a single address; host bits are cleared.
+    let network: Parser<IPNetwork> =
+        fun text ->
+            let address, prefix =
+                match text.IndexOf '/' with
+                | -1 -> text, None
+                | slash -> text.Substring(0, slash), Some(text.Substring(slash + 1))
+
+            let parsed =
+                match ipv4 address, IPAddress.TryParse address with
+                | Ok address, _ -> Some address
+                | _, (true, NonNull other) when other.AddressFamily = Sockets.AddressFamily.InterNetworkV6 ->
+                    if String.exists (fun letter -> letter = '%' || letter = '[') address then
+                        None
+                    else
+                        Some other
+                | _ -> None
+
+            let found =
+                parsed
+                |> Option.bind (fun address ->
+                    let most = 8 * address.GetAddressBytes().Length
+
+                    match prefix |> Option.map (whole 0I (bigint most)) with
+                    | None -> Some(IPNetwork(address, most))
+                    | Some(ValueSome length) -> Some(IPNetwork(withoutHostBits address (int length), int length))
+                    | Some ValueNone -> None)
+
+            match found with
+            | Some network -> Ok network
+            | None -> Error "a network or an address such as 192.0.2.0/24, 2001:db8::/32 or 192.0.2.1"
+
     /// Name of a network interface: 15 bytes at most (IFNAMSIZ of linux/if.h less the NUL), no slash, no white space.
     let interfaceName: Parser<string> =
         fun text ->

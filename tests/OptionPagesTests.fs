@@ -21,7 +21,10 @@ let tests: Test =
               let kind, text = page [ "--help" ]
               Expect.equal kind OutcomeKind.Help ""
 
-              for key in [ for key, _, _ in serverKeys -> key ] @ [ for key, _, _ in serverNotServed -> key ] do
+              for key in
+                  [ for key, _, _ in serverKeys -> key ]
+                  @ [ for key, _, _ in serverNotServed -> key ]
+                  @ [ "proxy_protocol"; "proxy_protocol_from" ] do
                   Expect.stringContains text (flagOf key) ""
 
               for fallback in

@@ -117,7 +117,6 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
 let serverNotServed: (string * string * string option) list =
     [ "token_rsa_pub_key_pem", "/etc/a.pem", Some " "
       "ip_map", "/etc/map", Some " "
-      "proxy_protocol", "false", Some "maybe"
       "enable_batch_receive", "true", Some "maybe"
       "enable_batch_send", "true", Some "maybe"
       "enable_tun_iouring", "true", Some "maybe"
@@ -130,6 +129,8 @@ let serverDefaults: ServerOptions =
     { ConfigFile = "config.yaml"
       Mode = TransportMode.Udp
       BindAddress = IPEndPoint(IPAddress.Any, 27690)
+      ProxyProtocol = false
+      ProxyProtocolFrom = [| IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" |]
       ServerCert = "./server.crt"
       ServerKey = "./server.key"
       UserDb = "./users"
@@ -194,6 +195,70 @@ let private keys =
                   expectNotServed server least serverDefaults key value wrong
               } ]
 
+/// The record of a server whose file has these keys besides the least, whatever the combination of options.
+let private proxies (settings: (string * Node) list) =
+    let given =
+        Map
+            [ for key, node in ("mode", Node.Scalar "tcp") :: ("user_db", Node.Scalar "users") :: settings ->
+                  key,
+                  { Key = key
+                    Node = node
+                    Source = Source.File("config.yaml", 1) } ]
+
+    let reader = Reader given
+    ServerReading.read "config.yaml" (Func<_, _>(fun _ -> null)) reader, reader.Error
+
+let private proxyProtocol =
+    let from (node: Node) =
+        proxies [ "proxy_protocol", Node.Scalar "true"; "proxy_protocol_from", node ]
+
+    let networks (node: Node) =
+        let options, _ = from node
+        Expect.isTrue options.ProxyProtocol "proxy_protocol"
+        [ for network in options.ProxyProtocolFrom -> string network ]
+
+    testList
+        "PROXY protocol"
+        [ test "the networks of the proxies are a list of the file, or separated by commas" {
+              let expected = [ "192.0.2.0/24"; "2001:db8::/32"; "198.51.100.7/32" ]
+              let given = [ "192.0.2.77/24"; "2001:db8::1/32"; "198.51.100.7" ]
+              Expect.equal (networks (Node.List(List.map Node.Scalar given))) expected "a list"
+              Expect.equal (networks (Node.Scalar(String.Join(", ", given)))) expected "commas"
+              Expect.equal (networks (Node.Scalar "::/0")) [ "::/0" ] "a single network"
+          }
+
+          test "without the list everybody is a proxy" {
+              let options, _ = proxies [ "proxy_protocol", Node.Scalar "true" ]
+              Expect.equal options.ProxyProtocolFrom serverDefaults.ProxyProtocolFrom "networks"
+          }
+
+          test "a list with a wrong value, or with none, is one clear error" {
+              for node, parts in
+                  [ Node.List [], [ "empty" ]
+                    Node.Scalar "", [ "\"\"" ]
+                    Node.Scalar "10.0.0.0/8,", [ "\"\"" ]
+                    Node.Scalar "10.0.0.0/8 10.0.0.0/9", [ "192.0.2.0/24" ]
+                    Node.Scalar "10.0.0.0/-1", [ "\"10.0.0.0/-1\"" ]
+                    Node.Scalar "::1/129", [ "\"::1/129\"" ]
+                    Node.Scalar "fe80::1%eth0", [ "%eth0" ]
+                    Node.Scalar "[::1]", [ "[::1]" ]
+                    Node.Scalar "10.1", [ "\"10.1\"" ]
+                    Node.List [ Node.Scalar "::1"; Node.Scalar "all" ], [ "\"all\"" ]
+                    Node.List [ Node.List [] ], [ "list" ]
+                    Node.Table [], [ "map" ] ] do
+                  let _, error = from node
+                  let message = Expect.wantSome error "refused"
+                  expectAll message ("proxy_protocol_from" :: "config.yaml:1" :: parts)
+                  Expect.isFalse (message.Contains '\n') "one line"
+          }
+
+          test "with mode tcp the mode is all that is refused" {
+              let text =
+                  refusal (server [ "--mode=tcp"; "--proxy-protocol"; "--proxy-protocol-from=10.0.0.0/8" ] [] least)
+
+              Expect.stringStarts text "mode: " "not the proxy"
+          } ]
+
 let private refusals =
     testList
         "Refusals"
@@ -202,6 +267,9 @@ let private refusals =
                 [ "--mode=quic" ], [ "mode"; "\"quic\""; "tcp, udp"; "flag --mode" ]
                 [ "--mode=tcp"; "--enable-expresslane" ], [ "enable_expresslane"; "mode: udp" ]
                 [ "--proxy-protocol" ], [ "proxy_protocol"; "mode: tcp" ]
+                [ "--proxy-protocol=maybe" ], [ "proxy_protocol"; "\"maybe\""; "true or false" ]
+                [ "--proxy-protocol-from=::1" ], [ "proxy_protocol_from"; "::1/128"; "proxy_protocol: true" ]
+                [ "--proxy-protocol-from=10.0.0.0/33" ], [ "proxy_protocol_from"; "\"10.0.0.0/33\""; "2001:db8::/32" ]
                 [ "--enable-batch-send"; "--enable-tun-offload" ],
                 [ "enable_batch_send"; "\"true\""; "enable_tun_offload: true" ]
                 [ "--bind-address=27690" ], [ "bind_address"; "\"27690\""; "0.0.0.0:27690" ]
@@ -264,4 +332,4 @@ let private refusals =
               let outcome = server [] [] yaml
               outcome.Kind = OutcomeKind.Error && not (outcome.Text.Contains '\n') ]
 
-let tests: Test = testList "Server" [ keys; refusals ]
+let tests: Test = testList "Server" [ keys; proxyProtocol; refusals ]

@@ -63,6 +63,9 @@ type LoginGate(limits: LoginLimits, seed: HashSeed) =
         else
             slots.TryStart(source.Narrow, user, now, &ticket)
 
+    /// Whether a check of this user at this source runs: a repeated request gets its answer.
+    member _.IsChecking(source: SourceKey, user: uint64) : bool = slots.Has(source.Narrow, user)
+
     /// A check has ended, whatever its result. False: its slot was given up before.
     member _.Ended(ticket: int64) : bool = slots.End ticket
 

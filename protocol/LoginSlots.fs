@@ -70,6 +70,15 @@ type LoginSlots(slots: int, lease: int64<ms>) =
             startedAt[free] <- now
             LoginVerdict.Started
 
+    /// Whether a check of this user at this source runs.
+    member _.Has(source: uint64, user: uint64) : bool =
+        let mutable has = false
+
+        for slot in 0 .. capacity - 1 do
+            has <- has || (tickets[slot] <> 0L && sources[slot] = source && users[slot] = user)
+
+        has
+
     /// The check has ended. False: its slot was given up before.
     member _.End(ticket: int64) : bool =
         let slot = int ticket &&& ((1 <<< slotBits) - 1)

@@ -84,6 +84,7 @@ let private allLaws (settings: Settings) =
           HalfOpenPlaces.laws
           LoginGate.laws
           LoginGateRules.laws
+          LoginLine.laws
           AdmissionRules.laws
           FairShares.laws
           ProxyHeaders.laws

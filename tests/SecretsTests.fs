@@ -128,35 +128,41 @@ let private passwords =
               let mutable found = AuthVerdict.Failed, false
 
               let started =
-                  desk.TryCheck(
+                  desk.Ask(
                       source,
                       "me",
                       bytes,
+                      obj (),
                       0L,
                       fun _ answer ->
                           found <- answer.Verdict, isZero bytes
                           answered.Set()
                   )
 
-              Expect.equal started LoginVerdict.Started "started"
+              Expect.equal started LoginReply.Accepted "started"
               Expect.isTrue (answered.Wait(TimeSpan.FromSeconds 30.)) "answered"
               Expect.equal found (verdict, true) "verdict, and whether the password is wiped"
           }
 
-      test "a password that is not checked is wiped at once" {
+      test "a password that is not checked is wiped at once, and one whose client has left when that is noticed" {
           let desk, source = desk ()
           let block = new ManualResetEventSlim() // not disposed of: the check may outlive the test
 
           // The check has one thread, and its answer is held up.
-          let check () =
+          let ask user now =
               let bytes = "secret"B
-              desk.TryCheck(source, "me", bytes, 0L, (fun _ _ -> block.Wait())), bytes
+              desk.Ask(source, user, bytes, obj (), now, (fun _ _ -> block.Wait())), bytes
 
-          Expect.equal (fst (check ())) LoginVerdict.Started "first"
-          let verdict, bytes = check ()
-          block.Set()
-          Expect.notEqual verdict LoginVerdict.Started "second"
+          Expect.equal (fst (ask "me" 0L)) LoginReply.Accepted "first"
+          let reply, bytes = ask "me" 0L
+          Expect.equal reply LoginReply.BeingChecked "second"
           Expect.isTrue (isZero bytes) "wiped"
+          let reply, waiting = ask "you" 0L
+          Expect.equal reply LoginReply.Accepted "another user waits"
+          Expect.isFalse (isZero waiting) "and is needed"
+          Expect.equal (fst (ask "her" 10_000L)) LoginReply.Accepted "the next one asks when that one has left"
+          Expect.isTrue (isZero waiting) "wiped, too"
+          block.Set()
       }
 
       test "after a login, no buffer of either end has the password, and the client's own copy is wiped" {

@@ -5,60 +5,176 @@ using Lightway.Protocol;
 namespace Lightway.Server.Auth;
 
 /// <summary>A password check that runs; for <see cref="LoginDesk.Ended"/>.</summary>
-public readonly record struct LoginCheck(long Ticket, SourceKey Source, ulong User);
+/// <param name="IsFirst">Of the clients that get the answer of one check, the first ends it.</param>
+public readonly record struct LoginCheck(long Ticket, SourceKey Source, ulong User, long StartedAt, bool IsFirst);
+
+/// <summary>What became of a request to be let in.</summary>
+public enum LoginReply
+{
+    /// <summary>Its password is checked, now or soon.</summary>
+    Accepted,
+
+    /// <summary>The check of this user at this source runs already.</summary>
+    BeingChecked,
+
+    /// <summary>Too soon after failures.</summary>
+    TooEarly,
+
+    /// <summary>Too many wait.</summary>
+    Full,
+}
 
 /// <summary>
 /// Lets password checks run, of all workers: one at a time per source and per user, none soon after failures, and never
-/// more than there are hashing threads, so that none waits until its client has left. A login that is put off costs
-/// nothing, as clients repeat their requests. Safe from any thread. Times are milliseconds of the workers' clock.
+/// more than there are hashing threads. The others wait in line, for as long as their clients repeat their requests: one that
+/// has left costs nothing. Safe from any thread. Times are milliseconds of the workers' clock.
 /// </summary>
-public sealed class LoginDesk(Authenticator authenticator, LoginGate gate)
+public sealed class LoginDesk
 {
+    private const int Places = 1024;
+    private const long StayMs = 3_000; // requests are repeated every two seconds at least
+    private const int Sharers = 256; // clients that get the answer of one check
+
+    private readonly Authenticator _authenticator;
+    private readonly LoginGate _gate;
+    private readonly LoginLine<Request> _line;
     private readonly Lock _lock = new();
 
-    /// <summary>Milliseconds that the slowest password of the file takes: no refusal is answered sooner.</summary>
-    public long CommonMs => authenticator.SlowestMs;
+    // Who asked while the check of this user at this source ran, with the same password: all get its answer.
+    private readonly Dictionary<(ulong Source, ulong User), List<Request>> _running = [];
 
-    /// <summary>Starts the check of a password, unless the verdict says why not.</summary>
+    public LoginDesk(Authenticator authenticator, LoginGate gate)
+    {
+        _authenticator = authenticator;
+        _gate = gate;
+        _line = new LoginLine<Request>(Places, StayMs, left => CryptographicOperations.ZeroMemory(left.Password));
+    }
+
+    /// <param name="Owner">Who asks: of several requests of one client the latest counts.</param>
+    /// <param name="Done">Gets the answer, on another thread.</param>
+    private readonly record struct Request(
+        SourceKey Source,
+        ulong UserKey,
+        string User,
+        byte[] Password,
+        object Owner,
+        Action<LoginCheck, LoginAnswer> Done
+    )
+    {
+        public (ulong Source, ulong User) Pair => (Source.Narrow, UserKey);
+    }
+
+    /// <summary>Milliseconds that the slowest password of the file takes: no refusal is answered sooner.</summary>
+    public long CommonMs => _authenticator.SlowestMs;
+
+    /// <summary>A client asks to be let in, perhaps again.</summary>
     /// <param name="password">UTF-8; owned from here on, and wiped.</param>
-    /// <param name="done">Gets the answer, on another thread; once, whatever happens.</param>
-    public LoginVerdict TryCheck(
+    /// <param name="owner">The client's connection.</param>
+    /// <param name="done">Gets the answer, on another thread, once; never if the client does not ask again in time.</param>
+    public LoginReply Ask(
         SourceKey source,
         string user,
         byte[] password,
+        object owner,
         long now,
         Action<LoginCheck, LoginAnswer> done
     )
     {
-        var key = gate.UserOf(Encoding.UTF8.GetBytes(user));
-        long ticket = 0;
-        LoginVerdict verdict;
+        var request = new Request(source, _gate.UserOf(Encoding.UTF8.GetBytes(user)), user, password, owner, done);
         lock (_lock)
         {
-            verdict = gate.TryStart(source, key, now, ref ticket);
+            var reply = Ask(request, now);
+            if (reply != LoginReply.Accepted)
+            {
+                CryptographicOperations.ZeroMemory(password);
+            }
+            return reply;
         }
-        if (verdict == LoginVerdict.Started)
-        {
-            var check = new LoginCheck(ticket, source, key);
-            authenticator.AuthorizeOnPool(user, password, answer => done(check, answer));
-        }
-        else
-        {
-            CryptographicOperations.ZeroMemory(password);
-        }
-        return verdict;
     }
 
     /// <summary>A check has ended: its source and user may have another one, later if it was refused.</summary>
     public void Ended(LoginCheck check, AuthVerdict verdict, long now)
     {
+        if (!check.IsFirst)
+        {
+            return;
+        }
         lock (_lock)
         {
-            gate.Ended(check.Ticket);
+            _gate.Ended(check.Ticket);
             if (verdict == AuthVerdict.Refused)
             {
-                gate.Failed(check.Source, check.User, now);
+                _gate.Failed(check.Source, check.User, now);
             }
+            StartDue(now);
+        }
+    }
+
+    private LoginReply Ask(in Request request, long now)
+    {
+        if (_gate.IsChecking(request.Source, request.UserKey))
+        {
+            Share(request);
+            return LoginReply.BeingChecked;
+        }
+        if (_gate.Wait(request.Source, request.UserKey, now) > 0)
+        {
+            return LoginReply.TooEarly;
+        }
+        if (!_line.Join(request.Source, request.UserKey, now, request))
+        {
+            return LoginReply.Full;
+        }
+        StartDue(now);
+        return LoginReply.Accepted;
+    }
+
+    /// <summary>The request gets the answer of the check that runs, if it is about the same password.</summary>
+    private void Share(Request request)
+    {
+        if (
+            !_running.TryGetValue(request.Pair, out var sharers)
+            || !CryptographicOperations.FixedTimeEquals(sharers[0].Password, request.Password)
+        )
+        {
+            return;
+        }
+        var known = sharers.FindIndex(other => ReferenceEquals(other.Owner, request.Owner));
+        if (known < 0 && sharers.Count < Sharers)
+        {
+            sharers.Add(request with { Password = [] });
+        }
+    }
+
+    private void StartDue(long now)
+    {
+        long ticket = 0;
+        var next = default(Request);
+        while (_line.TryNext(_gate, now, ref ticket, ref next))
+        {
+            var request = next;
+            var check = new LoginCheck(ticket, request.Source, request.UserKey, now, IsFirst: true);
+            _running[request.Pair] = [request];
+            _authenticator.AuthorizeOnPool(
+                request.User,
+                [.. request.Password], // which it wipes
+                answer => Answer(request, check, answer)
+            );
+        }
+    }
+
+    private void Answer(Request request, LoginCheck check, LoginAnswer answer)
+    {
+        List<Request>? sharers;
+        lock (_lock)
+        {
+            CryptographicOperations.ZeroMemory(request.Password);
+            _running.Remove(request.Pair, out sharers);
+        }
+        foreach (var sharer in sharers ?? [request])
+        {
+            sharer.Done(check, answer);
+            check = check with { IsFirst = false };
         }
     }
 }

@@ -25,7 +25,8 @@ internal sealed partial class Logins(
     private const long FullLogMs = 60_000;
     private const long SilentMs = 30_000; // three keepalives of a client: it has probably left
     private const long SearchMs = 1_000; // between two searches through all sessions
-    private readonly HashSet<Connection> _beingChecked = [];
+    private readonly HashSet<Connection> _decided = []; // their check has ended, and their answer waits
+    private readonly Dictionary<Connection, AuthRequest> _kept = []; // of streams, whose clients send them once only
     private readonly Dictionary<Connection, string> _users = [];
     private readonly List<Refusal> _refusals = []; // that wait for their time
     private long _searchAt = long.MinValue;
@@ -45,8 +46,9 @@ internal sealed partial class Logins(
         {
             Refuse(connection, $"authentication method {request.Method} is not served");
         }
-        else if (!_beingChecked.Contains(connection))
+        else if (!_decided.Contains(connection))
         {
+            Keep(connection, request);
             Check(connection, request);
             return; // the check has its password now
         }
@@ -66,17 +68,22 @@ internal sealed partial class Logins(
         _refusals.RemoveAll(refusal => now >= refusal.At);
         foreach (var (connection, why, _) in due)
         {
-            _beingChecked.Remove(connection);
+            _decided.Remove(connection);
             if (connection.State == ConnectionState.LinkUp)
             {
                 Refuse(connection, why);
             }
+        }
+        foreach (var (connection, request) in _kept)
+        {
+            Check(connection, CopyOf(request)); // as clients of datagrams do
         }
     }
 
     /// <summary>Takes back the address of a connection that has ended.</summary>
     public void Release(Connection connection)
     {
+        Forget(connection);
         if (_users.Remove(connection, out var user))
         {
             shared.Users.Remove(user, connection);
@@ -89,35 +96,52 @@ internal sealed partial class Logins(
         }
     }
 
-    private void Check(Connection connection, AuthRequest request)
+    /// <summary>Keeps the login of a stream until it has been checked.</summary>
+    private void Keep(Connection connection, in AuthRequest request)
     {
-        var startedAt = worker.Now;
-        var user = request.User;
-        var verdict = shared.Desk.TryCheck(
-            strangers.SourceOf(connection.Path.Peer),
-            user,
-            request.Password,
-            startedAt,
-            (check, answer) => worker.Post(() => OnChecked(connection, user, check, answer, startedAt))
-        );
-        if (verdict == LoginVerdict.Started)
+        if (connection.Transport == Transport.Stream)
         {
-            _beingChecked.Add(connection);
-        }
-        else
-        {
-            worker.Counters.Add(verdict == LoginVerdict.TooEarly ? Counter.AuthIgnoredDelay : Counter.AuthIgnoredBusy);
+            Forget(connection);
+            _kept.Add(connection, CopyOf(request));
         }
     }
 
-    private void OnChecked(
-        Connection connection,
-        string user,
-        in LoginCheck check,
-        in LoginAnswer answer,
-        long startedAt
-    )
+    private void Forget(Connection connection)
     {
+        if (_kept.Remove(connection, out var request))
+        {
+            CryptographicOperations.ZeroMemory(request.Password);
+        }
+    }
+
+    private static AuthRequest CopyOf(in AuthRequest request) =>
+        AuthRequestModule.userPassword(request.User, [.. request.Password]);
+
+    private void Check(Connection connection, AuthRequest request)
+    {
+        var user = request.User;
+        var reply = shared.Desk.Ask(
+            strangers.SourceOf(connection.Path.Peer),
+            user,
+            request.Password,
+            connection,
+            worker.Now,
+            (check, answer) => worker.Post(() => OnChecked(connection, user, check, answer))
+        );
+        if (reply == LoginReply.TooEarly)
+        {
+            worker.Counters.Add(Counter.AuthIgnoredDelay);
+        }
+        else if (reply == LoginReply.Full)
+        {
+            worker.Counters.Add(Counter.AuthIgnoredBusy);
+        }
+    }
+
+    private void OnChecked(Connection connection, string user, in LoginCheck check, in LoginAnswer answer)
+    {
+        Forget(connection);
+        worker.Counters.Add(Counter.AuthChecks, check.IsFirst ? 1 : 0);
         shared.Desk.Ended(check, answer.Verdict, worker.Now);
         if (answer.Verdict != AuthVerdict.Allowed)
         {
@@ -125,10 +149,10 @@ internal sealed partial class Logins(
                 answer.Verdict == AuthVerdict.Refused
                     ? $"wrong user or password for '{Printable(user)}'"
                     : $"the check of '{Printable(user)}' failed: {answer.Error}";
-            _refusals.Add(new Refusal(connection, why, startedAt + shared.Desk.CommonMs));
+            _decided.Add(connection);
+            _refusals.Add(new Refusal(connection, why, check.StartedAt + shared.Desk.CommonMs));
             return;
         }
-        _beingChecked.Remove(connection);
         if (connection.State == ConnectionState.LinkUp) // else it has ended meanwhile
         {
             Admit(connection, user, mayMakeRoom: true);
@@ -152,7 +176,7 @@ internal sealed partial class Logins(
         }
         if (mayMakeRoom && MostSilent() is { } silent)
         {
-            _beingChecked.Add(connection); // its repetitions cost no second check
+            _decided.Add(connection); // its repetitions cost no second check
             endElsewhere(
                 silent,
                 "silent, and its address is needed",
@@ -171,7 +195,7 @@ internal sealed partial class Logins(
 
     private void AdmitAgain(Connection connection, string user)
     {
-        _beingChecked.Remove(connection);
+        _decided.Remove(connection);
         if (connection.State == ConnectionState.LinkUp)
         {
             Admit(connection, user, mayMakeRoom: false);

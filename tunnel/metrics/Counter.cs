@@ -39,6 +39,13 @@ public enum Counter
     UdpReceiveOverflows, // datagrams that the kernel dropped: the socket's buffer was full (SO_RXQ_OVFL)
     UdpDatagramsReceived,
     UdpBytesReceived,
+    TcpAccepted, // connections
+    TcpSends, // system calls
+    TcpSendBlocked, // times that a socket became full
+    TcpRecordsSent, // TLS records with frames
+    TcpBytesSent,
+    TcpReceives, // system calls
+    TcpBytesReceived,
     EpollWaits,
 
     // Connections.
@@ -54,6 +61,7 @@ public enum Counter
     LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,
     ConnRejectedAccessDenied,
+    AuthChecks, // passwords that were hashed, whatever came of it
     ConnTlsError,
     ConnTimedOut,
     KeyUpdateStart,
@@ -70,6 +78,8 @@ public enum Counter
     ExpresslanePacketsReceived,
     DtlsPacketsSent,
     DtlsPacketsReceived,
+    TlsPacketsSent,
+    TlsPacketsReceived,
     HandshakeCookiesSent,
     GsoNoneChecksumSkipped,
     MssClamped, // SYNs
@@ -93,8 +103,20 @@ public enum Counter
     UdpRejectsSuppressed,
     UdpWrongVersionForConn,
     UdpDataAfterDisconnect,
+    TcpStrangerOverLimit, // connections closed at once: their source, or all strangers, have had their share
+    TcpSourceInside, // from an address of the clients' network: a loop
+    ProxyHeaderWrong,
+    ProxyHeaderCut, // the connection ended within it
+    ProxyHeaderLate, // not whole within 5 s
+    TcpAcceptFailed, // no descriptors or memory
+    TcpEnded, // streams that ended without close_notify
+    TcpFailed, // sockets that failed: a reset, or a peer that no longer answers
+    TcpRecordFlood, // connections ended: one read made the session answer too often
+    TcpControlDropped, // control frames for a peer that does not read
+    TcpShedTcp, // inside TCP packets for a peer whose socket is full
+    TcpShedOther, // other inside packets, beyond those that wait
     HandshakeIgnored,
-    AuthIgnoredBusy, // as many password checks as may be, or one of the same source or user
+    AuthIgnoredBusy, // as many logins wait for their check as may
     AuthIgnoredDelay, // too soon after failures
     ExpresslaneEncryptNoKey,
     ExpresslaneDecryptNoKey,

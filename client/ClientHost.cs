@@ -55,19 +55,25 @@ internal static class ClientHost
         var (servers, unreachable) = Reachable(options, routes, stopping);
         // A socket of IPv6 serves both families; hosts without IPv6 can't open one, and have no route to such an address.
         var isDual = servers.Any(address => address.AddressFamily == AddressFamily.InterNetworkV6);
-        var longest = Sizes.insideMtu(options.OutsideMtu, isDual, options.EnableExpresslane);
+        var isStream = options.Mode == TransportMode.Tcp;
+        var longest = isStream
+            ? Sizes.MaxPacket
+            : Sizes.insideMtu(options.OutsideMtu, isDual, options.EnableExpresslane);
         var tun = OpenTun(options, Sizes.deviceMtu(granted: 0, longest), offload);
-        var socket = UdpSocket.Bind(
-            new IPEndPoint(isDual ? IPAddress.IPv6Any : IPAddress.Any, 0),
-            options.SendBuffer,
-            options.ReceiveBuffer,
-            options.Fwmark,
-            offload.UdpGro
-        );
+        var socket = isStream
+            ? null
+            : UdpSocket.Bind(
+                new IPEndPoint(isDual ? IPAddress.IPv6Any : IPAddress.Any, 0),
+                options.SendBuffer,
+                options.ReceiveBuffer,
+                options.Fwmark,
+                offload.UdpGro
+            );
         ClientSession? session = null;
         using var worker = new Worker(
             tun,
             socket,
+            listener: null,
             offload,
             ids: null,
             log,
@@ -76,6 +82,7 @@ internal static class ClientHost
                     SettingsOf(options),
                     context,
                     tls,
+                    options.Fwmark,
                     new InsideAddresses(Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunDnsIp)),
                     [.. servers.Select(address => PeerOf(address, options.ServerPort, isDual))],
                     log
@@ -138,7 +145,7 @@ internal static class ClientHost
                     "SIGHUP has no effect on a client without a terminal: restart it to have its files read again"
                 );
 
-    private static DtlsContext TlsOf(ClientOptions options, ILogger log)
+    private static TlsContext TlsOf(ClientOptions options, ILogger log)
     {
         var authority = options.CaCertIsInline
             ? Encoding.UTF8.GetBytes(options.CaCert)
@@ -150,14 +157,15 @@ internal static class ClientHost
         }
         try
         {
-            return DtlsContext.ForClient(
+            return TlsContext.ForClient(
                 authority,
                 options.ServerDn,
                 options.Cipher == TlsCipher.ChaCha20,
                 options.KeyShare == Options.KeyShare.X25519MlKem768
                     ? Tunnel.Tls.KeyShare.X25519MlKem768
                     : Tunnel.Tls.KeyShare.P521MlKem1024,
-                options.OutsideMtu
+                options.OutsideMtu,
+                options.Mode == TransportMode.Tcp ? Transport.Stream : Transport.Datagram
             );
         }
         catch (TlsException error)

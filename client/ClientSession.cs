@@ -4,6 +4,7 @@ using Lightway.Segmenter;
 using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;
 using Lightway.Tunnel.Workers;
@@ -23,9 +24,12 @@ public readonly record struct InsideAddresses(Ipv4Address Local, Ipv4Address Dns
 public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisposable
 {
     private const long AnswerMs = 3000; // the handshake's first datagram is repeated several times within it
+    private const long StreamMs = 15_000; // from connecting to the end of the handshake; DTLS gives up by itself
     private readonly ConnectionSettings _settings;
     private readonly WorkerContext _worker;
-    private readonly DtlsContext _tls;
+    private readonly TlsContext _tls;
+    private readonly bool _isStream;
+    private readonly uint _mark;
     private readonly InsideAddresses _inside;
     private readonly IReadOnlyList<PeerAddress> _servers;
     private readonly ILogger _log;
@@ -37,11 +41,14 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
     private long _startedAt;
     private RejectState _rejects = Rejects.none;
 
+    /// <param name="tls">Decides the transport.</param>
+    /// <param name="mark">SO_MARK of TCP connections, or 0.</param>
     /// <param name="servers">Addresses of the server, one at least, in the order in which they are tried.</param>
     public ClientSession(
         ConnectionSettings settings,
         WorkerContext worker,
-        DtlsContext tls,
+        TlsContext tls,
+        uint mark,
         InsideAddresses inside,
         IReadOnlyList<PeerAddress> servers,
         ILogger log
@@ -50,6 +57,8 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         _settings = settings;
         _worker = worker;
         _tls = tls;
+        _isStream = tls.Transport == Transport.Stream;
+        _mark = mark;
         _inside = inside;
         _servers = servers;
         _log = log;
@@ -90,9 +99,9 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     public Connection? Find(ReadOnlySpan<byte> packet)
     {
-        if (Udp.isTo(packet, _server.IPv4, _serverPort))
+        if (Ports.isTo(packet, _isStream ? IpProtocol.Tcp : IpProtocol.Udp, _server.IPv4, _serverPort))
         {
-            // The route to the server leads into the tunnel: encrypting our own datagrams would never end.
+            // The route to the server leads into the tunnel: encrypting our own packets would never end.
             _worker.Counters.Add(Counter.TunRejectedPacketToServer);
             return null;
         }
@@ -172,6 +181,11 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
             _connection.Disconnect();
             Closed(_connection, TunnelError.TimedOut);
         }
+        else if (_isStream && _stage < Stage.LinkUp && now - _startedAt >= StreamMs)
+        {
+            _connection.Disconnect();
+            Closed(_connection, TunnelError.TimedOut);
+        }
     }
 
     public void Dispose() => _connection.Dispose();
@@ -181,7 +195,17 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
         _server = _servers[_endings.Count];
         _serverPort = (ushort)_server.ToEndPoint().Port;
         var path = new OutsideAddress(_server, default);
-        return Connection.ForClient(_settings, _worker, this, new DtlsSession(_tls, []), path, _worker.Now);
+        return _isStream
+            ? Connection.ForClient(
+                _settings,
+                _worker,
+                this,
+                new TlsSession(_tls),
+                StreamSocket.Connect(_server, _mark),
+                path,
+                _worker.Now
+            )
+            : Connection.ForClient(_settings, _worker, this, new DtlsSession(_tls, []), path, _worker.Now);
     }
 
     /// <summary>An IPv4 address that is mapped into IPv6, for a socket of both families, is shown as IPv4.</summary>

@@ -42,7 +42,15 @@ public static class EndingText
         {
             (TunnelError.TimedOut, Stage.Silent) => (
                 $"server: no answer from {server} within {seconds} s",
-                "check the address and the port, that the server runs, and that no firewall between drops UDP"
+                $"check the address and the port, that the server runs with mode {ModeOf(options)} or both, and that no firewall between drops {ModeOf(options).ToUpperInvariant()}"
+            ),
+            (TunnelError.ConnectionLost, Stage.Silent) => (
+                $"server: no TCP connection to {server}: {ending.Tls}",
+                "check the address and the port, and that the server runs with mode tcp or both"
+            ),
+            (TunnelError.ConnectionLost, _) => (
+                $"server: the TCP connection to {server} was lost: {ending.Tls}",
+                "the server was stopped, or has ended the connection: its log says why; or the network has failed"
             ),
             (TunnelError.TimedOut, Stage.Answered) => (
                 $"server: {server} answers, but the handshake did not complete within {seconds} s",
@@ -95,6 +103,8 @@ public static class EndingText
             _ => ($"server: the connection to {server} has ended; TLS: {ending.Tls}", "see the server's log"),
         };
     }
+
+    private static string ModeOf(ClientOptions options) => options.Mode == TransportMode.Tcp ? "tcp" : "udp";
 
     private static string Authority(ClientOptions options) => options.CaCertIsInline ? "its text" : options.CaCert;
 }

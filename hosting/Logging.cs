@@ -70,10 +70,11 @@ public static partial class ProgramLog
 
     [LoggerMessage(
         Level = LogLevel.Information,
-        Message = "serving udp {Address}, device {Tun}, MTU {Mtu}, workers {Workers}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
+        Message = "serving {Transport} {Address}, device {Tun}, MTU {Mtu}, workers {Workers}; TUN reads: TSO {Tso}, USO {Uso}; TUN writes: TCP {TcpWrites}, UDP {UdpWrites}; UDP: GSO {Segments}, GRO {Gro}"
     )]
     public static partial void Serving(
         ILogger log,
+        string transport,
         IPEndPoint address,
         string tun,
         int mtu,

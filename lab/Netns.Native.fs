@@ -27,6 +27,8 @@ type Signal =
     | Kill = 9
     | User1 = 10
     | Terminate = 15
+    | Continue = 18
+    | Stop = 19
 
 /// Sends a signal to one process. False when there is no such process; other errors raise Win32Exception.
 let signal (pid: int) (signal: Signal) : bool =

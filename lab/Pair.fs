@@ -222,7 +222,7 @@ type Pair
         ?outsideMtu: int,
         ?keyShare: KeyShare
     ) =
-    let outsideMtu = defaultArg outsideMtu DtlsContext.DefaultOutsideMtu
+    let outsideMtu = defaultArg outsideMtu TlsContext.DefaultOutsideMtu
 
     let certificate, key =
         use ecdsa = ECDsa.Create ECCurve.NamedCurves.nistP256
@@ -247,10 +247,10 @@ type Pair
         )
 
     let client = new End(Role.Client, maxSegments)
-    let serverTls = DtlsContext.ForServer(certificate, key, true)
+    let serverTls = TlsContext.ForServer(certificate, key, true)
 
     let clientTls =
-        DtlsContext.ForClient(certificate, null, false, defaultArg keyShare KeyShare.X25519MlKem768, outsideMtu)
+        TlsContext.ForClient(certificate, null, false, defaultArg keyShare KeyShare.X25519MlKem768, outsideMtu)
 
     let listener = new DtlsListener(serverTls, server.Context, server.Now)
 

@@ -172,6 +172,26 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     let nameOf number =
         if number = 0 then "client" else $"client{number}"
 
+    /// Our server says so; another one is taken at its socket (/proc/net/udp: the local address, its port in hexadecimal).
+    let isServing (child: Child) =
+        if programs.Server = Programs.OfThisBuild().Server then
+            child.Log.Contains "serving "
+        else
+            File.ReadAllText($"/proc/{child.Pid}/net/udp").Contains ":6C2A " // 27690
+
+    let hasTun (netns: string) =
+        match Shell.tryRun "ip" [ "-n"; netns; "link"; "show"; tun ] with
+        | struct (0, _, _) -> true
+        | _ -> false
+
+    /// Waits for the program's TUN device.
+    let awaitTun (netns: string) (child: Child) =
+        child.Await startTime "its TUN device is there" (fun () -> hasTun netns)
+
+    /// A device may outlive its program for a moment: what is done to it then is lost with it. A persistent one stays.
+    let awaitNoTun (netns: string) =
+        Wait.until (TimeSpan.FromSeconds 2.0) (fun () -> not (hasTun netns)) |> ignore
+
     /// A client's file is that of the first with another place for its counters.
     let launchClient number =
         let name = nameOf number
@@ -182,21 +202,10 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
             if clientKeys.Contains "metrics_file" then
                 edit (path $"{name}.yaml") [ "metrics_file", metricsOf name ]
 
+        if not (isNull clients[number]) then
+            awaitNoTun topology.Clients[number]
+
         clients[number] <- launch topology.Clients[number] name [ programs.Client ]
-
-    /// Our server says so; another one is taken at its socket (/proc/net/udp: the local address, its port in hexadecimal).
-    let isServing (child: Child) =
-        if programs.Server = Programs.OfThisBuild().Server then
-            child.Log.Contains "serving udp"
-        else
-            File.ReadAllText($"/proc/{child.Pid}/net/udp").Contains ":6C2A " // 27690
-
-    /// Waits for the program's TUN device.
-    let awaitTun (netns: string) (child: Child) =
-        child.Await startTime "its TUN device is there" (fun () ->
-            match Shell.tryRun "ip" [ "-n"; netns; "link"; "show"; tun ] with
-            | struct (0, _, _) -> true
-            | _ -> false)
 
     /// Runs `ip` commands in the namespace; when one fails, the reason is likely in the program's log.
     let configure (netns: string) (child: Child) (commands: string list) =

@@ -72,7 +72,7 @@ type internal ClientArgument =
             | Version -> "print the version and exit."
             | Server _ ->
                 "address of the server. Required, unless the file has a list of servers, of which the first is used."
-            | Mode _ -> "transport, udp or tcp; this build serves udp only. The default is tcp, so udp must be set."
+            | Mode _ -> "transport: udp or tcp. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
             | Outside_Mtu _ -> "MTU of the path to the server, 68 to 1500 bytes. Default: 1500."
             | Sndbuf _ -> "size of the outside socket's send buffer. Default: 8 MiB."
             | Rcvbuf _ -> "size of the outside socket's receive buffer. Default: 8 MiB."

@@ -214,9 +214,6 @@ module internal ClientReading =
 
         NotServed.check names.NotServed reader
 
-        if reader.Error.IsNone && options.Mode = TransportMode.Tcp then
-            reader.Reject("mode", "tcp", "is not served yet: this build serves udp only; write mode: udp")
-
         options
 
 type ClientOptions with

@@ -88,14 +88,15 @@ type internal ServerArgument =
             | Config_File _ -> "YAML configuration file. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
             | Version -> "print the version and exit."
-            | Mode _ -> "transport, udp or tcp; this build serves udp only. The default is tcp, so udp must be set."
+            | Mode _ ->
+                "transport: udp, tcp or both. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
             | Bind_Address _ -> "address and port to listen on. Default: 0.0.0.0:27690."
             | Udp_Buffer_Size _ -> "size of the UDP socket's send buffer and of its receive buffer. Default: 15 MiB."
             | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
             | Enable_Batch_Send _ ->
                 "send datagrams in batches; not served yet; cannot be combined with enable_tun_offload. Default: false."
             | Proxy_Protocol _ ->
-                "connections begin with a PROXY header (version 1 or 2) that names the client; mode tcp only. Default: false."
+                "connections begin with a PROXY header (version 1 or 2) that names the client; mode tcp or both. Default: false."
             | Proxy_Protocol_From _ ->
                 "networks of the proxies, separated by commas; all others connect without a PROXY header. Default: 0.0.0.0/0, ::/0."
             | Server_Cert _ -> "certificate, a PEM file that only its owner can write. Default: ./server.crt."
@@ -122,7 +123,7 @@ type internal ServerArgument =
             | Copy_Ecn _ -> TosUsage.copyEcn
             | Copy_Dscp _ -> TosUsage.copyDscp
             | Enable_Expresslane _ ->
-                "offer Expresslane, the fast path that encrypts packets without DTLS; mode udp only. Default: false."
+                "offer Expresslane, the fast path that encrypts packets without DTLS; needs mode udp or both. Default: false."
             | Expresslane_Keys_Rotation_Interval _ ->
                 "time after which a connection gets new Expresslane keys. Default: 15m."
             | Connection_Age_Expiration_Interval _ -> "time between two sweeps that end dead connections. Default: 1m."

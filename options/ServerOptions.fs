@@ -102,13 +102,10 @@ module internal ServerReading =
 
     let private checkCombinations (reader: Reader) (options: ServerOptions) : unit =
         if options.EnableExpresslane && options.Mode = TransportMode.Tcp then
-            reader.Reject("enable_expresslane", "true", "needs mode: udp")
-
-        if options.Mode = TransportMode.Tcp then
-            reader.Reject("mode", "tcp", "is not served yet: this build serves udp only; write mode: udp")
+            reader.Reject("enable_expresslane", "true", "needs mode: udp or both")
 
         if options.ProxyProtocol && options.Mode = TransportMode.Udp then
-            reader.Reject("proxy_protocol", "true", "needs mode: tcp; a datagram carries no PROXY header")
+            reader.Reject("proxy_protocol", "true", "needs mode: tcp or both; a datagram carries no PROXY header")
 
         if reader.TryFind("proxy_protocol_from").IsSome && not options.ProxyProtocol then
             let networks = options.ProxyProtocolFrom |> Seq.map string |> String.concat ", "
@@ -150,7 +147,7 @@ module internal ServerReading =
 
         let options =
             { ConfigFile = configFile
-              Mode = reader.Read("mode", Value.mode, TransportMode.Tcp)
+              Mode = reader.Read("mode", Value.serverMode, TransportMode.Tcp)
               BindAddress = reader.Read("bind_address", Value.endPoint, IPEndPoint(IPAddress.Any, 27690))
               ProxyProtocol = reader.Bool("proxy_protocol", false)
               ProxyProtocolFrom = Array.ofList (reader.ReadList("proxy_protocol_from", Value.network, everybody))

@@ -11,6 +11,8 @@ open Lightway.Segmenter
 type TransportMode =
     | Tcp = 0
     | Udp = 1
+    /// A server only.
+    | Both = 2
 
 type LogLevel =
     | Trace = 0
@@ -87,6 +89,9 @@ module internal Value =
 
     let mode: Parser<TransportMode> =
         oneOf [ "tcp", TransportMode.Tcp; "udp", TransportMode.Udp ]
+
+    let serverMode: Parser<TransportMode> =
+        oneOf [ "tcp", TransportMode.Tcp; "udp", TransportMode.Udp; "both", TransportMode.Both ]
 
     let logLevel: Parser<LogLevel> =
         oneOf

@@ -58,9 +58,15 @@ type TunnelError =
     /// This and all that follow: not fatal on datagrams.
     | TlsOther = 21
     | InvalidProtocolVersion = 22
+    /// A frame that this state does not take.
+    | InvalidState = 23
     | RejectedSession = 25
+    /// A packet of no bytes, or not of IPv4.
+    | InvalidInsidePacket = 26
     | UnknownFrameKind = 30
     | InsufficientData = 31
+    /// The stream ended without close_notify, or its socket failed.
+    | ConnectionLost = 32
 
 /// Rules about states, as tables. Laws: nothing is processed before the handshake is done or after disconnecting began;
 /// every error is fatal on a stream.

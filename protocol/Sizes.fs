@@ -13,6 +13,10 @@ module Sizes =
     [<Literal>]
     let MinInsideMtu = 68
 
+    /// The longest IPv4 packet; a stream carries it whatever the path.
+    [<Literal>]
+    let MaxPacket = 65535
+
     /// What a client's device has if the server does not say what its own has.
     [<Literal>]
     let DefaultInsideMtu = 1350

@@ -67,16 +67,19 @@ module Udp =
     [<Literal>]
     let ChecksumAt = 6
 
+/// The ports of TCP and UDP, which both headers have at the same place.
+[<RequireQualifiedAccess>]
+module Ports =
     [<Literal>]
-    let private DestinationPortAt = 2
+    let private DestinationAt = 2
 
-    /// True for a UDP datagram to this address and port, and for later fragments of UDP datagrams to this address, which
-    /// carry no port. False for bytes that are not well-formed IPv4.
-    let isTo (packet: ReadOnlySpan<byte>, address: Ipv4Address, port: uint16) : bool =
+    /// True for a packet of `protocol` (TCP or UDP) to this address and port, and for later fragments of packets to this
+    /// address, which carry no port. False for bytes that are not well-formed IPv4.
+    let isTo (packet: ReadOnlySpan<byte>, protocol: byte, address: Ipv4Address, port: uint16) : bool =
         Ipv4.isWellFormed packet
-        && Ipv4.protocol packet = IpProtocol.Udp
+        && Ipv4.protocol packet = protocol
         && BinaryPrimitives.ReadUInt32BigEndian(packet.Slice Ipv4.DestinationAt) = address.Value
         && (Ipv4.fragmentOffset packet <> 0
-            || (let portAt = Ipv4.headerLength packet + DestinationPortAt
+            || (let portAt = Ipv4.headerLength packet + DestinationAt
 
                 packet.Length >= portAt + 2 && BinaryPrimitives.ReadUInt16BigEndian(packet.Slice portAt) = port))

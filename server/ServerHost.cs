@@ -1,6 +1,5 @@
 using System.Net;
 using System.Net.Sockets;
-using System.Security.Cryptography;
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
@@ -12,6 +11,7 @@ using Lightway.Server.Setup;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
@@ -38,20 +38,16 @@ internal static class ServerHost
         Warn(authenticator.Warnings, options.UserDb, log);
         Warn(authenticator.Measure(), options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        using var tls = TlsOf(options, log);
+        using var tls = ServerTls.Load(options, log);
         var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
         var queues = OpenQueues(options, offload, log);
         var count = queues.Length;
         TunInterface.BringUp(queues[0].Name);
-        var sockets = UdpSocket.BindGroup(
-            options.BindAddress,
-            count,
-            options.UdpBufferSize,
-            offload.UdpGro,
-            error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
-        );
+        var sockets = options.Mode == TransportMode.Tcp ? [] : BindSockets(options, count, offload, log);
+        var address = sockets.Length > 0 ? sockets[0].LocalEndPoint : options.BindAddress;
+        var listeners = options.Mode == TransportMode.Udp ? [] : StreamListener.BindGroup(address, count);
         var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
         var inside = new InsideDirectory(pool.Size, steering);
         var seed = Seeds.Draw();
@@ -59,7 +55,11 @@ internal static class ServerHost
         {
             Settings = SettingsOf(options),
             ConnectionSettings = ConnectionSettingsOf(options),
-            Tls = tls,
+            Tls = tls.Datagram,
+            StreamTls = tls.Stream,
+            Proxies = options.ProxyProtocol
+                ? new ProxySources([.. options.ProxyProtocolFrom.Select(NetworkModule.ofIPNetwork)])
+                : null,
             Pool = pool,
             Inside = inside,
             Desk = new LoginDesk(authenticator, new LoginGate(LoginLimits.Standard(hashers), seed)),
@@ -71,24 +71,23 @@ internal static class ServerHost
         var managers = new List<ConnectionManager>();
         using var workers = new WorkerGroup(
             [
-                .. queues
-                    .Zip(sockets)
-                    .Select(
-                        (pair, i) =>
-                            new Worker(
-                                pair.First,
-                                pair.Second,
-                                offload,
-                                new(i, count),
-                                log,
-                                context =>
-                                {
-                                    var manager = new ConnectionManager(shared, context) { Siblings = managers };
-                                    managers.Add(manager);
-                                    return manager;
-                                }
-                            )
-                    ),
+                .. queues.Select(
+                    (queue, i) =>
+                        new Worker(
+                            queue,
+                            sockets.ElementAtOrDefault(i),
+                            listeners.ElementAtOrDefault(i),
+                            offload,
+                            new(i, count),
+                            log,
+                            context =>
+                            {
+                                var manager = new ConnectionManager(shared, context) { Siblings = managers };
+                                managers.Add(manager);
+                                return manager;
+                            }
+                        )
+                ),
             ],
             log
         );
@@ -109,7 +108,10 @@ internal static class ServerHost
         var first = workers.All[0];
         ProgramLog.Serving(
             log,
-            sockets[0].LocalEndPoint,
+            options.Mode == TransportMode.Both ? "udp and tcp"
+                : sockets.Length > 0 ? "udp"
+                : "tcp",
+            sockets.Length > 0 ? address : listeners[0].LocalEndPoint,
             queues[0].Name,
             first.Context.InsideMtu,
             count,
@@ -118,7 +120,7 @@ internal static class ServerHost
             first.Offload.TunGroTcp,
             first.Offload.TunGroUdp,
             first.Offload.MaxSegments,
-            sockets[0].IsCoalescing
+            sockets.Length > 0 && sockets[0].IsCoalescing
         );
         CheckMtu(queues[0].Name, first.Context.InsideMtu, shared.ConnectionSettings, options, log);
         first.Context.InsideMtuChanged = mtu =>
@@ -131,39 +133,6 @@ internal static class ServerHost
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);
         return 0;
-    }
-
-    private static DtlsContext TlsOf(ServerOptions options, ILogger log)
-    {
-        var certificate = PemFiles.Read("server_cert", options.ServerCert, PemContent.Certificate);
-        foreach (
-            var warning in (string[])
-                [
-                    .. Certificates.Dates(options.ServerCert, certificate, DateTimeOffset.UtcNow),
-                    .. Certificates.PathLengths(options.ServerCert, certificate),
-                ]
-        )
-        {
-            ProgramLog.Warning(log, $"server_cert: {warning}");
-        }
-        var key = PemFiles.Read("server_key", options.ServerKey, PemContent.PrivateKey);
-        try
-        {
-            return DtlsContext.ForServer(certificate, key, options.EnablePqc);
-        }
-        catch (TlsException error)
-        {
-            throw new ConfigurationException(
-                Certificates.KeyRefusal(options.ServerKey, key) is { } ofKey ? $"server_key: {ofKey}"
-                : Certificates.Refusal(options.ServerCert, certificate) is { } ofCertificate
-                    ? $"server_cert: {ofCertificate}"
-                : $"server_cert \"{options.ServerCert}\", server_key \"{options.ServerKey}\": {error.Message}"
-            );
-        }
-        finally
-        {
-            CryptographicOperations.ZeroMemory(key); // the library has its own copy
-        }
     }
 
     private static void Warn(IReadOnlyList<string> warnings, string file, ILogger log)
@@ -181,6 +150,15 @@ internal static class ServerHost
         }
     }
 
+    private static UdpSocket[] BindSockets(ServerOptions options, int count, Offload offload, ILogger log) =>
+        UdpSocket.BindGroup(
+            options.BindAddress,
+            count,
+            options.UdpBufferSize,
+            offload.UdpGro,
+            error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
+        );
+
     /// <summary>Warns if the device takes packets that do not fit into a datagram; they are refused one by one.</summary>
     private static void CheckMtu(
         string device,
@@ -190,6 +168,10 @@ internal static class ServerHost
         ILogger log
     )
     {
+        if (options.Mode == TransportMode.Tcp)
+        {
+            return;
+        }
         var isIPv6 = options.BindAddress.AddressFamily == AddressFamily.InterNetworkV6;
         var longest = Sizes.insideMtu(settings.OutsideMtu, isIPv6, settings.EnableExpresslane);
         if (mtu > longest)

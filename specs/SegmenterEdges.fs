@@ -128,7 +128,7 @@ let private addressed =
     let address = Ipv4Address 0xCB007109u
 
     let isTo (packet: byte[]) =
-        Udp.isTo (ReadOnlySpan packet, address, 27690us)
+        Ports.isTo (ReadOnlySpan packet, IpProtocol.Udp, address, 27690us)
 
     let ports (port: int) =
         [| 0x12uy; 0x34uy; byte (port >>> 8); byte port; 0uy; 8uy; 0uy; 0uy |]

@@ -37,6 +37,7 @@ let private withSessionTo (servers: IPEndPoint list) (body: ClientSession -> End
             ConnectionSettings(Role = Role.Client),
             own.Context,
             tls,
+            0u,
             InsideAddresses(Inside.Client, Ipv4Address.None),
             [| for server in servers -> PeerAddress server |],
             NullLogger.Instance

@@ -454,8 +454,7 @@ let tests =
           test "without memory for another session handshakes are ignored, and the server goes on" {
               use server = new End(Role.Server, 64)
 
-              let tls =
-                  DtlsContext.ForServer(TestCertificate.authority, TestCertificate.key, true)
+              let tls = TlsContext.ForServer(TestCertificate.authority, TestCertificate.key, true)
 
               use listener = new DtlsListener(tls, server.Context, server.Now)
               tls.Dispose() // wolfSSL has no memory: it makes no further session

@@ -194,7 +194,7 @@ let private makeDevice (topology: Topology) (vpn: Vpn) (flags: string) =
 let private serve (vpn: Vpn) =
     vpn.LaunchServer()
 
-    vpn.Server.Await (TimeSpan.FromSeconds 20.) "it serves" (fun () -> vpn.Server.Log.Contains "serving udp")
+    vpn.Server.Await (TimeSpan.FromSeconds 20.) "it serves" (fun () -> vpn.Server.Log.Contains "serving ")
 
 let private stop (child: Child) =
     Expect.isTrue (child.Stop()) $"the {child.Name} ends by itself"

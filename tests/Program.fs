@@ -53,6 +53,7 @@ let main argv =
               ClientHostTests.tests
               ClientRoutesTests.tests
               ServerTests.tests
+              TcpModeTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests

@@ -39,7 +39,7 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
     let ca = File.ReadAllBytes(Path.Combine(vpn.Folder, "ca_cert.crt"))
 
     let tls =
-        DtlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+        TlsContext.ForClient(ca, null, false, KeyShare.X25519MlKem768, TlsContext.DefaultOutsideMtu)
 
     let connection =
         Connection.ForClient(

@@ -252,19 +252,19 @@ let private proxyProtocol =
                   Expect.isFalse (message.Contains '\n') "one line"
           }
 
-          test "with mode tcp the mode is all that is refused" {
-              let text =
-                  refusal (server [ "--mode=tcp"; "--proxy-protocol"; "--proxy-protocol-from=10.0.0.0/8" ] [] least)
+          test "modes tcp and both take a proxy" {
+              for mode in [ "tcp"; "both" ] do
+                  let options =
+                      run (server [ $"--mode={mode}"; "--proxy-protocol"; "--proxy-protocol-from=10.0.0.0/8" ] [] least)
 
-              Expect.stringStarts text "mode: " "not the proxy"
+                  Expect.isTrue options.ProxyProtocol mode
           } ]
 
 let private refusals =
     testList
         "Refusals"
         [ for flags, parts in
-              [ [ "--mode=tcp" ], [ "mode"; "tcp"; "mode: udp" ]
-                [ "--mode=quic" ], [ "mode"; "\"quic\""; "tcp, udp"; "flag --mode" ]
+              [ [ "--mode=quic" ], [ "mode"; "\"quic\""; "tcp, udp, both"; "flag --mode" ]
                 [ "--mode=tcp"; "--enable-expresslane" ], [ "enable_expresslane"; "mode: udp" ]
                 [ "--proxy-protocol" ], [ "proxy_protocol"; "mode: tcp" ]
                 [ "--proxy-protocol=maybe" ], [ "proxy_protocol"; "\"maybe\""; "true or false" ]
@@ -301,8 +301,9 @@ let private refusals =
               expectAll (refusal (server [] [ "TUN_IP", "fe80::1" ] least)) [ "tun_ip"; "LW_SERVER_TUN_IP"; "fe80::1" ]
           }
 
-          test "the reference's default mode is refused with its remedy" {
-              expectAll (refusal (server [] [] "user_db: a")) [ "mode"; "mode: udp"; "the default" ]
+          test "the default mode is the reference's; one process can serve both" {
+              Expect.equal (run (server [] [] "user_db: a")).Mode TransportMode.Tcp "the default"
+              Expect.equal (run (server [ "--mode=both" ] [] least)).Mode TransportMode.Both "both"
           }
 
           test "users are required, and tokens do not replace them" {

@@ -226,7 +226,7 @@ let tests =
                       )
 
                       vpn.LaunchServer()
-                      let serves () = vpn.Server.Log.Contains "serving udp"
+                      let serves () = vpn.Server.Log.Contains "serving "
                       vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
 
                       for key in [ "token_rsa_pub_key_pem"; "ip_map"; "enable_batch_receive"; "iouring_entry_count" ] do

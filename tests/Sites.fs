@@ -53,7 +53,7 @@ type Site(limits: Limits) =
     let server = new End(Role.Server, 64)
 
     let tls =
-        DtlsContext.ForServer(TestCertificate.authority, TestCertificate.key, false)
+        TlsContext.ForServer(TestCertificate.authority, TestCertificate.key, false)
 
     let addresses = AddressPool(limits.Pool, [||], false)
 
@@ -143,7 +143,7 @@ type Site(limits: Limits) =
             tls.Dispose()
 
 /// A client of a site, with the address that its datagrams come from.
-type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls: DtlsContext) =
+type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls: TlsContext) =
     let own = new End(Role.Client, 64)
 
     let server = at "192.0.2.1" 27690

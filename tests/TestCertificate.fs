@@ -20,7 +20,7 @@ let private make () =
 let authority, key = make ()
 
 let private clientOf (authority: byte[]) (name: string | null) =
-    DtlsContext.ForClient(authority, name, false, KeyShare.X25519MlKem768, DtlsContext.DefaultOutsideMtu)
+    TlsContext.ForClient(authority, name, false, KeyShare.X25519MlKem768, TlsContext.DefaultOutsideMtu)
 
 /// What a client needs that trusts it.
 let clientTls () = clientOf authority null

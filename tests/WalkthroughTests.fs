@@ -96,7 +96,7 @@ let private follow (serverCommands: string list) (check: Child -> unit) =
         around "lightway-server" (List.filter (isOf "lightway-client" >> not) serverCommands)
 
     use server = start topology.Server "server" here before program
-    server.Await wait "it serves" (fun () -> server.Log.Contains "serving udp")
+    server.Await wait "it serves" (fun () -> server.Log.Contains "serving ")
 
     for command in after do
         Shell.inside topology.Server "sh" [ "-c"; command ] |> ignore

@@ -2,6 +2,7 @@ using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
@@ -39,6 +40,7 @@ public sealed class WorkerContext : IDisposable
         Control = outside;
         Ids = ids ?? new SessionIdSource(0, 1);
         MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
+        MaxSegments = offload.MaxSegments;
         Mailbox = new Mailbox(inside.HasVnetHeader);
         ToOutside = new SendBatch(outside, Counters, offload.MaxSegments);
         ToInside = new TunBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
@@ -57,8 +59,14 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Collects the packets for the TUN device; they are decrypted in place there.</summary>
     public TunBatch ToInside { get; }
 
+    /// <summary>The TCP connections; null: this worker serves none.</summary>
+    public StreamLoop? Streams { get; init; }
+
     /// <summary>Takes the frames that other workers read for the connections of this one.</summary>
     public Mailbox Mailbox { get; }
+
+    /// <summary>See <see cref="Offload.MaxSegments"/>.</summary>
+    public int MaxSegments { get; }
 
     /// <summary>See <see cref="Offload.MaxBurstMicroseconds"/>.</summary>
     public int MaxBurstMicroseconds { get; }
@@ -131,5 +139,6 @@ public sealed class WorkerContext : IDisposable
         Datagram.Dispose();
         Frame.Dispose();
         Plaintext.Dispose();
+        Streams?.Dispose();
     }
 }

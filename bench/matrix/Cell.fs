@@ -4,6 +4,7 @@ namespace Lightway.Bench.Matrix
 type Path =
     | Expresslane
     | Dtls
+    | Tls // over TCP
 
 type Direction =
     | Down // the remote sends, the client receives
@@ -28,6 +29,7 @@ type Cell =
         match this.Path with
         | Expresslane -> "expresslane"
         | Dtls -> "dtls"
+        | Tls -> "tls"
 
     member this.DirectionName =
         match this.Direction with
@@ -58,7 +60,7 @@ module Cell =
 
     /// All fields in the order of measuring. Those with the same path and number of clients share their programs.
     let all: Cell list =
-        [ for path in [ Expresslane; Dtls ] do
+        [ for path in [ Expresslane; Dtls; Tls ] do
               for direction in [ Down; Up ] do
                   for traffic in [ Tcp 1; Tcp 4; Udp QuicBurst; Udp 1 ] do
                       { Path = path

@@ -41,11 +41,13 @@ module Contender =
         let topology = Topology.Create clients
 
         try
+            let keys = if path = Tls then [ "mode", "tcp" ] else []
+
             let settings =
                 { Expresslane = (path = Expresslane)
                   Offload = offload
-                  ServerKeys = []
-                  ClientKeys = [] }
+                  ServerKeys = keys
+                  ClientKeys = keys }
 
             let vpn = new Vpn(topology, programs, settings)
             vpn.Start()

@@ -152,13 +152,7 @@ and [<Sealed>] Crowd(target: Target) =
     let mutable number = 0
 
     let tls =
-        DtlsContext.ForClient(
-            ReadOnlySpan target.Ca,
-            null,
-            false,
-            KeyShare.X25519MlKem768,
-            DtlsContext.DefaultOutsideMtu
-        )
+        TlsContext.ForClient(ReadOnlySpan target.Ca, null, false, KeyShare.X25519MlKem768, TlsContext.DefaultOutsideMtu)
 
     // All share one worker; each has an address of its own there, which says whose socket is meant.
     let sender =

@@ -17,7 +17,7 @@ let private LargestDatagram = 65507
 /// hellos as short as that cost the sender least.
 let private hellos (ca: byte[]) (count: int) : byte[][] =
     use tls =
-        DtlsContext.ForClient(ReadOnlySpan ca, null, false, KeyShare.P521MlKem1024, DtlsContext.DefaultOutsideMtu)
+        TlsContext.ForClient(ReadOnlySpan ca, null, false, KeyShare.P521MlKem1024, TlsContext.DefaultOutsideMtu)
 
     [| for _ in 1..count do
            use session = new DtlsSession(tls, ReadOnlySpan<byte>.Empty)

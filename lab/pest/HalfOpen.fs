@@ -16,7 +16,7 @@ let private mostInFlight = 512
 let private mostStanding = 16_384
 
 /// A handshake from a port of its own, until the cookie is returned or until it is complete.
-type private Attempt(tls: DtlsContext, source: IPAddress, server: IPEndPoint, isComplete: bool) as this =
+type private Attempt(tls: TlsContext, source: IPAddress, server: IPEndPoint, isComplete: bool) as this =
     let socket =
         new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
 
@@ -84,13 +84,7 @@ type private Attempt(tls: DtlsContext, source: IPAddress, server: IPEndPoint, is
 
 let private run (isComplete: bool) (target: Target) (plan: Plan) : Tally =
     use tls =
-        DtlsContext.ForClient(
-            ReadOnlySpan target.Ca,
-            null,
-            false,
-            KeyShare.X25519MlKem768,
-            DtlsContext.DefaultOutsideMtu
-        )
+        TlsContext.ForClient(ReadOnlySpan target.Ca, null, false, KeyShare.X25519MlKem768, TlsContext.DefaultOutsideMtu)
 
     let sources =
         if plan.Sources.IsEmpty then

@@ -6,6 +6,7 @@ using Lightway.Tunnel;
 using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;
 using Lightway.Tunnel.Workers;
@@ -32,7 +33,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private readonly InsideDirectory _inside;
     private readonly Strangers _strangers;
     private readonly Logins _logins;
-    private readonly DtlsListener _listener;
+    private readonly DtlsListener? _listener;
+    private readonly StreamAcceptor _acceptor;
     private readonly ConnectionTable _table = new();
     private readonly ILogger _log;
     private Connection? _recent; // the latest connection that its address and its session id both named
@@ -52,7 +54,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _log = shared.Log;
         _strangers = new Strangers(shared.Admission, shared.Seed, worker);
         _logins = new Logins(shared, worker, _strangers, EndElsewhere);
-        _listener = new DtlsListener(shared.Tls, worker, worker.Now);
+        _listener = shared.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
+        _acceptor = new StreamAcceptor(shared, worker, _strangers, Create);
         _sweepAt = worker.Now + _settings.SweepMs;
         _reportAt = worker.Now + _settings.ReportMs;
     }
@@ -136,6 +139,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _rejectsLeft = RejectsPerTick;
         _table.ForgetClosed(now);
         _logins.Tick(now);
+        _acceptor.Tick(now);
         foreach (var connection in _strangers.Overdue(now))
         {
             Counters.Add(Counter.ConnStaleClosed);
@@ -164,6 +168,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
             connection.Disconnect();
             Release(connection);
         }
+        _acceptor.Dispose();
     }
 
     public void AuthRequested(Connection connection, AuthRequest request) => _logins.OnRequest(connection, request);
@@ -212,7 +217,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         Release(connection);
     }
 
-    public void Dispose() => _listener.Dispose();
+    public bool AcceptFrom(StreamListener listener, long now) => _acceptor.AcceptFrom(listener, now);
+
+    public void Dispose() => _listener?.Dispose();
 
     private SessionClaim ClaimOf(SessionId session, Connection? known, ref Connection? other)
     {
@@ -313,7 +320,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     /// </summary>
     private void Restart(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (!_strangers.TryDatagram(from.Peer, now) || _listener.TryAccept(version, from, body, now) is not { } session)
+        if (
+            !_strangers.TryDatagram(from.Peer, now) || _listener?.TryAccept(version, from, body, now) is not { } session
+        )
         {
             return;
         }
@@ -330,7 +339,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 
     private void Accept(ushort version, in OutsideAddress from, ReadOnlySpan<byte> body, long now)
     {
-        if (_strangers.TryDatagram(from.Peer, now) && _listener.TryAccept(version, from, body, now) is { } session)
+        if (_strangers.TryDatagram(from.Peer, now) && _listener?.TryAccept(version, from, body, now) is { } session)
         {
             Create(session, version, from, body, now);
         }
@@ -350,6 +359,30 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
             ClientHello.randomOf(body),
             now
         );
+        Enter(connection, now);
+    }
+
+    /// <summary>A TCP connection has been accepted.</summary>
+    private void Create(TlsSession session, StreamSocket socket, PeerAddress peer)
+    {
+        var path = new OutsideAddress(peer, default);
+        Enter(
+            Connection.ForServer(
+                _shared.ConnectionSettings,
+                _worker,
+                this,
+                _worker.Ids.Draw(),
+                session,
+                socket,
+                path,
+                _worker.Now
+            ),
+            _worker.Now
+        );
+    }
+
+    private void Enter(Connection connection, long now)
+    {
         _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);

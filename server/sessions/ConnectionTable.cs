@@ -15,12 +15,13 @@ public sealed class ConnectionTable
     private readonly Dictionary<PeerAddress, Connection> _successors = []; // handshaking while an older one holds the address
     private readonly Dictionary<SessionId, Connection> _bySession = [];
     private readonly Dictionary<SessionId, Connection> _byPending = [];
+    private readonly HashSet<Connection> _streams = []; // found by their sockets
     private readonly Dictionary<SessionId, long> _closed = []; // ids of sessions that ended recently, with the time to forget them
 
     /// <summary>Every connection, also those that handshake.</summary>
-    public IEnumerable<Connection> All => _bySession.Values;
+    public IEnumerable<Connection> All => _bySession.Values.Concat(_streams);
 
-    public int Count => _bySession.Count;
+    public int Count => _bySession.Count + _streams.Count;
 
     public int PendingRotations => _byPending.Count;
 
@@ -32,9 +33,14 @@ public sealed class ConnectionTable
 
     public Connection? ByPending(SessionId id) => _byPending.GetValueOrDefault(id);
 
-    /// <summary>Registers a new connection; if its peer's address is taken, as successor.</summary>
+    /// <summary>Registers a new connection; if its peer's address is taken, as successor. No datagram finds a stream.</summary>
     public void Add(Connection connection)
     {
+        if (connection.Transport == Transport.Stream)
+        {
+            _streams.Add(connection);
+            return;
+        }
         _bySession[connection.SessionId] = connection;
         if (!_byPeer.TryAdd(connection.Path.Peer, connection))
         {
@@ -76,6 +82,10 @@ public sealed class ConnectionTable
     /// <summary>Takes a connection out; datagrams for its session within <see cref="AfterlifeMs"/> are dropped without a reject.</summary>
     public void Remove(Connection connection, long now)
     {
+        if (_streams.Remove(connection))
+        {
+            return;
+        }
         _closed[connection.SessionId] = now + AfterlifeMs;
         Leave(connection);
         Forget(_bySession, connection.SessionId, connection);

@@ -14,7 +14,14 @@ public sealed record SharedState
 
     public required ConnectionSettings ConnectionSettings { get; init; }
 
-    public required DtlsContext Tls { get; init; }
+    /// <summary>Of DTLS; null: no datagrams are served.</summary>
+    public TlsContext? Tls { get; init; }
+
+    /// <summary>Of TLS; null: no streams are served.</summary>
+    public TlsContext? StreamTls { get; init; }
+
+    /// <summary>Null: no connection begins with a header of the PROXY protocol.</summary>
+    public ProxySources? Proxies { get; init; }
 
     public required AddressPool Pool { get; init; }
 

@@ -42,6 +42,21 @@ internal sealed class Strangers(AdmissionLimits limits, HashSeed seed, WorkerCon
         return false;
     }
 
+    /// <summary>False: a connection of this peer may cost nothing more; counted. It costs as much as the datagrams of a handshake.</summary>
+    public bool TryConnection(in PeerAddress from, long now)
+    {
+        var source = SourceOf(from);
+        for (var i = 0; i < DatagramsOfHandshake; i++)
+        {
+            if (!_admission.TryDatagram(source, now))
+            {
+                worker.Counters.Add(Counter.TcpStrangerOverLimit);
+                return false;
+            }
+        }
+        return true;
+    }
+
     /// <summary>A connection begins its handshake. Returns the one that must be ended for it, or null.</summary>
     public Connection? Enter(Connection connection)
     {

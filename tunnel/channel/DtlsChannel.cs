@@ -64,6 +64,8 @@ internal sealed class DtlsChannel : SecureChannel
         session.Sink = _control;
     }
 
+    public override Transport Transport => Transport.Datagram;
+
     public override long DueAt =>
         Math.Min(_job is { IsBusy: true } ? long.MaxValue : _retransmission.DueAt, _keyUpdater.DueAt);
 
@@ -85,7 +87,7 @@ internal sealed class DtlsChannel : SecureChannel
 
     public override void Send(ReadOnlySpan<byte> frame)
     {
-        if (_session.Write(frame) != DtlsStatus.Done)
+        if (_session.Write(frame) != TlsStatus.Done)
         {
             _worker.Counters.Add(Counter.UdpControlSendFailed);
         }
@@ -102,7 +104,7 @@ internal sealed class DtlsChannel : SecureChannel
         _session.Sink = _packets;
         var status = _session.Write(dataFrame);
         _session.Sink = _control;
-        if (status != DtlsStatus.Done)
+        if (status != TlsStatus.Done)
         {
             _worker.Counters.Add(Counter.TunRejectedPacketTlsError);
             return SendResult.Dropped;
@@ -189,7 +191,7 @@ internal sealed class DtlsChannel : SecureChannel
     private void Retransmit(long now)
     {
         var established = _session.IsEstablished;
-        if (_retransmission.Fire(now) != DtlsStatus.Failed)
+        if (_retransmission.Fire(now) != TlsStatus.Failed)
         {
             return;
         }
@@ -231,19 +233,19 @@ internal sealed class DtlsChannel : SecureChannel
     }
 
     /// <summary>Hands on the frames that a step left in the plaintext, and acts on its status.</summary>
-    private int AfterStep(SessionId session, DtlsStatus status, int length, long now)
+    private int AfterStep(SessionId session, TlsStatus status, int length, long now)
     {
         if (_session.IsEstablished && !_isUp)
         {
             _isUp = true;
             _owner.Established();
         }
-        var frames = _owner.Frames(session, _worker.Plaintext.Slice(0, length));
-        if (status == DtlsStatus.Closed)
+        var frames = _owner.Frames(session, _worker.Plaintext.Slice(0, length), out _);
+        if (status == TlsStatus.Closed)
         {
             _owner.Failed(TunnelError.TlsPeerClosed);
         }
-        else if (status == DtlsStatus.Failed)
+        else if (status == TlsStatus.Failed)
         {
             _worker.Counters.Add(Counter.ConnTlsError);
             // In a handshake anyone may have sent what broke it: a server waits for the rest, a client can't go on. But an

@@ -15,7 +15,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private const int SecretSize = 32; // bytes
     private const long PreviousLifeMs = 60_000;
     private const long SecretLifeMs = 60 * 60_000; // cookies carry no time: the secret's life bounds theirs
-    private readonly DtlsContext _context;
+    private readonly TlsContext _context;
     private readonly WorkerContext _worker;
     private readonly byte[] _secret = new byte[SecretSize];
     private DtlsSession? _session; // null: there was no memory for one
@@ -26,7 +26,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private ushort _version;
     private long _secretUntil;
 
-    public DtlsListener(DtlsContext context, WorkerContext worker, long now)
+    public DtlsListener(TlsContext context, WorkerContext worker, long now)
     {
         _context = context;
         _worker = worker;

@@ -25,7 +25,7 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
     public bool IsBusy { get; private set; }
 
     /// <summary>Status of the last step.</summary>
-    public DtlsStatus Status { get; private set; }
+    public TlsStatus Status { get; private set; }
 
     /// <summary>Records that the last step wants sent, and whether each must be repeated because the handshake is over.</summary>
     public IReadOnlyList<(byte[] Record, bool IsRepeated)> Records => _records;
@@ -76,7 +76,7 @@ internal sealed class HandshakeJob(DtlsSession session, ControlPool pool, Action
 
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record) => _records.Add((record.ToArray(), session.IsEstablished));
 
-    private void Run(Func<DtlsStatus> step)
+    private void Run(Func<TlsStatus> step)
     {
         IsBusy = true;
         _length = 0;

@@ -4,9 +4,9 @@ using Lightway.Tunnel.Tls;
 
 namespace Lightway.Tunnel.Channel;
 
-/// <summary>Server: renews the DTLS keys once per interval (RFC 9147 section 8). Times in milliseconds. One thread.</summary>
+/// <summary>Server: renews the keys of a session once per interval (RFC 8446 section 4.6.3, RFC 9147 section 8). Times in milliseconds. One thread.</summary>
 /// <param name="intervalMs">0: never.</param>
-internal sealed class KeyUpdater(DtlsSession session, Counters counters, long intervalMs)
+internal sealed class KeyUpdater(SecureSession session, Counters counters, long intervalMs)
 {
     private const long PollMs = 100;
     private const long LimitMs = 30_000; // unanswered for longer: the peer is asleep or gone, and is asked again an interval later

@@ -59,13 +59,13 @@ internal sealed class RetransmissionTimer(DtlsSession session)
     }
 
     /// <summary>Repeats what is due. Failed: during the handshake the peer has been silent too long; after it, no action is needed.</summary>
-    public DtlsStatus Fire(long now)
+    public TlsStatus Fire(long now)
     {
         DueAt = long.MaxValue;
         if (!session.IsEstablished)
         {
             var status = session.OnTimeout();
-            if (status != DtlsStatus.Failed)
+            if (status != TlsStatus.Failed)
             {
                 Rearm(now);
             }
@@ -73,7 +73,7 @@ internal sealed class RetransmissionTimer(DtlsSession session)
         }
         if (_repetitionsLeft == 0)
         {
-            return DtlsStatus.Done;
+            return TlsStatus.Done;
         }
         _repetitionsLeft--;
         session.ResetTimeout(1);

@@ -17,11 +17,12 @@ internal interface IChannelOwner
     /// <summary>The handshake is complete.</summary>
     void Established();
 
-    /// <summary>Processes the frames of one datagram or record.</summary>
+    /// <summary>Processes the frames of one datagram, or those that have come of a stream.</summary>
     /// <param name="session">Session id of the wire header that they came under.</param>
-    /// <param name="plaintext">Whole frames, one after the other; may be changed in place.</param>
+    /// <param name="plaintext">Frames, one after the other; may be changed in place. The last one of a stream may be incomplete.</param>
+    /// <param name="consumed">Bytes of the frames that were processed.</param>
     /// <returns>Number of frames; 0 proves nothing about the sender.</returns>
-    int Frames(SessionId session, Span<byte> plaintext);
+    int Frames(SessionId session, Span<byte> plaintext, out int consumed);
 
     /// <summary>Server: new traffic keys are under way.</summary>
     void KeysChanging();
@@ -39,6 +40,8 @@ internal interface IChannelOwner
 /// </summary>
 internal abstract class SecureChannel : IDisposable
 {
+    public abstract Transport Transport { get; }
+
     /// <summary>When <see cref="OnTimer"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
     public abstract long DueAt { get; }
 

@@ -48,7 +48,7 @@ internal sealed class ClientSide : ConnectionSide
     {
         if (_credentials is { } credentials)
         {
-            _login.Start(now);
+            _login.Start(now, repeats: _connection.Transport == Transport.Datagram);
             SendAuth(credentials, now);
         }
         else

@@ -13,7 +13,7 @@ namespace Lightway.Tunnel.Connections;
 /// join them. It owns no socket and no clock: datagrams, packets and the time (milliseconds) come in; what it sends leaves
 /// through the worker's batch (inside packets) and control socket (everything else). One thread. No peer can make it throw.
 /// </summary>
-public sealed class Connection : IChannelOwner, ITimed, IDisposable
+public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
 {
     private readonly WorkerContext _worker;
     private readonly Envelope _envelope;
@@ -30,8 +30,8 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         ConnectionSettings settings,
         WorkerContext worker,
         Func<Connection, Envelope, ConnectionSide> createSide,
+        Func<Connection, Envelope, SecureChannel> createChannel,
         Envelope envelope,
-        DtlsSession session,
         long now
     )
     {
@@ -41,66 +41,11 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         CreatedAt = now;
         LastOutsideAt = now;
         _timer = new TimerNode(this);
-        _channel = new DtlsChannel(
-            session,
-            worker,
-            envelope,
-            this,
-            settings.Role,
-            settings.KeyUpdateMs,
-            settings.DtlsRecordsPerKey,
-            now
-        );
+        _channel = createChannel(this, envelope);
         _frames = new ControlFrames(_channel, worker);
         _packets = new PacketPath(settings, worker, envelope, _channel, _frames.Config, now);
         _side = createSide(this, envelope);
     }
-
-    /// <summary>A server's connection.</summary>
-    /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
-    /// <param name="session">Has accepted a cookie; owned from here on.</param>
-    /// <param name="clientRandom">See <see cref="ClientRandom"/>.</param>
-    public static Connection ForServer(
-        ConnectionSettings settings,
-        WorkerContext worker,
-        IServerEvents events,
-        ushort version,
-        SessionId sessionId,
-        DtlsSession session,
-        in OutsideAddress path,
-        UInt128 clientRandom,
-        long now
-    ) =>
-        new(
-            settings,
-            worker,
-            (connection, envelope) => new ServerSide(connection, worker, envelope, events),
-            new Envelope(worker, version, sessionId, path),
-            session,
-            now
-        )
-        {
-            ClientRandom = clientRandom,
-        };
-
-    /// <summary>A client's connection.</summary>
-    /// <param name="session">Fresh; owned from here on.</param>
-    public static Connection ForClient(
-        ConnectionSettings settings,
-        WorkerContext worker,
-        IClientEvents events,
-        DtlsSession session,
-        in OutsideAddress path,
-        long now
-    ) =>
-        new(
-            settings,
-            worker,
-            (connection, envelope) => new ClientSide(connection, envelope, events, settings, now),
-            new Envelope(worker, ProtocolVersion.V1_3, SessionId.Empty, path),
-            session,
-            now
-        );
 
     /// <summary>The worker that it belongs to, for life.</summary>
     public WorkerContext Home => _worker;
@@ -120,9 +65,13 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         }
     } = ConnectionState.Connecting;
 
-    /// <summary>Where its datagrams go.</summary>
+    /// <summary>Datagram: DTLS over UDP. Stream: TLS over TCP.</summary>
+    public Transport Transport => _channel.Transport;
+
+    /// <summary>The peer's address, and ours that it writes to.</summary>
     public ref readonly OutsideAddress Path => ref _envelope.Path;
 
+    /// <summary>Names the session. Of a stream it is never sent, and serves the log and the tables only.</summary>
     public SessionId SessionId => _envelope.Current;
 
     /// <summary>Empty if no rotation is under way.</summary>
@@ -157,7 +106,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>Negotiated suite and group, for the log.</summary>
     public string Security => _channel.Description;
 
-    /// <summary>The last DTLS failure in words, for the log.</summary>
+    /// <summary>The last failure of TLS or of the socket in words, for the log.</summary>
     public string TlsError => _channel.ErrorText;
 
     /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
@@ -356,14 +305,19 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
         _side.OnLinkUp(_now);
     }
 
-    int IChannelOwner.Frames(SessionId session, Span<byte> plaintext)
+    int IChannelOwner.Frames(SessionId session, Span<byte> plaintext, out int consumed)
     {
         var count = 0;
+        var length = plaintext.Length;
         var answers = new Answers(_worker.Counters);
         while (!plaintext.IsEmpty && _failure == TunnelError.None)
         {
             Frame frame = default;
             var status = FrameModule.tryParse(plaintext, ref frame);
+            if (status == FrameStatus.Insufficient && _channel.Transport == Transport.Stream)
+            {
+                break; // its rest is on the way
+            }
             if (status != FrameStatus.Ok)
             {
                 _worker.Counters.Add(
@@ -376,6 +330,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
             Process(frame, plaintext.Slice(frame.PayloadOffset, frame.PayloadLength), ref answers);
             plaintext = plaintext[frame.Length..];
         }
+        consumed = length - plaintext.Length;
         OnAuthenticated(session, count);
         return count;
     }
@@ -405,6 +360,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
                 return;
             case FrameVerdict.InvalidState:
                 _worker.Counters.Add(Counter.FrameInvalidState);
+                FailIfFatal(TunnelError.InvalidState);
                 return;
             case FrameVerdict.InvalidMode:
                 Fail(TunnelError.InvalidMode);
@@ -463,7 +419,7 @@ public sealed class Connection : IChannelOwner, ITimed, IDisposable
 
     private void FailIfFatal(TunnelError error)
     {
-        if (Lifecycle.isFatal(Transport.Datagram, error))
+        if (Lifecycle.isFatal(_channel.Transport, error))
         {
             Fail(error);
         }

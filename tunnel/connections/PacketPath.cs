@@ -16,7 +16,6 @@ internal sealed class PacketPath : IDisposable
     private const int FragmentIds = 4096;
     private const int FragmentBytes = 1 << 20;
     private const long FragmentTimeoutMs = 10_000;
-    private const int MaxPacket = 65535; // bytes of the longest IPv4 packet
     private const int TcpHeaders = 40; // bytes of IPv4 and TCP without options: what the MSS leaves out (RFC 9293 section 3.7.1)
 
     private readonly WorkerContext _worker;
@@ -26,6 +25,7 @@ internal sealed class PacketPath : IDisposable
     private readonly int _insideMtu; // bytes of the longest packet, to a peer over IPv4
     private readonly int _insideMtuIPv6;
     private readonly byte _copiedTos; // bits of the TOS byte
+    private readonly bool _isStream;
     private FragmentTable? _fragments; // once a fragment has come
     private Translation _translation;
     private BurstRate _burstRate;
@@ -45,13 +45,15 @@ internal sealed class PacketPath : IDisposable
         _envelope = envelope;
         _channel = channel;
         _number = worker.NextNumber();
-        _insideMtu = Sizes.insideMtu(settings.OutsideMtu, isIPv6: false, settings.EnableExpresslane);
-        _insideMtuIPv6 = Sizes.insideMtu(settings.OutsideMtu, isIPv6: true, settings.EnableExpresslane);
+        _isStream = channel.Transport == Transport.Stream;
+        var expresslane = settings.EnableExpresslane && !_isStream;
+        _insideMtu = _isStream ? Sizes.MaxPacket : Sizes.insideMtu(settings.OutsideMtu, isIPv6: false, expresslane);
+        _insideMtuIPv6 = _isStream ? Sizes.MaxPacket : Sizes.insideMtu(settings.OutsideMtu, isIPv6: true, expresslane);
         _copiedTos = settings.CopiedTos;
         _burstRate = BurstRateModule.create(now);
         Expresslane = new ExpresslaneChannel(
             settings.Role,
-            settings.EnableExpresslane,
+            expresslane,
             Time.spread(settings.ExpresslaneRotationMs, worker.Random.Next()),
             settings.ExpresslanePacketsPerKey,
             sendConfig
@@ -169,7 +171,12 @@ internal sealed class PacketPath : IDisposable
         {
             return TunnelError.CodecMissing;
         }
-        _worker.Counters.Add(Counter.DtlsPacketsReceived);
+        if (packet.IsEmpty || packet[0] >> 4 != 4)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+            return TunnelError.InvalidInsidePacket;
+        }
+        _worker.Counters.Add(_isStream ? Counter.TlsPacketsReceived : Counter.DtlsPacketsReceived);
         var slot = _worker.ToInside.Reserve(packet.Length);
         packet.CopyTo(slot);
         return DeliverSlot(slot, sender: 0, counter: 0);
@@ -185,7 +192,7 @@ internal sealed class PacketPath : IDisposable
             return TunnelError.None;
         }
         _fragments ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
-        var slot = _worker.ToInside.Reserve(MaxPacket);
+        var slot = _worker.ToInside.Reserve(Sizes.MaxPacket);
         var length = 0;
         var held = _fragments.BytesHeld;
         var status = _fragments.Add(
@@ -275,7 +282,7 @@ internal sealed class PacketPath : IDisposable
         var result = _channel.TrySendPacket(frame, _longestRun, TosOf(frame[FrameModule.DataHeaderSize..]));
         if (result == SendResult.Accepted)
         {
-            _worker.Counters.Add(Counter.DtlsPacketsSent);
+            _worker.Counters.Add(_isStream ? Counter.TlsPacketsSent : Counter.DtlsPacketsSent);
             _worker.Counters.Add(Counter.TunToClient, length);
             _sentSinceBegin += frame.Length;
         }

@@ -25,11 +25,13 @@ public interface IReadyHandler
 /// </summary>
 public sealed unsafe class Epoll : IDisposable
 {
-    private const int MaxEvents = 16;
+    private const int MaxEvents = 64;
     private const int WakeToken = -1;
     private readonly int _epoll;
     private readonly int _wake;
-    private readonly List<IReadyHandler> _handlers = []; // by token
+    private readonly List<IReadyHandler?> _handlers = []; // by token
+    private readonly Stack<int> _free = []; // tokens
+    private readonly List<int> _removed = []; // tokens that events of the latest wait may still name
     private readonly Slab _events = new(MaxEvents * sizeof(epoll_event));
 
     public Epoll()
@@ -43,14 +45,29 @@ public sealed unsafe class Epoll : IDisposable
         Control(EPOLL_CTL_ADD, _wake, WakeToken, Readiness.Read);
     }
 
-    /// <summary>Watches a descriptor for reading, for as long as it is open.</summary>
+    /// <summary>Watches a descriptor for reading, until <see cref="Remove"/>.</summary>
     /// <returns>The token by which <see cref="Watch"/> knows it.</returns>
     public int Add(int fd, IReadyHandler handler)
     {
-        _handlers.Add(handler);
-        var token = _handlers.Count - 1;
+        if (_free.TryPop(out var token))
+        {
+            _handlers[token] = handler;
+        }
+        else
+        {
+            token = _handlers.Count;
+            _handlers.Add(handler);
+        }
         Control(EPOLL_CTL_ADD, fd, token, Readiness.Read);
         return token;
+    }
+
+    /// <summary>Forgets a descriptor that is still open. Its handler is not called again.</summary>
+    public void Remove(int fd, int token)
+    {
+        Control(EPOLL_CTL_DEL, fd, token, Readiness.None);
+        _handlers[token] = null;
+        _removed.Add(token);
     }
 
     /// <summary>Changes what a descriptor is watched for; <see cref="Readiness.None"/> pauses it.</summary>
@@ -60,6 +77,11 @@ public sealed unsafe class Epoll : IDisposable
     /// <param name="timeoutMs">Milliseconds; -1 waits for ever, 0 polls.</param>
     public void Wait(int timeoutMs)
     {
+        foreach (var token in _removed)
+        {
+            _free.Push(token);
+        }
+        _removed.Clear();
         var events = (epoll_event*)_events.Pointer;
         var count = epoll_wait(_epoll, events, MaxEvents, timeoutMs);
         for (var i = 0; i < count; i++)
@@ -77,7 +99,7 @@ public sealed unsafe class Epoll : IDisposable
             {
                 readiness |= Readiness.Read;
             }
-            _handlers[token].OnReady(readiness);
+            _handlers[token]?.OnReady(readiness);
         }
     }
 

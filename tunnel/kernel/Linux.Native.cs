@@ -30,6 +30,14 @@ internal static unsafe partial class Linux
     public const int IPV6_PKTINFO = 50;
     public const int PMTUDISC_OMIT = 5; // no DF, and ICMP "fragmentation needed" is not believed
 
+    // linux/tcp.h
+    public const int TCP_NODELAY = 1;
+    public const int TCP_KEEPIDLE = 4;
+    public const int TCP_KEEPINTVL = 5;
+    public const int TCP_KEEPCNT = 6;
+    public const int TCP_USER_TIMEOUT = 18;
+    public const int TCP_NOTSENT_LOWAT = 25;
+
     // linux/if_tun.h
     public const int TUNSETIFF = 0x400454CA;
     public const int TUNSETOFFLOAD = 0x400454D0; // argument by value
@@ -62,18 +70,23 @@ internal static unsafe partial class Linux
     public const int EINTR = 4;
     public const int EIO = 5;
     public const int EAGAIN = 11;
+    public const int ENOMEM = 12;
     public const int EBUSY = 16;
     public const int EINVAL = 22;
+    public const int ENFILE = 23;
+    public const int EMFILE = 24;
     public const int EBADFD = 77;
     public const int EMSGSIZE = 90;
     public const int EOPNOTSUPP = 95;
     public const int EADDRINUSE = 98;
     public const int ENOBUFS = 105;
+    public const int EINPROGRESS = 115;
     public const int ECONNREFUSED = 111;
 
     // linux/socket.h
     public const int MSG_TRUNC = 0x20;
     public const int MSG_DONTWAIT = 0x40;
+    public const int MSG_NOSIGNAL = 0x4000;
 
     // cmsghdr (linux/socket.h): u64 length with header, i32 level, i32 type, then the data padded to 8 bytes.
     public const int CmsgHeader = 16;

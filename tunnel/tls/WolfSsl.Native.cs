@@ -41,6 +41,12 @@ internal static unsafe partial class WolfSsl
     public static partial nint wolfDTLSv1_3_client_method();
 
     [LibraryImport(Library)]
+    public static partial nint wolfTLSv1_3_server_method();
+
+    [LibraryImport(Library)]
+    public static partial nint wolfTLSv1_3_client_method();
+
+    [LibraryImport(Library)]
     public static partial nint wolfSSL_CTX_new(nint method);
 
     [LibraryImport(Library)]

@@ -54,6 +54,25 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
     public PeerAddress(IPEndPoint endPoint)
         : this(Serialize(endPoint)) { }
 
+    /// <summary>An address in numbers: an IPv6 one in two halves in host order, an IPv4 one in <paramref name="low"/>.</summary>
+    public static PeerAddress Of(bool isIPv6, ulong high, ulong low, ushort port)
+    {
+        Span<byte> name = stackalloc byte[SocketAddressBytes.Capacity];
+        name.Clear();
+        BinaryPrimitives.WriteUInt16LittleEndian(name, isIPv6 ? FamilyIPv6 : FamilyIPv4);
+        BinaryPrimitives.WriteUInt16BigEndian(name[2..], port);
+        if (isIPv6)
+        {
+            BinaryPrimitives.WriteUInt64BigEndian(name[8..], high);
+            BinaryPrimitives.WriteUInt64BigEndian(name[16..], low);
+        }
+        else
+        {
+            BinaryPrimitives.WriteUInt32BigEndian(name[4..], (uint)low);
+        }
+        return new PeerAddress(name);
+    }
+
     /// <summary>Bytes of the sockaddr; 0 for the empty address.</summary>
     public int Length =>
         BinaryPrimitives.ReadUInt16LittleEndian(Bytes) switch
@@ -114,7 +133,11 @@ public readonly struct PeerAddress : IEquatable<PeerAddress>
         return HashCode.Combine(words[0], words[1], words[2], words[3]);
     }
 
-    public override string ToString() => Length == 0 ? "(none)" : ToEndPoint().ToString();
+    /// <summary>For the log; a mapped IPv4 address is shown as IPv4.</summary>
+    public override string ToString() =>
+        Length == 0 ? "(none)"
+        : IsIPv6 && !IsOverIPv6 ? $"{IPv4}:{BinaryPrimitives.ReadUInt16BigEndian(Bytes[2..])}"
+        : ToEndPoint().ToString();
 
     public static bool operator ==(PeerAddress left, PeerAddress right) => left.Equals(right);
 

@@ -2,19 +2,19 @@ using System.Globalization;
 
 namespace Lightway.Tunnel.Udp;
 
-/// <summary>Finds the process that has a UDP port, for an error text: /proc/net/udp and /proc/PID/fd (proc(5)).</summary>
+/// <summary>Finds the process that has a port, for an error text: /proc/net/{udp,tcp} and /proc/PID/fd (proc(5)).</summary>
 internal static class PortHolder
 {
     private const int LocalAddressAt = 1; // fields of a line
     private const int InodeAt = 9;
-    private static readonly string[] s_tables = ["/proc/self/net/udp", "/proc/self/net/udp6"];
 
+    /// <param name="protocol">udp or tcp.</param>
     /// <returns>Name and number of the process; null: none, or this process may not see it.</returns>
-    public static string? Find(int port)
+    public static string? Find(string protocol, int port)
     {
         try
         {
-            var inodes = s_tables
+            var inodes = new[] { $"/proc/self/net/{protocol}", $"/proc/self/net/{protocol}6" }
                 .Where(File.Exists)
                 .SelectMany(File.ReadLines)
                 .Select(line => line.Split(' ', StringSplitOptions.RemoveEmptyEntries))

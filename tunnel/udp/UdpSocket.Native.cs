@@ -105,7 +105,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
             if (bind(fd, (sockaddr*)name, address.Length) < 0)
             {
                 var errno = Linux.Errno;
-                var holder = errno == Linux.EADDRINUSE ? PortHolder.Find(local.Port) : null;
+                var holder = errno == Linux.EADDRINUSE ? PortHolder.Find("udp", local.Port) : null;
                 throw Linux.Failure(errno, $"bind UDP {local}{(holder is null ? "" : $" ({holder} has the port)")}");
             }
             socklen_t length = SocketAddressBytes.Capacity;

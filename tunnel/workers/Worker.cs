@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Paths;
+using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;
@@ -16,26 +17,35 @@ public sealed partial class Worker : IDisposable
 {
     private const long TickMs = 1000;
     private readonly TunQueue _tun;
-    private readonly UdpSocket _socket;
+    private readonly UdpSocket? _socket;
+    private readonly StreamListener? _listener;
     private readonly Epoll _epoll = new();
+    private readonly StreamLoop _streams;
     private readonly ReadyFlag _tunReady = new();
     private readonly ReadyFlag _socketReady = new();
+    private readonly ReadyFlag _listenerReady = new();
     private readonly ConcurrentQueue<Action> _posted = new();
     private readonly IWorkerProgram _program;
-    private readonly OutsidePath _outside;
+    private readonly OutsidePath? _outside;
     private readonly InsidePath _inside;
     private readonly InsidePath _forwarded; // what other workers have read for this one's connections
     private volatile bool _stopping;
+    private int _tunToken;
+    private int _socketToken;
+    private int _listenerToken;
+    private bool _isListening;
     private bool _blocked; // the socket is full: the TUN waits, nothing is dropped
 
     /// <param name="tun">Queue of a device that is up. Owned from here on.</param>
-    /// <param name="socket">Owned from here on.</param>
+    /// <param name="socket">Null: no datagrams. Owned from here on.</param>
+    /// <param name="listener">Null: no connections are accepted. Owned from here on.</param>
     /// <param name="offload">The offloads that may be used, if <paramref name="tun"/> and <paramref name="socket"/> have them.</param>
     /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
     /// <param name="create">Makes the program that owns the connections.</param>
     public Worker(
         TunQueue tun,
-        UdpSocket socket,
+        UdpSocket? socket,
+        StreamListener? listener,
         Offload offload,
         SessionIdSource? ids,
         ILogger log,
@@ -44,9 +54,15 @@ public sealed partial class Worker : IDisposable
     {
         _tun = tun;
         _socket = socket;
-        Offload = SuperpacketProbe.Run(tun, socket.SupportsSegmentation ? offload : offload with { MaxSegments = 1 });
-        Context = new WorkerContext(socket, tun, Offload, ids)
+        _listener = listener;
+        _streams = new StreamLoop(_epoll);
+        Offload = SuperpacketProbe.Run(
+            tun,
+            socket is { SupportsSegmentation: false } ? offload with { MaxSegments = 1 } : offload
+        );
+        Context = new WorkerContext(socket is null ? new NoDatagrams() : socket, tun, Offload, ids)
         {
+            Streams = _streams,
             Pool = RunOnPool,
             Post = Post,
             Stop = Stop,
@@ -59,7 +75,7 @@ public sealed partial class Worker : IDisposable
         _program = create(Context);
         _inside = new InsidePath(tun, Context, _program);
         _forwarded = new InsidePath(Context.Mailbox, Context, _program);
-        _outside = new OutsidePath(socket, Context, _program);
+        _outside = socket is null ? null : new OutsidePath(socket, Context, _program);
     }
 
     public WorkerContext Context { get; }
@@ -70,11 +86,19 @@ public sealed partial class Worker : IDisposable
     /// <summary>Runs until <see cref="Stop"/>, on the calling thread.</summary>
     public void Run()
     {
-        var tun = _epoll.Add(_tun.Fd, _tunReady);
-        var socket = _epoll.Add(_socket.Fd, _socketReady);
+        _tunToken = _epoll.Add(_tun.Fd, _tunReady);
+        if (_socket is not null)
+        {
+            _socketToken = _epoll.Add(_socket.Fd, _socketReady);
+        }
+        if (_listener is not null)
+        {
+            _listenerToken = _epoll.Add(_listener.Fd, _listenerReady);
+            _isListening = true;
+        }
         try
         {
-            Loop(tun, socket);
+            Loop();
         }
         finally
         {
@@ -103,11 +127,12 @@ public sealed partial class Worker : IDisposable
     {
         _inside.Dispose();
         _forwarded.Dispose();
-        _outside.Dispose();
+        _outside?.Dispose();
         Context.Dispose();
         _epoll.Dispose();
         _tun.Dispose();
-        _socket.Dispose();
+        _socket?.Dispose();
+        _listener?.Dispose();
     }
 
     /// <summary>Runs <paramref name="work"/> on the thread pool, then <paramref name="done"/> on the worker's thread.</summary>
@@ -121,28 +146,36 @@ public sealed partial class Worker : IDisposable
             null
         );
 
-    private void Loop(int tunToken, int socketToken)
+    private void Loop()
     {
         var tickAt = Context.Now + TickMs;
         while (!_stopping)
         {
             _tunReady.Value = Readiness.None;
             _socketReady.Value = Readiness.None;
+            _listenerReady.Value = Readiness.None;
             _epoll.Wait(TimeoutMs(Math.Min(Context.Timers.NextAt, tickAt)));
             Context.Counters.Add(Counter.EpollWaits);
             var now = Environment.TickCount64;
             Context.Now = now;
             if ((_socketReady.Value & Readiness.Read) != 0)
             {
-                _outside.Drain(now);
+                _outside?.Drain(now);
             }
+            _streams.Run(now);
+            Context.ToInside.Flush();
             if (!_blocked || (_socketReady.Value & Readiness.Write) != 0)
             {
-                SetBlocked(!DrainInside(now), tunToken, socketToken);
+                SetBlocked(!DrainInside(now));
                 if (Context.Mailbox.HasFrames)
                 {
                     _epoll.Wake(); // its budget is spent, and no post will ring again
                 }
+            }
+            _streams.Flush(now);
+            if (_listenerReady.Value != Readiness.None)
+            {
+                Listen(_program.AcceptFrom(_listener!, now));
             }
             while (_posted.TryDequeue(out var action))
             {
@@ -156,7 +189,19 @@ public sealed partial class Worker : IDisposable
                 Context.ToInside.Tick();
                 Context.InsideMtu = _tun.QueryMtu();
                 _program.Tick(now);
+                Listen(true);
             }
+            _streams.Flush(now);
+        }
+    }
+
+    /// <summary>Listens, or leaves connections waiting until the next tick because there is no descriptor for them.</summary>
+    private void Listen(bool on)
+    {
+        if (_listener is not null && on != _isListening)
+        {
+            _isListening = on;
+            _epoll.Watch(_listener.Fd, _listenerToken, on ? Readiness.Read : Readiness.None);
         }
     }
 
@@ -176,13 +221,13 @@ public sealed partial class Worker : IDisposable
 
     private static int TimeoutMs(long at) => (int)Math.Clamp(at - Environment.TickCount64, 0, TickMs);
 
-    private void SetBlocked(bool blocked, int tunToken, int socketToken)
+    private void SetBlocked(bool blocked)
     {
-        if (blocked != _blocked)
+        if (blocked != _blocked && _socket is not null)
         {
             _blocked = blocked;
-            _epoll.Watch(_tun.Fd, tunToken, blocked ? Readiness.None : Readiness.Read);
-            _epoll.Watch(_socket.Fd, socketToken, blocked ? Readiness.Read | Readiness.Write : Readiness.Read);
+            _epoll.Watch(_tun.Fd, _tunToken, blocked ? Readiness.None : Readiness.Read);
+            _epoll.Watch(_socket.Fd, _socketToken, blocked ? Readiness.Read | Readiness.Write : Readiness.Read);
         }
     }
 

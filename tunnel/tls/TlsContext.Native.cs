@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using Lightway.Protocol;
 
 namespace Lightway.Tunnel.Tls;
 
@@ -10,8 +11,10 @@ public enum KeyShare
     X25519MlKem768,
 }
 
-/// <summary>Certificates, suites and groups that DTLS 1.3 sessions share. Thread-safe once made.</summary>
-public sealed unsafe class DtlsContext : IDisposable
+/// <summary>
+/// Certificates, suites and groups that the DTLS 1.3 or the TLS 1.3 sessions of a program share. Thread-safe once made.
+/// </summary>
+public sealed unsafe class TlsContext : IDisposable
 {
     /// <summary>Bytes of an outside IP packet, unless an option says otherwise.</summary>
     public const int DefaultOutsideMtu = 1500;
@@ -21,19 +24,23 @@ public sealed unsafe class DtlsContext : IDisposable
 
     private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
 
-    private DtlsContext(nint method, bool isServer, int outsideMtu)
+    private TlsContext(bool isServer, Transport transport, int outsideMtu)
     {
         Mtu = (ushort)(outsideMtu - Headers);
         _ = WolfSslLibrary.EnsureUsable();
         IsServer = isServer;
-        Handle = WolfSsl.wolfSSL_CTX_new(method);
+        Transport = transport;
+        Handle = WolfSsl.wolfSSL_CTX_new(Method(isServer, transport));
         if (Handle == 0)
         {
             throw new TlsException("wolfSSL_CTX_new: out of memory");
         }
-        WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &DtlsSession.OnReceive);
-        WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &DtlsSession.OnSend);
-        Require(WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, Math.Min(HandshakeMtu, Mtu)), $"outside MTU {outsideMtu}");
+        WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &SecureSession.OnReceive);
+        WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &SecureSession.OnSend);
+        if (transport == Transport.Datagram)
+        {
+            Require(WolfSsl.wolfSSL_CTX_dtls_set_mtu(Handle, Math.Min(HandshakeMtu, Mtu)), $"outside MTU {outsideMtu}");
+        }
     }
 
     internal nint Handle { get; private set; }
@@ -42,6 +49,9 @@ public sealed unsafe class DtlsContext : IDisposable
     internal ushort Mtu { get; }
 
     internal bool IsServer { get; }
+
+    /// <summary>Datagram: DTLS. Stream: TLS.</summary>
+    public Transport Transport { get; }
 
     internal KeyShare KeyShare { get; private init; }
 
@@ -57,10 +67,16 @@ public sealed unsafe class DtlsContext : IDisposable
     /// <param name="certificatePem">Leaf first, PEM.</param>
     /// <param name="keyPem">RSA (2048 bits at least) or ECDSA key of the leaf, PEM.</param>
     /// <param name="postQuantum">Also accept the hybrid groups, and prefer them.</param>
+    /// <param name="transport">What the sessions run over.</param>
     /// <exception cref="TlsException">A file's content is refused; says which.</exception>
-    public static DtlsContext ForServer(ReadOnlySpan<byte> certificatePem, ReadOnlySpan<byte> keyPem, bool postQuantum)
+    public static TlsContext ForServer(
+        ReadOnlySpan<byte> certificatePem,
+        ReadOnlySpan<byte> keyPem,
+        bool postQuantum,
+        Transport transport = Transport.Datagram
+    )
     {
-        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_server_method(), isServer: true, DefaultOutsideMtu);
+        var context = new TlsContext(isServer: true, transport, DefaultOutsideMtu);
         try
         {
             fixed (byte* pem = certificatePem)
@@ -115,16 +131,18 @@ public sealed unsafe class DtlsContext : IDisposable
     /// <param name="keyShare">The only hybrid group that is offered. Its share is too long for a first datagram of 1200 bytes, so
     /// the server asks for it, as it may for a classical one.</param>
     /// <param name="outsideMtu">Bytes of the largest outside IP packet.</param>
+    /// <param name="transport">What the sessions run over.</param>
     /// <exception cref="TlsException">The CA file's content is refused.</exception>
-    public static DtlsContext ForClient(
+    public static TlsContext ForClient(
         ReadOnlySpan<byte> caPem,
         string? serverName,
         bool chacha20,
         KeyShare keyShare,
-        int outsideMtu
+        int outsideMtu,
+        Transport transport = Transport.Datagram
     )
     {
-        var context = new DtlsContext(WolfSsl.wolfDTLSv1_3_client_method(), isServer: false, outsideMtu)
+        var context = new TlsContext(isServer: false, transport, outsideMtu)
         {
             ServerName = serverName,
             KeyShare = keyShare,
@@ -169,6 +187,15 @@ public sealed unsafe class DtlsContext : IDisposable
             Handle = 0;
         }
     }
+
+    private static nint Method(bool isServer, Transport transport) =>
+        (isServer, transport) switch
+        {
+            (true, Transport.Stream) => WolfSsl.wolfTLSv1_3_server_method(),
+            (false, Transport.Stream) => WolfSsl.wolfTLSv1_3_client_method(),
+            (true, _) => WolfSsl.wolfDTLSv1_3_server_method(),
+            (false, _) => WolfSsl.wolfDTLSv1_3_client_method(),
+        };
 
     private void SetGroups(ReadOnlySpan<int> groups)
     {

@@ -13,7 +13,7 @@ open Lightway.Lab
 open Lightway.Lab.Pests
 
 let private usage =
-    """usage: Lightway.Bench pests [--kinds REGEX] [--rounds N] [--seconds N]   the table
+    """usage: Lightway.Bench pests [--kinds REGEX] [--rounds N] [--seconds N]   the table; `restart` is one kind
        Lightway.Bench pests --minutes N                                  all in turn, 1 to 600 minutes"""
 
 /// A pest and how much of it. Garbage of the same rate and length is its yardstick.
@@ -199,23 +199,27 @@ let private judge (verdicts: Verdict list) : int =
     else
         0
 
-let private runTable (kinds: Regex) (rounds: int) (seconds: float) : int =
+/// The download runs until this ends.
+let private measureAll (kinds: Regex) (rounds: int) (seconds: float) : Line list =
     use site = new Site()
     use load = TcpLoad.Start(site.Remote, [ site.Honest ], true, "cubic")
     Thread.Sleep 2_000 // until the JIT compiler has done its work
 
-    let lines =
-        [ for nuisance in nuisances site.Target |> List.filter (fun nuisance -> kinds.IsMatch nuisance.Kind) do
-              let samples = [ for _ in 1..rounds -> measure site load seconds nuisance ]
+    [ for nuisance in nuisances site.Target |> List.filter (fun nuisance -> kinds.IsMatch nuisance.Kind) do
+          let samples = [ for _ in 1..rounds -> measure site load seconds nuisance ]
 
-              let line =
-                  { Kind = nuisance.Kind
-                    Samples = samples }
+          let line =
+              { Kind = nuisance.Kind
+                Samples = samples }
 
-              printfn $"  {line.Kind}: {line.Middle _.UnderPest:F0} of {line.Middle _.UnderGarbage:F0} Mbit/s"
-              line ]
+          printfn $"  {line.Kind}: {line.Middle _.UnderPest:F0} of {line.Middle _.UnderGarbage:F0} Mbit/s"
+          line ]
 
-    table lines
+let private runTable (kinds: Regex) (rounds: int) (seconds: float) : int =
+    let lines = measureAll kinds rounds seconds
+
+    if not lines.IsEmpty then
+        table lines
 
     judge
         [ for line in lines do
@@ -231,7 +235,10 @@ let private runTable (kinds: Regex) (rounds: int) (seconds: float) : int =
                   Some(
                       line.Samples
                       |> List.forall (fun sample -> sample.Login.IsSome && sample.Login.Value.TotalSeconds <= 5.0)
-                  ) } ]
+                  ) }
+
+          if kinds.IsMatch "restart" then
+              Restart.run () ]
 
 /// Resident memory in MB (VmRSS of proc_pid_status(5), in KiB there), and open descriptors.
 let private footprint (child: Child) : struct (float * int) =

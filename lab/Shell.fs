@@ -97,6 +97,19 @@ type Child private (name: string, running: Process, logFile: string) =
         let struct (user, system) = this.CpuTimes
         user + system
 
+    /// Of its threads whose name begins like this: seconds on a processor, and seconds that they wanted one and had none
+    /// (/proc/PID/task/TID/schedstat, Documentation/scheduler/sched-stats.rst, in ns).
+    member _.ThreadSeconds(nameStart: string) : struct (float * float) =
+        let tasks =
+            [ for task in Directory.GetDirectories $"/proc/{running.Id}/task" do
+                  if File.ReadAllText(Path.Combine(task, "comm")).StartsWith nameStart then
+                      File.ReadAllText(Path.Combine(task, "schedstat")).Split ' ' ]
+
+        let sum (field: int) =
+            tasks |> List.sumBy (fun fields -> float fields[field] / 1e9)
+
+        struct (sum 0, sum 1)
+
     member _.Signal(signal: Netns.Signal) =
         if not running.HasExited then
             Netns.signal running.Id signal |> ignore

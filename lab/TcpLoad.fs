@@ -1,7 +1,6 @@
 namespace Lightway.Lab
 
 open System
-open System.Buffers.Binary
 open System.Net
 open System.Net.Sockets
 open System.Text
@@ -42,12 +41,6 @@ type TcpLoad private (flowCount: int, congestion: string) =
         socket.SetRawSocketOption(tcp, 13, ReadOnlySpan(Encoding.ASCII.GetBytes congestion))
         socket
 
-    /// TCP_INFO (linux/tcp.h): `tcpi_total_retrans` is the u32 at offset 100, in host byte order.
-    static let retransmits (socket: Socket) =
-        let info: byte[] = Array.zeroCreate 104
-        socket.GetRawSocketOption(tcp, 11, Span info) |> ignore // TCP_INFO
-        int64 (BinaryPrimitives.ReadUInt32LittleEndian(ReadOnlySpan(info, 100, 4)))
-
     /// What ends a flow before its time is kept for the one who measures.
     let guarded (body: unit -> unit) () =
         try
@@ -77,7 +70,7 @@ type TcpLoad private (flowCount: int, congestion: string) =
         Seq.init flowCount (fun flow -> Volatile.Read &received[flow * stride]) |> Seq.sum
 
     /// Segments that the senders have sent again so far.
-    member _.Retransmits: int64 = sending |> Seq.sumBy retransmits
+    member _.Retransmits: int64 = sending |> Seq.sumBy (TcpInfo.Of >> _.Retransmits)
 
     member private _.Open (listener: Listener) (dialers: string list) (isDownload: bool) =
         use listening =

@@ -16,7 +16,9 @@ type StreamResult =
     { Bytes: int64 // that arrived
       Seconds: float // from the first byte sent until the last one arrived
       SentHash: string // SHA-256, lower-case hexadecimal, computed while sending
-      ReceivedHash: string } // the same, computed while receiving
+      ReceivedHash: string // the same, computed while receiving
+      LongestWait: TimeSpan // for the next byte, or for the end, at the receiver
+      Sender: TcpInfo } // when all was acknowledged
 
     member this.IsIntact = this.SentHash = this.ReceivedHash
     member this.MegabitsPerSecond = float this.Bytes * 8.0 / this.Seconds / 1e6
@@ -68,18 +70,28 @@ module Transfer =
         socket.Shutdown SocketShutdown.Send
         hexOf hash
 
-    let private receive (socket: Socket) : struct (int64 * string) =
+    /// Bytes, hash, and the longest wait.
+    let private receive (socket: Socket) : struct (int64 * string * TimeSpan) =
         use hash = IncrementalHash.CreateHash HashAlgorithmName.SHA256
         let buffer: byte[] = Array.zeroCreate chunkLength
         let mutable total = 0L
-        let mutable count = socket.Receive buffer
+        let mutable longest = TimeSpan.Zero
 
-        while count > 0 do
+        let next () =
+            let since = Stopwatch.GetTimestamp()
+            let count = socket.Receive buffer
+            struct (count, Stopwatch.GetElapsedTime since)
+
+        let mutable isOpen = true
+
+        while isOpen do
+            let struct (count, wait) = next ()
+            longest <- max longest wait
+            isOpen <- count > 0
             hash.AppendData(ReadOnlySpan(buffer, 0, count))
             total <- total + int64 count
-            count <- socket.Receive buffer
 
-        struct (total, hexOf hash)
+        struct (total, hexOf hash, longest)
 
     let private tcpSocket () =
         new Socket(
@@ -113,11 +125,15 @@ module Transfer =
                 socket.Listen()
                 socket)
 
-        let transfer (socket: Socket) isSending =
+        /// Also the sender waits for the other end to close: then all is acknowledged.
+        let transfer (socket: Socket) isSending : struct (int64 * string * TimeSpan * TcpInfo) =
             if isSending then
-                struct (length, send socket length)
+                let hash = send socket length
+                socket.Receive(Array.zeroCreate<byte> 1) |> ignore
+                struct (length, hash, TimeSpan.Zero, TcpInfo.Of socket)
             else
-                receive socket
+                let struct (bytes, hash, longest) = receive socket
+                struct (bytes, hash, longest, TcpInfo.Of socket)
 
         let clock = Stopwatch()
 
@@ -145,20 +161,22 @@ module Transfer =
 
                 outcome)
 
-        let struct (dialerBytes, dialerHash) = dialing.GetAwaiter().GetResult()
-        let struct (listenerBytes, listenerHash) = accepting.GetAwaiter().GetResult()
+        let dialed = dialing.GetAwaiter().GetResult()
+        let accepted = accepting.GetAwaiter().GetResult()
         clock.Stop()
 
-        let bytes, sentHash, receivedHash =
+        let struct (_, sentHash, _, sender), struct (bytes, receivedHash, longest, _) =
             if isListenerSending then
-                dialerBytes, listenerHash, dialerHash
+                accepted, dialed
             else
-                listenerBytes, dialerHash, listenerHash
+                dialed, accepted
 
         { Bytes = bytes
           Seconds = clock.Elapsed.TotalSeconds
           SentHash = sentHash
-          ReceivedHash = receivedHash }
+          ReceivedHash = receivedHash
+          LongestWait = longest
+          Sender = sender }
 
     /// The listener sends `length` bytes, the dialer receives them. Raises SocketException when nothing moves for 20 s.
     let download (listener: Listener) (dialer: string) (length: int64) : StreamResult =
@@ -167,6 +185,12 @@ module Transfer =
     /// A download that is no faster than this, so that it takes at least as long as the caller needs it to.
     let pacedDownload (listener: Listener) (dialer: string) (length: int64) (bytesPerSecond: uint32) : StreamResult =
         stream listener dialer true length (fun socket -> pace socket bytesPerSecond)
+
+    /// A download with this congestion control (TCP_CONGESTION, linux/tcp.h) and not the machine's default: BBR, which that may
+    /// be, takes no notice of congestion marks.
+    let controlledDownload (listener: Listener) (dialer: string) (length: int64) (congestion: string) : StreamResult =
+        stream listener dialer true length (fun socket ->
+            socket.SetRawSocketOption(6, 13, ReadOnlySpan(Encoding.ASCII.GetBytes congestion)))
 
     /// The dialer sends `length` bytes, the listener receives them. Raises SocketException when nothing moves for 20 s.
     let upload (listener: Listener) (dialer: string) (length: int64) : StreamResult =

@@ -68,7 +68,7 @@ let private send (server: IPEndPoint) (plan: Plan) (burst: int) (datagrams: byte
 
     let sockets = Array.init (max 1 plan.Ports) bind
     use batch = new ReceiveBatch(false)
-    let pace = Pace(plan.Rate, plan.Duration)
+    let pace = Pace(plan)
     let mutable sent = 0L
     let mutable refused = 0L
     let mutable answers = 0L

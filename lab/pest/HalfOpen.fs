@@ -94,7 +94,7 @@ let private run (isComplete: bool) (target: Target) (plan: Plan) : Tally =
 
     let standing = Queue<Attempt>()
     let inFlight = List<Attempt>()
-    let pace = Pace(plan.Rate, plan.Duration)
+    let pace = Pace(plan)
     let mutable started = 0
     let mutable finished = 0L
     let mutable late = 0L
@@ -127,7 +127,7 @@ let private run (isComplete: bool) (target: Target) (plan: Plan) : Tally =
         while not pace.IsOver do
             pace.Advance()
 
-            while inFlight.Count < mostInFlight && pace.TryTake 1 do
+            while inFlight.Count < mostInFlight && (started < plan.Ahead || pace.TryTake 1) do
                 let attempt =
                     new Attempt(tls, sources[started % sources.Length], target.Server, isComplete)
 

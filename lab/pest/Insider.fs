@@ -16,7 +16,7 @@ let private mostAtOnce = 512
 /// Runs `act` at the plan's rate for clients by turns; it returns how many datagrams it sent. They read their answers.
 let private drive (plan: Plan) (crowd: Crowd) (guests: Guest list) (act: Guest -> int -> int) : Tally =
     let guests = Array.ofList guests
-    let pace = Pace(plan.Rate, plan.Duration)
+    let pace = Pace(plan)
     let mutable sent = 0L
     let mutable turn = 0
     let answers () = guests |> Array.sumBy _.Answers
@@ -231,7 +231,7 @@ let replay (target: Target) (plan: Plan) : Tally =
 /// no answer within 10 s.
 let logins (target: Target) (plan: Plan) : Tally =
     use crowd = new Crowd(target)
-    let pace = Pace(plan.Rate, plan.Duration)
+    let pace = Pace(plan)
     let mutable sent = 0L
     let mutable answers = 0L
     let mutable late = 0L

@@ -4,6 +4,7 @@ open System
 open System.Diagnostics
 open System.IO
 open System.Net
+open System.Threading
 
 /// Where a pest's server is, and what a client needs to log in there.
 type Target =
@@ -38,6 +39,8 @@ type Plan =
         /// Per second: datagrams, or connections, or logins, as the kind says.
         Rate: float
         Duration: TimeSpan
+        /// Ends it before its time.
+        Stop: CancellationToken
         /// Local addresses that datagrams come from, by turns; none: whichever the kernel chooses.
         Sources: IPAddress list
         /// Sockets, each with a port of its own, that a flood comes from.
@@ -48,6 +51,8 @@ type Plan =
         Burst: int
         /// Connections that are kept, the oldest giving way; at most 16 384.
         Standing: int
+        /// Handshakes that are begun before the rate applies, as fast as they come to an end.
+        Ahead: int
         /// Clients that share the rate, for kinds with a login.
         Clients: int
     }
@@ -55,11 +60,13 @@ type Plan =
     static member Standard: Plan =
         { Rate = 1_000.0
           Duration = TimeSpan.FromSeconds 10.0
+          Stop = CancellationToken.None
           Sources = []
           Ports = 400
           Length = 300
           Burst = 32
           Standing = 12_000
+          Ahead = 0
           Clients = 1 }
 
 /// What a pest has done: one line.
@@ -86,18 +93,20 @@ type Tally =
         $"{this.Sent} sent in {this.Seconds:F1} s ({this.PerSecond:F0} per second), {this.Answers} answers, {this.Refused} refused"
 
 /// A rate and an end: how many are due. What a pause of more than 100 ms left undone is not made up for.
-type internal Pace(rate: float, duration: TimeSpan) =
+type internal Pace(plan: Plan) =
     let clock = Stopwatch.StartNew()
     let mutable due = 0.0
     let mutable at = 0.0
 
     member _.Seconds: float = clock.Elapsed.TotalSeconds
-    member _.IsOver: bool = clock.Elapsed >= duration
+
+    member _.IsOver: bool =
+        clock.Elapsed >= plan.Duration || plan.Stop.IsCancellationRequested
 
     /// Adds what the time since the last call is worth.
     member _.Advance() : unit =
         let now = clock.Elapsed.TotalSeconds
-        due <- due + rate * min (now - at) 0.1
+        due <- due + plan.Rate * min (now - at) 0.1
         at <- now
 
     /// Takes as many if they are due and time is left.

@@ -15,6 +15,25 @@ let expectIntact (transfer: StreamResult) length =
     Expect.equal transfer.Bytes length "bytes that arrived"
     Expect.equal transfer.ReceivedHash transfer.SentHash "SHA-256"
 
+/// What was learned about paths (ICMP "fragmentation needed") is forgotten.
+let forgetPaths (netns: string) =
+    Shell.ip $"-n {netns} route flush cache" |> ignore
+
+/// A transfer that arrives as it was sent, and whose receiver never waits for longer than a second. A busy machine may hold
+/// one up; then a second one, with everything to be found out again, must not be.
+let expectSteady (forget: unit -> unit) (transfer: unit -> StreamResult) length =
+    let longestWait () =
+        forget ()
+        let result = transfer ()
+        expectIntact result length
+        result.LongestWait.TotalMilliseconds
+
+    let first = longestWait ()
+
+    if first > 1_000.0 then
+        let second = longestWait ()
+        Expect.isLessThanOrEqual second 1_000.0 $"ms without a byte; the first time it was {first:F0} ms"
+
 /// InCsumErrors and the like of a namespace (/proc/net/snmp, /proc/net/netstat): packets that arrived broken.
 let checksumErrors (netns: string) =
     let lines = Shell.inside netns "cat" [ "/proc/net/snmp"; "/proc/net/netstat" ]

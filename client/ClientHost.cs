@@ -10,6 +10,7 @@ using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;
 using Lightway.Tunnel.Udp;

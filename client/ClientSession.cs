@@ -4,6 +4,7 @@ using Lightway.Segmenter;
 using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;

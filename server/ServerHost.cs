@@ -11,6 +11,7 @@ using Lightway.Server.Setup;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Tun;

@@ -10,6 +10,7 @@ open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp

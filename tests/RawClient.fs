@@ -9,6 +9,7 @@ open Lightway.Protocol
 open Lightway.Tunnel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Kernel
+open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 

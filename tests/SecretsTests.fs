@@ -10,6 +10,7 @@ open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Server.Auth
 open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Tls
 open Lightway.Tests.Sites
 

@@ -17,6 +17,7 @@ open Lightway.Server.Sessions
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
+open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp

@@ -14,6 +14,7 @@ open Lightway.Segmenter
 open Lightway.Tunnel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Kernel
+open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 

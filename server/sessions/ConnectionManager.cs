@@ -6,6 +6,7 @@ using Lightway.Tunnel;
 using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;

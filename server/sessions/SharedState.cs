@@ -2,6 +2,7 @@ using Lightway.Protocol;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
+using Lightway.Tunnel.Packets;
 
 namespace Lightway.Tunnel.Connections;
 

@@ -1,5 +1,6 @@
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tcp;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;

@@ -3,6 +3,7 @@ using Lightway.Segmenter;
 using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tls;
 using Lightway.Tunnel.Udp;
 

@@ -3,7 +3,7 @@ using Lightway.Protocol;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>Outcome of decrypting an Expresslane packet.</summary>
 internal enum OpenResult

@@ -4,7 +4,7 @@ using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tun;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>
 /// The part of a connection that runs per packet: inside packets are translated and leave by the Expresslane or the

@@ -1,6 +1,6 @@
 using Lightway.Protocol;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>Settings that all connections of a program share.</summary>
 public sealed record ConnectionSettings

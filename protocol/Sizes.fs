@@ -26,9 +26,13 @@ module Sizes =
 
     let private ipHeader (isIPv6: bool) : int = if isIPv6 then 40 else 20
 
+    /// Bytes around a frame, kind byte and all, that is alone in its DTLS record.
+    let frameOverhead (isIPv6: bool) : int =
+        ipHeader isIPv6 + UdpHeader + WireHeader.Size + RecordOverhead
+
     /// Bytes around a packet that a DTLS record carries in a Data frame.
     let dtlsOverhead (isIPv6: bool) : int =
-        ipHeader isIPv6 + UdpHeader + WireHeader.Size + RecordOverhead + Frame.DataHeaderSize
+        frameOverhead isIPv6 + Frame.DataHeaderSize
 
     /// Bytes around a packet of the Expresslane.
     let expresslaneOverhead (isIPv6: bool) : int =
@@ -41,6 +45,14 @@ module Sizes =
             outsideMtu - max (dtlsOverhead isIPv6) (expresslaneOverhead isIPv6)
         else
             outsideMtu - dtlsOverhead isIPv6
+
+    /// Bytes of a packet of `length` bytes that each of its fragments carries, but the last, which has what is left: as few
+    /// fragments as possible, none longer than 8 bytes more than the others need, so that neither half of two is needlessly
+    /// long. `outsideMtu` is what the path allows, at least 172. A multiple of 8.
+    let fragmentPayload (length: int, outsideMtu: int, isIPv6: bool) : int =
+        let most = (outsideMtu - frameOverhead isIPv6 - Frame.FragmentHeaderSize) &&& ~~~7
+        let count = (length + most - 1) / most
+        ((length + count - 1) / count + 7) &&& ~~~7
 
     /// The smallest outside MTU that leaves room for the smallest inside MTU, by every path.
     let minOutsideMtu: int =

@@ -40,6 +40,28 @@ let laws =
               let wanted = if granted >= 68 then granted else 1350
               mtu = (if wanted <= int longest then wanted else int longest)
 
+          testPropertyWithConfig
+              config
+              "fragments are as few as fit, equal but for the last, and of at most what the path allows"
+          <| fun (length: uint16) (mtu: uint16) isIPv6 ->
+              let length = max 1 (int length)
+              let mtu = 172 + int mtu % 1400
+              let payload = Sizes.fragmentPayload (length, mtu, isIPv6)
+              // IP, UDP, wire header, record, then kind, length, id and offset.
+              let around =
+                  (if isIPv6 then 40 else 20) + 8 + 16 + (1 + 2 + 2 + 1 + 16) + (1 + 2 + 2 + 2)
+
+              let most = (mtu - around) / 8 * 8
+              let count size = (length + size - 1) / size
+              let last = length - (count payload - 1) * payload
+
+              payload > 0
+              && payload % 8 = 0
+              && payload <= most
+              && count payload = count most
+              && last > 0
+              && (count payload = 1 || payload * count payload - length < 8 * count payload)
+
           test "the usual sizes" {
               let sizes =
                   [ for mtu in [ 1500; 1400; 1280 ] do

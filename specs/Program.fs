@@ -74,6 +74,7 @@ let private allLaws (settings: Settings) =
           ExpresslaneExchange.laws
           SessionIds.laws
           KeepaliveMachine.laws
+          PathMtuDiscovery.laws
           RejectMachine.laws
           BurstCap.laws
           LifecycleTable.laws

@@ -228,6 +228,66 @@ let private expresslaneExchange (role: Role) (input: byte[]) =
 
     kind traits
 
+/// Base size (2) and outside MTU (2, its low 11 bits and at least 172), a byte that is ignored, then five bytes per event:
+/// what happens, an id or a size (2), and the ms since the last event (2). What happens, by the low three bits: 0 the pong of
+/// that id; 1 the pong of the latest probe; 2 a datagram of that size leaves; 3 the device refuses the latest probe; 4 the
+/// path changes; else only time passes. Each is followed by a tick.
+let private pathMtu (input: byte[]) =
+    match happenings 5 input |> Array.truncate 200 |> List.ofArray with
+    | [] -> 0L
+    | first :: events ->
+        let most = max 172 (word first 2 &&& 0x7FF)
+        let least = min 576 most
+        let mutable state = PathMtu.create (word first 0, most)
+        let mutable now = 0L<ms>
+        let mutable latest = 0us // id of the latest probe; 0: none yet
+        let mutable sizes = Map.empty<uint16, int> // of the probes since the latest pong
+        let mutable traits = []
+
+        let take (step: PathMtuStep) =
+            require (step.State.Size >= least && step.State.Size <= most) "a size out of bounds"
+            require (step.State.Settled >= 0 && step.State.Settled <= most) "a settled size out of bounds"
+            require ((step.Probe = 0) = (step.Id = 0us)) "a probe without an id, or the reverse"
+            require (step.State.NextAt >= now) "due in the past"
+
+            if step.Probe > 0 then
+                require (step.Probe >= least && step.Probe <= most) "a probe out of bounds"
+                require (step.Id = (if latest = 65_535us then 1us else latest + 1us)) "not the next id"
+                latest <- step.Id
+                sizes <- sizes.Add(step.Id, step.Probe)
+
+            // Only an answer to a probe of a size makes datagrams longer, once there has been one.
+            if step.State.Size > state.Size && step.State.Phase <> PathMtuPhase.Error && state.NextAt < Time.Never then
+                require (sizes |> Map.exists (fun _ size -> size >= step.State.Size)) "longer without an answer"
+
+            state <- step.State
+
+        for part in events do
+            let number = uint16 (word part 1)
+            now <- now + int64 (word part 3) * 1L<ms>
+
+            if state.NextAt <= now then
+                take (PathMtu.tick (state, now))
+
+            match part[0] &&& 7uy with
+            | 0uy -> take (PathMtu.pong (state, number, now))
+            | 1uy -> take (PathMtu.pong (state, latest, now))
+            | 2uy ->
+                let next = PathMtu.carried (state, int number, now)
+                require (next.Size = state.Size && next.Phase = state.Phase) "traffic alone changed the size"
+                state <- next
+            | 3uy -> take (PathMtu.refused (state, latest, now))
+            | 4uy -> take (PathMtu.start (state, now))
+            | _ -> ()
+
+            let early = PathMtu.tick (state, state.NextAt - 1L<ms>)
+            require (early.Probe = 0 && early.State = state) "an early tick did something"
+
+            if List.length traits < 16 then
+                traits <- int state.Phase :: flag (state.Size > least) :: traits
+
+        kind traits
+
 let targets =
     [ { Name = "fragments"
         MaxLength = 448
@@ -238,6 +298,9 @@ let targets =
       { Name = "expresslane-health"
         MaxLength = 600
         Run = expresslaneHealth }
+      { Name = "path-mtu"
+        MaxLength = 1000
+        Run = pathMtu }
       { Name = "expresslane-client"
         MaxLength = 1880
         Run = expresslaneExchange Role.Client }

@@ -14,15 +14,19 @@ open System.Threading
 /// More clients are namespaces of their own: number i, from 1, is joined to the server by 203.0.113.(4i)/30 and reaches
 /// it at 192.0.2.1 too.
 ///
+/// With a router, the way between client and server leads over one more namespace, whose devices are named after them:
+///
+///     client 192.0.2.2 --- router --- 192.0.2.1 server
+///
 /// The server forwards. A client has no route to the remote and the remote none to a client's outside address: what
 /// passes between them has gone through a tunnel. The remote reaches the pool 10.125.0.0/16 by way of the server.
 ///
 /// Dispose ends every process inside the namespaces and removes all that was made. So does the end of this process by
 /// SIGINT, SIGTERM or SIGHUP. What a killed process left behind, the next `Topology.Create` removes.
-type Topology private (prefix: string, clientCount: int) =
+type Topology private (prefix: string, clientCount: int, hasRouter: bool) =
     static let made = ref 0
     static let mutable interrupted = false
-    static let names = Regex(@"^lw(\d+)n\d+([sr]|c\d*)?$", RegexOptions.Compiled)
+    static let names = Regex(@"^lw(\d+)n\d+([srm]|c\d*)?$", RegexOptions.Compiled)
     static let living = HashSet<Topology>()
 
     static let disposeAll () =
@@ -104,11 +108,15 @@ type Topology private (prefix: string, clientCount: int) =
     member _.Server = prefix + "s"
     member _.RemoteHost = prefix + "r"
 
+    /// Between client and server, if there is a router.
+    member _.Router = prefix + "m"
+
     /// Namespaces of all clients; `Client` is the first.
     member this.Clients =
         this.Client :: [ for number in 1 .. clientCount - 1 -> $"{prefix}c{number}" ]
 
-    member private this.Namespaces = this.Server :: this.RemoteHost :: this.Clients
+    member private this.Namespaces =
+        (if hasRouter then [ this.Router ] else []) @ this.Server :: this.RemoteHost :: this.Clients
 
     /// A folder that only root can read; removed by Dispose.
     member _.Folder = Path.Combine(Path.GetTempPath(), prefix)
@@ -133,7 +141,25 @@ type Topology private (prefix: string, clientCount: int) =
                 Shell.ip $"-n {netns} addr add {address} dev {device}" |> ignore
                 Shell.ip $"-n {netns} link set {device} up" |> ignore
 
-        link this.Client "outside" $"{Topology.ClientOutside}/24" this.Server "outside" $"{Topology.ServerOutside}/24"
+        if hasRouter then
+            // Both ends see one network, as without the router: it answers for each at the other's side (proxy ARP).
+            for netns, device, own, address in
+                [ this.Client, "client", "192.0.2.253", Topology.ClientOutside
+                  this.Server, "server", "192.0.2.254", Topology.ServerOutside ] do
+                link netns "outside" $"{address}/24" this.Router device $"{own}/32"
+                Shell.ip $"-n {this.Router} route add {address}/32 dev {device}" |> ignore
+                Netns.run this.Router (fun () -> setting $"conf/{device}/proxy_arp" "1")
+
+            Netns.run this.Router (fun () -> setting "ip_forward" "1")
+        else
+            link
+                this.Client
+                "outside"
+                $"{Topology.ClientOutside}/24"
+                this.Server
+                "outside"
+                $"{Topology.ServerOutside}/24"
+
         link this.Server "remote" $"{Topology.ServerInside}/24" this.RemoteHost "server" $"{Topology.Remote}/24"
 
         for number, netns in List.indexed this.Clients |> List.tail do
@@ -151,7 +177,12 @@ type Topology private (prefix: string, clientCount: int) =
         |> ignore
 
     /// One to 64 clients. Needs root and `ip`. Raises LabException; then nothing is left behind.
-    static member Create(clientCount: int) : Topology =
+    static member Create(clientCount: int) : Topology = Topology.Make(clientCount, false)
+
+    /// With one client, and a router between it and the server.
+    static member CreateRouted() : Topology = Topology.Make(1, true)
+
+    static member private Make(clientCount: int, hasRouter: bool) : Topology =
         if not Environment.IsPrivilegedProcess then
             raise (LabException "network namespaces need root")
 
@@ -162,7 +193,7 @@ type Topology private (prefix: string, clientCount: int) =
         signals.Force() |> ignore
 
         let topology =
-            new Topology($"lw{Environment.ProcessId}n{Interlocked.Increment made}", clientCount)
+            new Topology($"lw{Environment.ProcessId}n{Interlocked.Increment made}", clientCount, hasRouter)
 
         lock living (fun () -> living.Add topology) |> ignore
 

@@ -108,7 +108,7 @@ module Transfer =
         socket.SetRawSocketOption(1, 47, ReadOnlySpan(BitConverter.GetBytes bytesPerSecond))
 
     /// One TCP connection from `dialer` to `listener`; one end sends `length` bytes, the other reads to the end.
-    /// `prepare` sees the listener's socket before anything is sent.
+    /// `prepare` sees the socket of the end that sends before anything is sent.
     let private stream
         (listener: Listener)
         (dialer: string)
@@ -145,13 +145,20 @@ module Transfer =
                 use socket = listening.Accept()
                 socket.SendTimeout <- timeoutMs
                 socket.ReceiveTimeout <- timeoutMs
-                prepare socket
+
+                if isListenerSending then
+                    prepare socket
+
                 transfer socket isListenerSending)
 
         let dialing =
             Netns.start dialer (fun () ->
                 use socket = tcpSocket ()
                 socket.Connect listening.LocalEndPoint
+
+                if not isListenerSending then
+                    prepare socket
+
                 clock.Start()
                 let outcome = transfer socket (not isListenerSending)
 
@@ -195,6 +202,10 @@ module Transfer =
     /// The dialer sends `length` bytes, the listener receives them. Raises SocketException when nothing moves for 20 s.
     let upload (listener: Listener) (dialer: string) (length: int64) : StreamResult =
         stream listener dialer false length ignore
+
+    /// An upload that is no faster than this.
+    let pacedUpload (listener: Listener) (dialer: string) (length: int64) (bytesPerSecond: uint32) : StreamResult =
+        stream listener dialer false length (fun socket -> pace socket bytesPerSecond)
 
     /// Datagram `number` of `length` bytes (at least 8): its number, its length, then bytes that follow from both.
     let private writeDatagram (number: int) (datagram: Span<byte>) =

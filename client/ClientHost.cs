@@ -70,6 +70,10 @@ internal static class ClientHost
                 options.Fwmark,
                 offload.UdpGro
             );
+        if (options.EnablePmtud)
+        {
+            socket?.ForbidFragments();
+        }
         ClientSession? session = null;
         using var worker = new Worker(
             tun,
@@ -223,6 +227,8 @@ internal static class ClientHost
         {
             Role = Role.Client,
             OutsideMtu = options.OutsideMtu,
+            EnablePathMtu = options.EnablePmtud,
+            PathMtuBase = options.PmtudBaseMtu,
             CopiedTos = options.Tos.Bits,
             EnableExpresslane = options.EnableExpresslane,
             ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,

@@ -41,6 +41,7 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
     private Stage _stage;
     private long _startedAt;
     private RejectState _rejects = Rejects.none;
+    private int _pathMtu; // as logged
 
     /// <param name="tls">Decides the transport.</param>
     /// <param name="mark">SO_MARK of TCP connections, or 0.</param>
@@ -172,6 +173,11 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     public void Tick(long now)
     {
+        if (_connection.PathMtu is var found and > 0 && found != _pathMtu)
+        {
+            _pathMtu = found;
+            LogPathMtu(_log, found, _connection.InsideMtu);
+        }
         (_rejects, var isGone) = Rejects.tick(_rejects, _connection.LastOutsideAt, now);
         if (isGone)
         {
@@ -234,6 +240,12 @@ public sealed partial class ClientSession : IWorkerProgram, IClientEvents, IDisp
 
     [LoggerMessage(Level = LogLevel.Information, Message = "online: {Server} ({Security})")]
     private static partial void LogOnline(ILogger log, IPEndPoint server, string security);
+
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "the path to the server carries {Outside} bytes: packets of up to {Inside} bytes pass whole"
+    )]
+    private static partial void LogPathMtu(ILogger log, int outside, int inside);
 
     [LoggerMessage(
         Level = LogLevel.Warning,

@@ -30,6 +30,8 @@ type Wire() =
     member val Datagrams = Queue<byte[]>()
     /// errno of the next sends, one per run; 0 lets one through.
     member val Errors = Queue<int>()
+    /// Longer single datagrams fail with EMSGSIZE, as those do that are too long for a device.
+    member val Refuses = 65_535 with get, set
     /// Accept and forget everything, without allocating.
     member val Discard = false with get, set
     /// System calls, accepted or refused.
@@ -54,11 +56,23 @@ type Wire() =
                 this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
                 at <- at + length
 
+    /// Single datagrams that may be fragmented by IP on their way.
+    member val Fragmentable = HashSet<byte[]>(HashIdentity.Reference)
+
     interface IDatagramSender with
+        member this.SendFragmentable(path: inref<OutsideAddress>, datagram: ReadOnlySpan<byte>) : int =
+            let result = (this :> IDatagramSender).Send(&path, datagram, 0, 0uy)
+
+            if result >= 0 && not this.Discard then
+                this.Fragmentable.Add(Seq.last this.Datagrams) |> ignore
+
+            result
+
         member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int, tos: byte) : int =
             calls <- calls + 1
 
             match this.NextError() with
+            | 0 when data.Length > this.Refuses -> -90
             | 0 ->
                 this.Accept(data, segmentSize, tos)
                 data.Length
@@ -221,7 +235,9 @@ type Pair
         ?recordsPerKey: int64,
         ?copiedTos: byte,
         ?outsideMtu: int,
-        ?keyShare: KeyShare
+        ?keyShare: KeyShare,
+        ?pathMtu: bool,
+        ?pathMtuBase: int
     ) =
     let outsideMtu = defaultArg outsideMtu TlsContext.DefaultOutsideMtu
 
@@ -271,6 +287,8 @@ type Pair
             DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
             CopiedTos = defaultArg copiedTos 3uy,
             OutsideMtu = outsideMtu,
+            EnablePathMtu = defaultArg pathMtu false,
+            PathMtuBase = defaultArg pathMtuBase 0,
             Credentials = AuthRequest.userPassword ("me", "secret"B)
         )
 

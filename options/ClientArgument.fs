@@ -80,8 +80,10 @@ type internal ClientArgument =
             | Preferred_Connection_Wait_Interval _ ->
                 "time to wait for a preferred server; not served yet. Default: 0s."
             | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
-            | Enable_Pmtud _ -> "path MTU discovery; not served yet. Default: false."
-            | Pmtud_Base_Mtu _ -> "first MTU to probe, in bytes; not served yet. Default: none."
+            | Enable_Pmtud _ ->
+                "find out how long datagrams may be on the way to the server (RFC 8899), and keep to that. Default: false."
+            | Pmtud_Base_Mtu _ ->
+                "bytes that the first probe carries, as a frame: 66 less than its IPv4 packet has, 86 less than its IPv6 packet. Default: none, an IP packet of 1280 bytes."
             | Server_Dn _ -> "DNS name that the server's certificate must have. Default: none, any name is accepted."
             | Ca_Cert _ ->
                 "certificate of the authority that signed the server's, a PEM file or its text. A relative path in the configuration file starts at that file's directory. Default: ./ca_cert.crt."

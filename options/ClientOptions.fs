@@ -38,6 +38,10 @@ type ClientOptions =
         CaCertIsInline: bool
         /// Bytes, 68 to 1500.
         OutsideMtu: int
+        /// Path MTU discovery.
+        EnablePmtud: bool
+        /// Bytes of the first probe's frame; 0 for the default.
+        PmtudBaseMtu: int
         TunName: string
         TunLocalIp: IPAddress
         TunPeerIp: IPAddress
@@ -181,6 +185,8 @@ module internal ClientReading =
                     besideFile configFile reader "ca_cert" caCert
               CaCertIsInline = isInline caCert
               OutsideMtu = reader.Read("outside_mtu", Value.int32 68 1500, 1500)
+              EnablePmtud = reader.Bool("enable_pmtud", false)
+              PmtudBaseMtu = reader.Read("pmtud_base_mtu", Value.int32 68 65535, 0)
               TunName = reader.Read("tun_name", Value.interfaceName, "lightway")
               TunLocalIp = ip "tun_local_ip" "100.64.0.6"
               TunPeerIp = ip "tun_peer_ip" "100.64.0.5"

@@ -63,8 +63,6 @@ module internal NotServed =
         [ yet "token" Value.text
           yet "preferred_connection_wait_interval" Value.duration
           yet "enable_batch_receive" Value.boolean
-          yet "enable_pmtud" Value.boolean
-          yet "pmtud_base_mtu" (Value.int32 68 65535)
           yield! ioUring
           yet "enable_inside_pkt_encoding" Value.boolean
           yet "dns_config_mode" (Value.oneOf [ "default", (); "noexec", () ])

@@ -31,6 +31,7 @@ type internal ServerArgument =
     | [<AltCommandLine "-m">] Mode of mode: string
     | Bind_Address of ``ip:port``: string
     | Udp_Buffer_Size of size: string
+    | Enable_Pmtud of bool: string option
     | Enable_Batch_Receive of bool: string option
     | Enable_Batch_Send of bool: string option
     | Proxy_Protocol of bool: string option
@@ -92,6 +93,8 @@ type internal ServerArgument =
                 "transport: udp, tcp or both. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
             | Bind_Address _ -> "address and port to listen on. Default: 0.0.0.0:27690."
             | Udp_Buffer_Size _ -> "size of the UDP socket's send buffer and of its receive buffer. Default: 15 MiB."
+            | Enable_Pmtud _ ->
+                "find out how long datagrams may be on the way to each client (RFC 8899), and keep to that. Default: false."
             | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
             | Enable_Batch_Send _ ->
                 "send datagrams in batches; not served yet; cannot be combined with enable_tun_offload. Default: false."

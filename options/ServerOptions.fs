@@ -31,6 +31,8 @@ type ServerOptions =
         LightwayServerIp: IPAddress
         LightwayDnsIp: IPAddress
         Tos: TosOptions
+        /// Path MTU discovery, to each client.
+        EnablePmtud: bool
         EnableExpresslane: bool
         ExpresslaneKeysRotationInterval: TimeSpan
         KeyUpdateInterval: TimeSpan
@@ -163,6 +165,7 @@ module internal ServerReading =
               LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"
               LightwayDnsIp = ip "lightway_dns_ip" "10.125.0.1"
               Tos = TosOptions.read reader
+              EnablePmtud = reader.Bool("enable_pmtud", false)
               EnableExpresslane = reader.Bool("enable_expresslane", false)
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               KeyUpdateInterval = interval "key_update_interval" 900.

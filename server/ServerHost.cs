@@ -49,6 +49,10 @@ internal static class ServerHost
         var sockets = options.Mode == TransportMode.Tcp ? [] : BindSockets(options, count, offload, log);
         var address = sockets.Length > 0 ? sockets[0].LocalEndPoint : options.BindAddress;
         var listeners = options.Mode == TransportMode.Udp ? [] : StreamListener.BindGroup(address, count);
+        if (options.EnablePmtud)
+        {
+            Array.ForEach(sockets, socket => socket.ForbidFragments());
+        }
         var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
         var inside = new InsideDirectory(pool.Size, steering);
         var seed = Seeds.Draw();
@@ -200,6 +204,7 @@ internal static class ServerHost
         new()
         {
             Role = Role.Server,
+            EnablePathMtu = options.EnablePmtud,
             CopiedTos = options.Tos.Bits,
             EnableExpresslane = options.EnableExpresslane,
             ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,

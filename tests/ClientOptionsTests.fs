@@ -35,6 +35,8 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
       "core_dumps", "true", (fun o -> { o with CoreDumps = true })
+      "enable_pmtud", "true", (fun o -> { o with EnablePmtud = true })
+      "pmtud_base_mtu", "1200", (fun o -> { o with PmtudBaseMtu = 1200 })
       "copy_ecn", "false", (fun o -> { o with Tos.CopyEcn = false })
       "copy_dscp", "true", (fun o -> { o with Tos.CopyDscp = true })
       "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
@@ -44,8 +46,6 @@ let private clientNotServed: (string * string * string option) list =
     [ "token", "t0ken", None
       "preferred_connection_wait_interval", "1s", Some "soon"
       "enable_batch_receive", "true", Some "maybe"
-      "enable_pmtud", "true", Some "maybe"
-      "pmtud_base_mtu", "1200", Some "67"
       "enable_tun_iouring", "true", Some "maybe"
       "iouring_entry_count", "64", Some "32769"
       "iouring_sqpoll_idle_time", "0s", Some "5"
@@ -136,6 +136,8 @@ let private options =
               Expect.isNull options.ServerDn ""
               Expect.equal (options.CaCert, options.CaCertIsInline) ("./ca_cert.crt", false) ""
               Expect.equal options.OutsideMtu 1500 ""
+              Expect.isFalse options.EnablePmtud ""
+              Expect.equal options.PmtudBaseMtu 0 "none"
               Expect.equal options.TunName "lightway" ""
               Expect.equal (string options.TunLocalIp) "100.64.0.6" ""
               Expect.equal (string options.TunPeerIp) "100.64.0.5" ""

@@ -63,6 +63,7 @@ let main argv =
               NetworkErrorTests.tests
               EcnTests.tests
               MtuTests.tests
+              PathMtuTests.tests
               ProfileTests.tests ]
 
     let code =

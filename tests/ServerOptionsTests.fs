@@ -47,6 +47,7 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
               LightwayDnsIp = IPAddress.Parse "10.0.0.3" })
       "copy_ecn", "false", (fun o -> { o with Tos.CopyEcn = false })
       "copy_dscp", "true", (fun o -> { o with Tos.CopyDscp = true })
+      "enable_pmtud", "true", (fun o -> { o with EnablePmtud = true })
       "enable_expresslane", "true", (fun o -> { o with EnableExpresslane = true })
       "expresslane_keys_rotation_interval",
       "90s",
@@ -143,6 +144,7 @@ let serverDefaults: ServerOptions =
       LightwayServerIp = IPAddress.Parse "10.125.0.6"
       LightwayDnsIp = IPAddress.Parse "10.125.0.1"
       Tos = { CopyEcn = true; CopyDscp = false }
+      EnablePmtud = false
       EnableExpresslane = false
       ExpresslaneKeysRotationInterval = TimeSpan.FromMinutes 15L
       KeyUpdateInterval = TimeSpan.FromMinutes 15L

@@ -116,6 +116,9 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Frames are written here before they are encrypted.</summary>
     internal Slab Frame { get; } = new(ControlSize);
 
+    /// <summary>Payload of pings that test a path; nobody writes to it.</summary>
+    internal Slab Zeros { get; } = new(ControlSize);
+
     /// <summary>
     /// Plaintext of one DTLS datagram. It may hold several frames, so it cannot be decrypted into the TUN batch.
     /// </summary>
@@ -138,6 +141,7 @@ public sealed class WorkerContext : IDisposable
         Mailbox.Dispose();
         Datagram.Dispose();
         Frame.Dispose();
+        Zeros.Dispose();
         Plaintext.Dispose();
         Streams?.Dispose();
     }

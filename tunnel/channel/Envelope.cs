@@ -64,8 +64,24 @@ internal sealed class Envelope
         return begun.Started;
     }
 
+    /// <summary>-errno of the latest datagram that left alone; 0 or more: it left.</summary>
+    public int LastResult { get; private set; }
+
+    /// <summary>Datagrams that leave alone may be fragmented on their way: until the path is looked after.</summary>
+    public bool MayFragment { get; set; } = true;
+
+    /// <summary>Called when the datagrams take another path.</summary>
+    public Action? Moved { get; set; }
+
     /// <summary>From now on the datagrams go to another address, or leave from another one.</summary>
-    public void MoveTo(in OutsideAddress path) => _path = path;
+    public void MoveTo(in OutsideAddress path)
+    {
+        _path = path;
+        Moved?.Invoke();
+    }
+
+    /// <summary>The addresses stay, but the network between them is another one.</summary>
+    public void NetworkChanged() => Moved?.Invoke();
 
     /// <summary>Writes the wire header to the first bytes of a datagram.</summary>
     public void WriteHeader(WirePayload payload, Span<byte> datagram) =>
@@ -80,7 +96,8 @@ internal sealed class Envelope
         }
         for (var copy = 0; copy < Copies; copy++)
         {
-            if (!TrySend(_worker, Path, datagram))
+            LastResult = TrySend(_worker, Path, datagram, MayFragment);
+            if (LastResult < 0)
             {
                 return;
             }
@@ -91,7 +108,8 @@ internal sealed class Envelope
 
     /// <summary>Sends a record to a peer that has no connection yet, under the empty session id. False: it did not leave.</summary>
     public static bool SendTo(WorkerContext worker, in OutsideAddress to, ushort version, ReadOnlySpan<byte> record) =>
-        TryWrite(worker, version, SessionId.Empty, record, out var datagram) && TrySend(worker, to, datagram);
+        TryWrite(worker, version, SessionId.Empty, record, out var datagram)
+        && TrySend(worker, to, datagram, mayFragment: true) >= 0;
 
     private static bool TryWrite(
         WorkerContext worker,
@@ -114,14 +132,21 @@ internal sealed class Envelope
         return true;
     }
 
-    private static bool TrySend(WorkerContext worker, in OutsideAddress to, ReadOnlySpan<byte> datagram)
+    private static int TrySend(
+        WorkerContext worker,
+        in OutsideAddress to,
+        ReadOnlySpan<byte> datagram,
+        bool mayFragment
+    )
     {
         worker.Counters.Add(Counter.UdpSends);
-        if (worker.Control.Send(to, datagram, segmentSize: 0) >= 0)
+        var result = mayFragment
+            ? worker.Control.SendFragmentable(to, datagram)
+            : worker.Control.Send(to, datagram, segmentSize: 0);
+        if (result < 0)
         {
-            return true;
+            worker.Counters.Add(Counter.UdpControlSendFailed);
         }
-        worker.Counters.Add(Counter.UdpControlSendFailed);
-        return false;
+        return result;
     }
 }

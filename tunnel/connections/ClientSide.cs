@@ -75,7 +75,11 @@ internal sealed class ClientSide : ConnectionSide
         Step(Keepalive.tick(_keepalive, now));
     }
 
-    public override void OnNetworkChanged(long now) => Step(Keepalive.networkChanged(_keepalive, now));
+    public override void OnNetworkChanged(long now)
+    {
+        _envelope.NetworkChanged();
+        Step(Keepalive.networkChanged(_keepalive, now));
+    }
 
     public override TunnelError OnAuthSuccess(ReadOnlySpan<byte> payload, long now)
     {

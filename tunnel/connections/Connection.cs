@@ -44,7 +44,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         _timer = new TimerNode(this);
         _channel = createChannel(this, envelope);
         _frames = new ControlFrames(_channel, worker);
-        _packets = new PacketPath(settings, worker, envelope, _channel, _frames.Config, now);
+        _packets = new PacketPath(settings, worker, envelope, _channel, _frames, this, now);
         _side = createSide(this, envelope);
     }
 
@@ -155,10 +155,6 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         EnterCall(now);
         _channel.OnTimer(now);
         _packets.OnTimer(now);
-        if (_packets.Expresslane.IsHealthDue(now))
-        {
-            SendPing();
-        }
         _side.OnTimer(now);
         LeaveCall();
     }
@@ -166,21 +162,21 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
     /// <summary>Call once per superpacket or packet before <see cref="TrySend"/>: inside traffic renews keys.</summary>
     public void BeginInside(long now)
     {
-        if (!_packets.IsOpen)
+        if (_packets.IsOpen)
         {
-            return;
-        }
-        _now = now;
-        var timerAt = _packets.Expresslane.TimerAt;
-        _packets.Begin(now);
-        if (_packets.Expresslane.TimerAt != timerAt)
-        {
-            _worker.Timers.Schedule(this); // an offer of keys is repeated until it is answered
+            _now = now;
+            _packets.Begin(now);
         }
     }
 
     /// <inheritdoc cref="PacketPath.InsideMtu"/>
     public int InsideMtu => _packets.InsideMtu;
+
+    /// <inheritdoc cref="PacketPath.PathMtu"/>
+    public int PathMtu => _packets.PathMtu;
+
+    /// <inheritdoc cref="PacketPath.SplitsPackets"/>
+    public bool SplitsPackets => _packets.SplitsPackets;
 
     /// <inheritdoc cref="PacketPath.TryTranslate"/>
     public bool TryTranslate(Span<byte> packet, TransportChecksum checksum) => _packets.TryTranslate(packet, checksum);
@@ -278,7 +274,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         WasOnline = true;
         _worker.Counters.Add(Counter.ConnOnline);
         _side.Events.StateChanged(this);
-        _packets.Expresslane.Online(_envelope.Version, _now);
+        _packets.Online(_now);
     }
 
     /// <summary>Ends the connection when the entry point that is on the stack returns. The first reason stays.</summary>
@@ -381,6 +377,9 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
             case FrameKind.Pong when frame.Id == ControlFrames.KeepaliveId:
                 _side.OnPong();
                 _packets.Expresslane.PongReceived(payload, _now);
+                break;
+            case FrameKind.Pong:
+                _packets.Probes?.OnPong((ushort)frame.Id, _now);
                 break;
             case FrameKind.ExpresslaneConfig:
                 ExpresslaneConfig config = default!;

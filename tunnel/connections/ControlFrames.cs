@@ -28,6 +28,13 @@ internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)
         Send(FrameModule.writePong(id, health[..length], Buffer));
     }
 
+    /// <summary>Sends a ping whose frame has <paramref name="size"/> bytes, to find out whether that many pass.</summary>
+    public void Probe(ushort id, int size)
+    {
+        var zeros = worker.Zeros.Slice(0, size - FrameModule.PingHeaderSize);
+        Send(FrameModule.writePing(id, zeros, Buffer));
+    }
+
     public void Config(ExpresslaneConfig config) => Send(FrameModule.writeExpresslaneConfig(config, Buffer));
 
     public void Auth(AuthRequest request) => Send(AuthRequestModule.write(request, Buffer));

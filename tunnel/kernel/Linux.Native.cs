@@ -28,6 +28,7 @@ internal static unsafe partial class Linux
     public const int IPV6_V6ONLY = 26;
     public const int IPV6_RECVPKTINFO = 49;
     public const int IPV6_PKTINFO = 50;
+    public const int PMTUDISC_PROBE = 3; // DF, and ICMP "fragmentation needed" is not believed
     public const int PMTUDISC_OMIT = 5; // no DF, and ICMP "fragmentation needed" is not believed
 
     // linux/tcp.h

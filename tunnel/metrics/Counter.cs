@@ -83,6 +83,11 @@ public enum Counter
     HandshakeCookiesSent,
     GsoNoneChecksumSkipped,
     MssClamped, // SYNs
+    PathMtuProbes, // pings, those of the confirmations included
+    PathMtuChanges, // searches that have found another value than the one before
+    PathMtuBlackHoles, // what passed before no longer does
+    TunPacketsFragmented, // too long for a datagram of their path, sent in several
+    FragmentsSent,
     IcmpErrorsSent, // about packets from the TUN, back into it
     IcmpErrorsSuppressed, // their receiver gets enough of them
     EcnChanged, // packets that got a mark from their datagram

@@ -10,6 +10,14 @@ public sealed record ConnectionSettings
     /// <summary>Bytes of the largest outside IP packet; inside packets may have this less a Data header.</summary>
     public int OutsideMtu { get; init; } = 1500;
 
+    /// <summary>
+    /// Finds out how long datagrams may be on the way to the peer, and splits packets that are longer. The socket must set DF.
+    /// </summary>
+    public bool EnablePathMtu { get; init; }
+
+    /// <summary>Bytes of the first probe's frame; 0 for that of an outside IP packet of 1280.</summary>
+    public int PathMtuBase { get; init; }
+
     /// <summary>The bits of an inside packet's TOS byte that its datagram gets: 3 is the ECN field, 0xFC is DSCP.</summary>
     public byte CopiedTos { get; init; } = 3;
 

@@ -21,15 +21,19 @@ internal sealed class PacketPath : IDisposable
     private readonly WorkerContext _worker;
     private readonly Envelope _envelope;
     private readonly SecureChannel _channel;
+    private readonly ControlFrames _frames;
+    private readonly IChannelOwner _owner;
+    private readonly FragmentWriter _fragments;
     private readonly uint _number; // tells the packets of this connection from others' in the TUN batch
     private readonly int _insideMtu; // bytes of the longest packet, to a peer over IPv4
     private readonly int _insideMtuIPv6;
     private readonly byte _copiedTos; // bits of the TOS byte
     private readonly bool _isStream;
-    private FragmentTable? _fragments; // once a fragment has come
+    private FragmentTable? _reassembly; // once a fragment has come
     private Translation _translation;
     private BurstRate _burstRate;
     private long _sentSinceBegin; // bytes
+    private long _now; // of the latest Begin
     private int _longestRun = int.MaxValue; // bytes
 
     public PacketPath(
@@ -37,10 +41,13 @@ internal sealed class PacketPath : IDisposable
         WorkerContext worker,
         Envelope envelope,
         SecureChannel channel,
-        Action<ExpresslaneConfig> sendConfig,
+        ControlFrames frames,
+        IChannelOwner owner,
         long now
     )
     {
+        _frames = frames;
+        _owner = owner;
         _worker = worker;
         _envelope = envelope;
         _channel = channel;
@@ -56,11 +63,19 @@ internal sealed class PacketPath : IDisposable
             expresslane,
             Time.spread(settings.ExpresslaneRotationMs, worker.Random.Next()),
             settings.ExpresslanePacketsPerKey,
-            sendConfig
+            frames.Config
         );
+        if (settings.EnablePathMtu && !_isStream)
+        {
+            Probes = new PathProbes(settings, worker, envelope, frames, owner);
+        }
+        _fragments = new FragmentWriter(channel, worker);
     }
 
     public ExpresslaneChannel Expresslane { get; }
+
+    /// <summary>Null: the outside MTU is taken for what the path carries.</summary>
+    public PathProbes? Probes { get; }
 
     /// <summary>The connection is Online: packets pass.</summary>
     public bool IsOpen { get; set; }
@@ -73,9 +88,23 @@ internal sealed class PacketPath : IDisposable
     }
 
     /// <summary>
-    /// Bytes of the longest packet whose datagram the outside MTU allows. The address family of the peer may change.
+    /// Bytes of the longest packet that senders should make: its datagram is as long as the outside MTU allows, or what has
+    /// been found of the path. Both may change, the address family of the peer, too.
     /// </summary>
-    public int InsideMtu => _envelope.Path.Peer.IsOverIPv6 ? _insideMtuIPv6 : _insideMtu;
+    public int InsideMtu => Probes?.InsideMtu ?? (_envelope.Path.Peer.IsOverIPv6 ? _insideMtuIPv6 : _insideMtu);
+
+    /// <summary>Bytes of the longest outside IP packet that the path carries, as far as found; 0: not found.</summary>
+    public int PathMtu => Probes?.Found ?? 0;
+
+    /// <summary>Packets longer than <see cref="InsideMtu"/> are sent as well, each in several datagrams.</summary>
+    public bool SplitsPackets => Probes is not null;
+
+    /// <summary>The connection has come Online: its keys and its path are taken care of from now on.</summary>
+    public void Online(long now)
+    {
+        Expresslane.Online(_envelope.Version, now);
+        Probes?.Start(now);
+    }
 
     /// <summary>Puts the addresses that the peer expects into a packet from the TUN device. False: counted, and to be dropped.</summary>
     /// <param name="packet">The packet or superpacket; changed in place.</param>
@@ -102,7 +131,13 @@ internal sealed class PacketPath : IDisposable
     /// <summary>Prepares for the segments of one superpacket or packet: renews keys and measures the peer's rate.</summary>
     public void Begin(long now)
     {
+        _now = now;
+        var timerAt = Expresslane.TimerAt;
         Expresslane.InsideTraffic(now);
+        if (Expresslane.TimerAt != timerAt)
+        {
+            _owner.TimersMoved(); // an offer of keys is repeated until it is answered
+        }
         if (_worker.MaxBurstMicroseconds > 0)
         {
             _burstRate = BurstRateModule.sent(_burstRate, now, _sentSinceBegin);
@@ -122,14 +157,20 @@ internal sealed class PacketPath : IDisposable
             _worker.Counters.Add(Counter.TunRejectedPacketInvalidState);
             return SendResult.Dropped;
         }
-        if (length > _insideMtu)
+        if (Probes is { } probes && length > probes.WholePacket)
+        {
+            return length > probes.WholeFrame
+                ? TrySendFragments(buffer.Slice(offset, length), probes)
+                : TrySendFrame(FrameIn(buffer, offset, length));
+        }
+        if (Probes is null && length > _insideMtu)
         {
             _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
             return SendResult.Dropped;
         }
         return Expresslane.IsReady
             ? TrySendExpresslane(buffer.Slice(offset, length))
-            : TrySendFrame(buffer.Slice(offset - FrameModule.DataHeaderSize, FrameModule.DataHeaderSize + length));
+            : TrySendFrame(FrameIn(buffer, offset, length));
     }
 
     /// <summary>Decrypts one Expresslane packet and hands it to the TUN batch.</summary>
@@ -191,11 +232,11 @@ internal sealed class PacketPath : IDisposable
             _worker.Counters.Add(Counter.FragmentOverBudget);
             return TunnelError.None;
         }
-        _fragments ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
+        _reassembly ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
         var slot = _worker.ToInside.Reserve(Sizes.MaxPacket);
         var length = 0;
-        var held = _fragments.BytesHeld;
-        var status = _fragments.Add(
+        var held = _reassembly.BytesHeld;
+        var status = _reassembly.Add(
             (ushort)frame.Id,
             frame.FragmentOffset,
             frame.MoreFragments,
@@ -204,7 +245,7 @@ internal sealed class PacketPath : IDisposable
             slot,
             ref length
         );
-        _worker.FragmentBytes += _fragments.BytesHeld - held;
+        _worker.FragmentBytes += _reassembly.BytesHeld - held;
         switch (status)
         {
             case FragmentStatus.Complete:
@@ -221,7 +262,10 @@ internal sealed class PacketPath : IDisposable
 
     /// <summary>When <see cref="OnTimer"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
     public long DueAt =>
-        Math.Min(Math.Min(Expresslane.TimerAt, Expresslane.HealthAt), _fragments?.ExpiresAt ?? long.MaxValue);
+        Math.Min(
+            Math.Min(Expresslane.TimerAt, Expresslane.HealthAt),
+            Math.Min(_reassembly?.ExpiresAt ?? long.MaxValue, Probes?.DueAt ?? long.MaxValue)
+        );
 
     public void OnTimer(long now)
     {
@@ -229,20 +273,25 @@ internal sealed class PacketPath : IDisposable
         {
             Expresslane.Timer(now);
         }
+        if (Expresslane.IsHealthDue(now))
+        {
+            _frames.Ping(Expresslane);
+        }
+        Probes?.OnTimer(now);
         ExpireFragments(now);
     }
 
     public void Dispose()
     {
-        _worker.FragmentBytes -= _fragments?.BytesHeld ?? 0;
-        _fragments = null;
+        _worker.FragmentBytes -= _reassembly?.BytesHeld ?? 0;
+        _reassembly = null;
         Expresslane.Dispose();
     }
 
     /// <summary>Drops packets that stayed incomplete too long; the memory goes back with the last one.</summary>
     private void ExpireFragments(long now)
     {
-        if (_fragments is not { } fragments)
+        if (_reassembly is not { } fragments)
         {
             return;
         }
@@ -251,9 +300,13 @@ internal sealed class PacketPath : IDisposable
         _worker.FragmentBytes += fragments.BytesHeld - held;
         if (fragments.BytesHeld == 0)
         {
-            _fragments = null;
+            _reassembly = null;
         }
     }
+
+    /// <summary>A packet with the room for a Data frame's header that is before it.</summary>
+    private static Span<byte> FrameIn(Span<byte> buffer, int offset, int length) =>
+        buffer.Slice(offset - FrameModule.DataHeaderSize, FrameModule.DataHeaderSize + length);
 
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
     {
@@ -272,6 +325,7 @@ internal sealed class PacketPath : IDisposable
         _worker.Counters.Add(Counter.ExpresslanePacketsSent);
         _worker.Counters.Add(Counter.TunToClient, packet.Length);
         _sentSinceBegin += length;
+        Probes?.OnSent(packet.Length, _now);
         return SendResult.Accepted;
     }
 
@@ -285,6 +339,22 @@ internal sealed class PacketPath : IDisposable
             _worker.Counters.Add(_isStream ? Counter.TlsPacketsSent : Counter.DtlsPacketsSent);
             _worker.Counters.Add(Counter.TunToClient, length);
             _sentSinceBegin += frame.Length;
+            Probes?.OnSent(length, _now);
+        }
+        return result;
+    }
+
+    private SendResult TrySendFragments(ReadOnlySpan<byte> packet, PathProbes probes)
+    {
+        var isIPv6 = _envelope.Path.Peer.IsOverIPv6;
+        var payload = Sizes.fragmentPayload(packet.Length, probes.OutsideSize, isIPv6);
+        var result = _fragments.TrySend(packet, payload, _longestRun, TosOf(packet));
+        if (result == SendResult.Accepted)
+        {
+            _worker.Counters.Add(Counter.DtlsPacketsSent);
+            _worker.Counters.Add(Counter.TunToClient, packet.Length);
+            _sentSinceBegin += packet.Length;
+            probes.OnSent(packet.Length, _now);
         }
         return result;
     }

@@ -126,9 +126,12 @@ public sealed class InsidePath : IDisposable
         var mtu = MtuTo(connection);
         if (packet.Length > mtu)
         {
-            _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
             _errors.FragmentationNeeded(packet, mtu, now);
-            return true;
+            if (packet.Length > LongestTo(connection))
+            {
+                _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
+                return true;
+            }
         }
         return !connection.TryTranslate(packet, TransportChecksum.Complete)
             || Send(connection, segmented: false, 1, packet.Length, now);
@@ -138,14 +141,17 @@ public sealed class InsidePath : IDisposable
     {
         _worker.Counters.Add(Counter.SuperpacketsRead);
         var mtu = MtuTo(connection);
-        var reason = Superpacket.plan(vnet, packet, mtu, ref _plan);
+        var reason = Superpacket.plan(vnet, packet, LongestTo(connection), ref _plan);
+        if (
+            reason == DropReason.OversizedSegment
+            || (reason == DropReason.None && _plan.HeaderLength + _plan.GsoSize > mtu)
+        )
+        {
+            _errors.FragmentationNeeded(packet, mtu, now);
+        }
         if (reason != DropReason.None)
         {
             _worker.Counters.Add(reason);
-            if (reason == DropReason.OversizedSegment)
-            {
-                _errors.FragmentationNeeded(packet, mtu, now);
-            }
             return true;
         }
         if (!connection.TryTranslate(packet, TransportChecksum.Partial))
@@ -158,6 +164,12 @@ public sealed class InsidePath : IDisposable
 
     /// <summary>Bytes of the longest packet or segment: what the device has, and what fits into a datagram to this peer.</summary>
     private int MtuTo(Connection connection) => Math.Min(_worker.InsideMtu, connection.InsideMtu);
+
+    /// <summary>
+    /// Bytes of the longest packet or segment that is not dropped. One that is longer than <see cref="MtuTo"/> passes in
+    /// several datagrams until its sender has shortened the next ones, or for good if it does not care.
+    /// </summary>
+    private int LongestTo(Connection connection) => connection.SplitsPackets ? _worker.InsideMtu : MtuTo(connection);
 
     private bool Send(Connection connection, bool segmented, int count, int length, long now)
     {

@@ -11,6 +11,13 @@ public interface IDatagramSender
     /// <returns>Bytes accepted (all of them), or -errno.</returns>
     int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize, byte tos = 0);
 
+    /// <summary>
+    /// Sends one datagram, which may be fragmented on its way, also by a sender that otherwise forbids that: nothing is
+    /// known of the path yet.
+    /// </summary>
+    /// <returns>As <see cref="Send(in OutsideAddress, ReadOnlySpan{byte}, int, byte)"/>.</returns>
+    int SendFragmentable(in OutsideAddress path, ReadOnlySpan<byte> datagram) => Send(path, datagram, segmentSize: 0);
+
     /// <summary>Sends runs of datagrams, each to its own peer, in as few system calls as possible: sendmmsg(2).</summary>
     /// <param name="runs">Oldest first; at most <see cref="SendBatch.MaxRuns"/>.</param>
     /// <param name="bytes">The bytes that <see cref="DatagramRun.Start"/> counts from.</param>

@@ -7,7 +7,7 @@ using static Tmds.Linux.LibC;
 namespace Lightway.Tunnel.Udp;
 
 /// <summary>
-/// The outside socket: non-blocking, never sets DF (IP_PMTUDISC_OMIT), reports and chooses the local address when bound to
+/// The outside socket: non-blocking, sets DF only on request (IP_PMTUDISC_OMIT), reports and chooses the local address when bound to
 /// the wildcard. All structures a send needs are wired once; a send rewrites lengths only.
 /// </summary>
 public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
@@ -19,6 +19,7 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     private const int ControlAt = NameAt + SocketAddressBytes.Capacity;
     private const int ControlSize = 96; // pktinfo (32 or 40 bytes), UDP_SEGMENT and TOS (24 bytes each)
     private const int PartsSize = ControlAt + ControlSize;
+    private bool _forbidsFragments;
     private readonly Slab _wiring = new(PartsAt + (Messages * PartsSize));
 
     private UdpSocket(int fd, bool wildcard)
@@ -168,6 +169,33 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         }
     }
 
+    /// <summary>
+    /// From now on no datagram is fragmented, here or on its way: DF is set, and a datagram that is too long for the device
+    /// fails with EMSGSIZE.
+    /// </summary>
+    /// <exception cref="IOException">The kernel refuses.</exception>
+    public void ForbidFragments()
+    {
+        if (!TrySetDiscovery(Linux.PMTUDISC_PROBE))
+        {
+            throw Linux.Failure(Linux.Errno, "setsockopt IP_MTU_DISCOVER");
+        }
+        _forbidsFragments = true;
+    }
+
+    /// <summary>Three system calls instead of one while fragments are forbidden: for handshakes only.</summary>
+    public int SendFragmentable(in OutsideAddress path, ReadOnlySpan<byte> datagram)
+    {
+        if (!_forbidsFragments)
+        {
+            return Send(path, datagram, segmentSize: 0);
+        }
+        _ = TrySetDiscovery(Linux.PMTUDISC_OMIT);
+        var result = Send(path, datagram, segmentSize: 0);
+        _ = TrySetDiscovery(Linux.PMTUDISC_PROBE); // the kernel has accepted it before
+        return result;
+    }
+
     public int Send(in OutsideAddress path, ReadOnlySpan<byte> data, int segmentSize, byte tos = 0)
     {
         fixed (byte* bytes = data)
@@ -224,6 +252,14 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         close(Fd);
         _wiring.Dispose();
     }
+
+    /// <summary>For both families, if the socket serves both: a mapped IPv4 address goes by the level of IPv4.</summary>
+    private bool TrySetDiscovery(int mode) =>
+        Set(Fd, IPPROTO_IP, Linux.IP_MTU_DISCOVER, mode)
+        && (
+            LocalEndPoint.AddressFamily != AddressFamily.InterNetworkV6
+            || Set(Fd, IPPROTO_IPV6, Linux.IPV6_MTU_DISCOVER, mode)
+        );
 
     private msghdr* Header(int i) => (msghdr*)(_wiring.Pointer + (i * MessageSize)); // first in struct mmsghdr
 

@@ -3,7 +3,7 @@ using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>
 /// Path MTU discovery of one connection over datagrams: sends the pings that <see cref="PathMtu"/> asks for, and knows how

@@ -1,9 +1,8 @@
 using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Channel;
-using Lightway.Tunnel.Packets;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>Writes the control frames of one connection and sends them by its channel, best effort. One thread.</summary>
 internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)

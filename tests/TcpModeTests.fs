@@ -59,10 +59,10 @@ type private Site(clients: int, serverKeys: (string * string) list, clientKeys: 
         Expect.isTrue (peer.Login(vpn.User, vpn.Password)) "it is logged in"
         peer
 
-    /// What the server has open.
+    /// What the server has open, but for files: the runtime opens its libraries when they are needed.
     member _.Open: string list =
         [ for entry in DirectoryInfo($"/proc/{vpn.Server.Pid}/fd").GetFileSystemInfos() do
-              if not (isNull entry.LinkTarget) then
+              if not (isNull entry.LinkTarget) && entry.LinkTarget.Contains ":[" then
                   entry.LinkTarget ]
         |> List.sort
 

@@ -172,7 +172,7 @@ let native () =
 let fsharpSources =
     [ "segmenter"; "protocol"; "options"; "specs"; "tests"; "lab"; "bench"; "build.fsx" ]
 
-let csharpSources = [ "tunnel"; "hosting"; "server"; "client" ]
+let csharpSources = [ "tunnel"; "hosting"; "server"; "client"; "samples" ]
 
 let format isCheck =
     let option = if isCheck then [ "--check" ] else []
@@ -258,6 +258,13 @@ let publish () =
             File.Copy(library, target </> "libwolfssl.so", overwrite = true)
         | _ -> say $"{target} has no libwolfssl.so: the system's is used"
 
+let pack () =
+    let target = artifacts </> "packages"
+    Shell.cleanDir target
+
+    for name in [ "Segmenter"; "Protocol" ] do
+        dotnet [ "pack"; $"Lightway.{name}.fsproj"; "-c"; "Release"; "--no-build"; "-o"; target ]
+
 // Targets.
 
 let mutable private targetNames: string list = []
@@ -307,6 +314,7 @@ let private initTargets (requested: string option) (extra: string list) =
 
     target "Micro" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
+    target "Pack" "Packages of the pure core, for other programs, in artifacts/packages" pack
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
 
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
@@ -316,8 +324,8 @@ let private initTargets (requested: string option) (extra: string list) =
         "Native" ==> onRequest |> ignore
         "Build" ==> onRequest |> ignore
 
-    for suite in [ "Specs"; "Fuzz" ] do
-        "Build" ==> suite |> ignore
+    for onBuild in [ "Specs"; "Fuzz"; "Pack" ] do
+        "Build" ==> onBuild |> ignore
 
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 

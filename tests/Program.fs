@@ -30,6 +30,7 @@ let main argv =
                     ClientOptionsTests.tests
                     OptionPagesTests.tests ]
               DocsTests.tests
+              PackageTests.tests
               AuthTests.tests
               AddressPoolTests.tests
               InitTests.tests

@@ -273,6 +273,11 @@ module Frame =
         dst[0] <- byte FrameKind.Data
         putWord (dst, 1, length)
 
+    /// As `writeDataHeader`, for a packet that went through a codec.
+    let writeEncodedDataHeader (length: int, dst: Span<byte>) : unit =
+        dst[0] <- byte FrameKind.EncodedData
+        putWord (dst, 1, length)
+
     /// 3 + packet bytes.
     let writeData (packet: ReadOnlySpan<byte>, dst: Span<byte>) : int =
         writeCounted (FrameKind.Data, packet, dst)

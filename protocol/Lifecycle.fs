@@ -89,8 +89,14 @@ module Lifecycle =
         elif role = Role.Server then FrameVerdict.InvalidMode
         else inState (state = ConnectionState.Authenticating)
 
-    /// Treatment of a frame by an end in `role` and `state`. Neither end has an inside packet codec: encoding requests
-    /// are ignored, and encoded data is processed as `CodecMissing`.
+    /// Treatment of an encoding request by an end in `role` and `state` that has a codec. One without ignores it.
+    let acceptsEncoding (role: Role, state: ConnectionState) : FrameVerdict =
+        match role with
+        | Role.Server -> inState (state = ConnectionState.Online)
+        | _ -> FrameVerdict.InvalidMode
+
+    /// Treatment of a frame by an end in `role` and `state`. About encoding requests an end with a codec asks
+    /// `acceptsEncoding` besides; without one, they have no effect, and encoded data is `CodecMissing`.
     let accepts (role: Role, state: ConnectionState, kind: FrameKind) : FrameVerdict =
         let online = state = ConnectionState.Online
 
@@ -100,9 +106,9 @@ module Lifecycle =
             match kind with
             | FrameKind.NoOp
             | FrameKind.AuthFailure
+            | FrameKind.EncodingRequest
             | FrameKind.Goodbye -> FrameVerdict.Process
-            | FrameKind.ServerConfig
-            | FrameKind.EncodingRequest -> FrameVerdict.Ignore
+            | FrameKind.ServerConfig -> FrameVerdict.Ignore
             | FrameKind.AuthRequest -> authRequest (role, state)
             | FrameKind.AuthSuccess -> authSuccess (role, state)
             | _ -> inState online

@@ -22,7 +22,7 @@ let private table =
       FrameKind.DataFragment, "SSP", "SSP"
       FrameKind.EncodedData, "SSP", "SSP"
       FrameKind.EncodedDataFragment, "SSP", "SSP"
-      FrameKind.EncodingRequest, "III", "III"
+      FrameKind.EncodingRequest, "PPP", "PPP"
       FrameKind.EncodingResponse, "SSP", "SSP"
       FrameKind.ExpresslaneConfig, "SSP", "SSP" ]
 
@@ -50,6 +50,15 @@ let private frames =
       <| fun () ->
           let kinds = table |> List.map (fun (kind, _, _) -> kind)
           Expect.equal (List.sort kinds) (List.sort (List.ofSeq (Enum.GetValues<FrameKind>()))) "kinds"
+
+      testCase "§4: an end with a codec takes encoding requests if it is a server that is Online"
+      <| fun () ->
+          for state in states do
+              let online = state = ConnectionState.Online
+              let expected = verdict (if online then 'P' else 'S')
+              Expect.equal (Lifecycle.acceptsEncoding (Role.Server, state)) expected $"server, {state}"
+
+              Expect.equal (Lifecycle.acceptsEncoding (Role.Client, state)) FrameVerdict.InvalidMode $"client, {state}"
 
       testCase "§6: no frame is looked at before the handshake is done, or once disconnecting began"
       <| fun () ->

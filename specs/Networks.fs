@@ -102,6 +102,17 @@ let laws =
               has networks address = isOfFamily
               && (isMapped && bit < 96 || has networks (IPAddress other) = (isOfFamily && bit >= prefix))
 
+          testPropertyWithConfig config "RFC 4632 §3.1: the bits behind the prefix do not matter"
+          <| fun (high: uint64) (low: uint64) (noise: uint64) (prefix: byte) ->
+              let wide = int prefix % 65
+              let narrow = int prefix % 33
+              let address = Ipv4Address(uint32 low)
+              let other = Ipv4Address(uint32 low ^^^ uint32 (noise &&& 0xFFFFFFFFUL >>> narrow))
+              let further = high ^^^ (if wide = 64 then 0UL else noise >>> wide)
+
+              Network.ofIpv6 (high, low, wide) = Network.ofIpv6 (further, low ^^^ noise, wide)
+              && Network.ofIpv4 (address, narrow) = Network.ofIpv4 (other, narrow)
+
           testCase "every address of a family is in its whole network, and only there"
           <| fun () ->
               let all4, all6 = IPNetwork.Parse "0.0.0.0/0", IPNetwork.Parse "::/0"

@@ -78,6 +78,7 @@ let private allLaws (settings: Settings) =
           RejectMachine.laws
           BurstCap.laws
           LifecycleTable.laws
+          EncodingMachine.laws
           ClientHellos.laws
           DispatchTable.laws
           SourceKeys.laws

@@ -105,7 +105,12 @@ let private anyHeader (seed: int) : byte[] * ProxyWriter.Named =
 
     match random.Next 8 with
     | 0 ->
-        let family = byte (random.Next 256)
+        let family =
+            match random.Next 4 with
+            | 0 -> 0x11uy
+            | 1 -> 0x21uy
+            | _ -> byte (random.Next 256)
+
         ProxyWriter.binary 0x20uy family (bytesAtMost 520), None
     | 1 -> ProxyWriter.binary 0x21uy 0x00uy (bytesAtMost 520), None
     | 2 -> ProxyWriter.binary 0x21uy 0x31uy (Array.append (Array.zeroCreate 216) (bytesAtMost 304)), None
@@ -269,6 +274,8 @@ let private cases =
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 100000"
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 +"
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1\r"
+                ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1 65536"
+                ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1 00"
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1 2 "
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1 \r"
                 ProxyError.Port, "PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n"

@@ -32,26 +32,9 @@ module internal NotServed =
           yet "iouring_entry_count" (Value.int32 1 32768)
           yet "iouring_sqpoll_idle_time" Value.duration ]
 
-    /// A file path, or a map of local addresses to networks.
-    let private ipMap: NotServed =
-        { Key = "ip_map"
-          Reason = yetToCome
-          Check =
-            fun reader ->
-                match reader.TryFind "ip_map" with
-                | Some { Node = Node.Table entries } ->
-                    for entry in entries do
-                        match Value.ipv4 entry.Key with
-                        | Ok _ -> reader.Check(entry, Value.ipv4Network 1 32)
-                        | Error allowed ->
-                            reader.Refuse
-                                $"ip_map: \"{entry.Key}\" is not valid; allowed: {allowed} ({entry.Source.Describe()})"
-                | _ -> reader.Check("ip_map", Value.nonEmpty "a file path") }
-
     /// The server's table, in the order of the warnings.
     let server: NotServed list =
         [ yet "token_rsa_pub_key_pem" (Value.nonEmpty "a file path")
-          ipMap
           yet "enable_batch_receive" Value.boolean
           yet "enable_batch_send" Value.boolean
           yield! ioUring

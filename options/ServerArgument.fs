@@ -113,7 +113,8 @@ type internal ServerArgument =
             | Tun_Ip _ ->
                 "IPv4 address of the TUN interface, to keep it out of the pool; the server does not assign it. Default: none."
             | Ip_Pool _ -> "IPv4 network from which clients get their addresses, /8 to /30. Default: 10.125.0.0/16."
-            | Ip_Map _ -> "file that gives each local address a pool of its own; not served yet."
+            | Ip_Map _ ->
+                "file of lines `local address: network`: clients that connect to this address get inside addresses of this part of ip_pool."
             | Randomize_Ippool _ -> "assign the pool's addresses in random order. Default: true."
             | Icmp_Unreachable _ ->
                 "answer packets for an address of the pool that no client has with ICMP host unreachable. Default: false."

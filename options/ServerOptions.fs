@@ -25,6 +25,10 @@ type ServerOptions =
         /// Prefix from /8 to /30.
         IpPool: IPNetwork
         RandomizeIpPool: bool
+        /// Parts of `IpPool` for clients that connect to certain local addresses; empty if a file has them, or none.
+        IpMap: IpMapEntry list
+        /// The file that has the map; null: none.
+        IpMapFile: string | null
         /// ICMP "host unreachable" for addresses of the pool that no client has.
         IcmpUnreachable: bool
         LightwayClientIp: IPAddress
@@ -116,6 +120,10 @@ module internal ServerReading =
         if reader.Bool("enable_batch_send", false) && options.Offload.EnableTunOffload then
             reader.Reject("enable_batch_send", "true", "cannot be combined with enable_tun_offload: true")
 
+        match IpMap.problem (options.IpPool, options.IpMap) with
+        | null -> ()
+        | problem -> reader.Refuse $"ip_map: {problem}"
+
         if freeAddresses options < 1L then
             reader.Reject(
                 "ip_pool",
@@ -124,6 +132,12 @@ module internal ServerReading =
             )
 
     let private everybody = [ IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" ]
+
+    /// The map itself, or the file that has it.
+    let private ipMap (reader: Reader) : IpMapEntry list * (string | null) =
+        match reader.TryFind "ip_map" with
+        | Some { Node = Node.Table entries } -> reader.Accept(IpMap.ofSettings entries, []), null
+        | _ -> [], reader.ReadOrNull<string>("ip_map", Value.nonEmpty "a file path, or a map")
 
     let private userDb (reader: Reader) : string =
         match reader.TryFind "user_db", reader.TryFind "token_rsa_pub_key_pem" with
@@ -147,6 +161,8 @@ module internal ServerReading =
         let interval key (fallback: float) =
             reader.Read(key, Value.positiveDuration, TimeSpan.FromSeconds fallback)
 
+        let map = ipMap reader
+
         let options =
             { ConfigFile = configFile
               Mode = reader.Read("mode", Value.serverMode, TransportMode.Tcp)
@@ -160,6 +176,8 @@ module internal ServerReading =
               TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
               IpPool = reader.Read("ip_pool", Value.ipv4Network 8 30, IPNetwork.Parse "10.125.0.0/16")
               RandomizeIpPool = reader.Bool("randomize_ippool", true)
+              IpMap = fst map
+              IpMapFile = snd map
               IcmpUnreachable = reader.Bool("icmp_unreachable", false)
               LightwayClientIp = ip "lightway_client_ip" "10.125.0.5"
               LightwayServerIp = ip "lightway_server_ip" "10.125.0.6"

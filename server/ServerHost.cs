@@ -40,7 +40,13 @@ internal static class ServerHost
         Warn(authenticator.Measure(), options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = ServerTls.Load(options, log);
-        var pool = new AddressPool(options.IpPool, options.ReservedAddresses, options.RandomizeIpPool);
+        var map = ServerFiles.IpMap(options);
+        var pool = new AddressPool(
+            options.IpPool,
+            options.ReservedAddresses,
+            options.RandomizeIpPool,
+            [.. map.Select(entry => entry.Network)]
+        );
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
         var queues = OpenQueues(options, offload, log);
@@ -66,6 +72,7 @@ internal static class ServerHost
                 ? new ProxySources([.. options.ProxyProtocolFrom.Select(NetworkModule.ofIPNetwork)])
                 : null,
             Pool = pool,
+            Parts = LocalParts.Of(map, pool.Rest, Bound(options.BindAddress.Address)),
             Inside = inside,
             Desk = new LoginDesk(authenticator, new LoginGate(LoginLimits.Standard(hashers), seed)),
             Users = new UserSessions(options.SessionsPerUser),
@@ -139,6 +146,12 @@ internal static class ServerHost
         ProgramLog.Stopped(log);
         return 0;
     }
+
+    /// <summary>None for the wildcard, whose datagrams and connections tell their local addresses, and for IPv6.</summary>
+    private static Ipv4Address Bound(IPAddress address) =>
+        address.AddressFamily == AddressFamily.InterNetwork && !address.Equals(IPAddress.Any)
+            ? Ipv4Address.Of(address)
+            : Ipv4Address.None;
 
     private static void Warn(IReadOnlyList<string> warnings, string file, ILogger log)
     {

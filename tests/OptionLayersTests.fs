@@ -3,6 +3,7 @@ module Lightway.Tests.OptionLayersTests
 
 open System
 open System.IO
+open System.Net
 open Expecto
 open FsCheck
 open FsCheck.FSharp
@@ -79,7 +80,7 @@ ip_map:
               $"{key}: {value}\n"
 
           for key, value, _ in serverNotServed do
-              if key <> "ip_map" && key <> "enable_batch_send" then
+              if key <> "enable_batch_send" then
                   $"{key}: {value}\n" ]
 
 let private files =
@@ -88,8 +89,16 @@ let private files =
         [ test "a file that contains every key starts, and each key without effect is named in a warning" {
               let outcome = server [] [] (wholeFile + "enable_batch_send: false\n")
 
-              let expected =
+              let changed =
                   (serverDefaults, serverKeys) ||> List.fold (fun options (_, _, change) -> change options)
+
+              let expected =
+                  { changed with
+                      IpMapFile = null
+                      IpMap =
+                          [ for i in 1..2 ->
+                                { Local = IPAddress.Parse $"192.0.2.{i}"
+                                  Network = IPNetwork.Parse $"10.125.{i}.0/24" } ] }
 
               Expect.equal (run outcome) expected "every key is read"
               let named = [ for warning in outcome.Warnings -> warning.Split(':')[0] ]
@@ -121,10 +130,16 @@ let private files =
                 "two documents", least + "---\nmode: udp", [ "second YAML document" ]
                 "lists without end", least + "a: " + String('[', 200_000), [ "config.yaml:3"; "deep" ]
                 "a list that contains itself", least + "ip_map: &a [*a]", [ "config.yaml:3"; "deep" ]
+                "a part that is not in ip_pool",
+                least + "ip_map: {192.0.2.1: 10.126.0.0/24}",
+                [ "ip_map"; "192.0.2.1"; "10.126.0.0/24"; "ip_pool" ]
+                "parts with addresses in common",
+                least + "ip_map: {192.0.2.1: 10.125.1.0/24, 192.0.2.2: 10.125.0.0/23}",
+                [ "ip_map"; "10.125.1.0/24"; "10.125.0.0/23"; "in common" ]
                 "a wrong address in ip_map", least + "ip_map: {x: 10.0.0.0/8}", [ "ip_map"; "\"x\""; "IPv4" ]
                 "a wrong network in ip_map", least + "ip_map: {192.0.2.1: 7}", [ "192.0.2.1"; "\"7\""; "IPv4 network" ]
                 "a wrong network in the second entry of ip_map",
-                least + "ip_map: {192.0.2.1: 10.0.0.0/8, 192.0.2.2: 7}",
+                least + "ip_map: {192.0.2.1: 10.125.1.0/24, 192.0.2.2: 7}",
                 [ "192.0.2.2"; "\"7\""; "IPv4 network" ] ] do
               test $"{name} is one clear error" { expectAll (refusal (server [] [] yaml)) parts }
 

@@ -88,6 +88,7 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       "log_format", "json", (fun o -> { o with LogFormat = LogFormat.Json })
       "log_level", "debug", (fun o -> { o with LogLevel = LogLevel.Debug })
       "accept_unknowns", "true", (fun o -> { o with AcceptUnknowns = true })
+      "ip_map", "/etc/map", (fun o -> { o with IpMapFile = "/etc/map" })
       "randomize_ippool", "false", (fun o -> { o with RandomizeIpPool = false })
       "icmp_unreachable", "true", (fun o -> { o with IcmpUnreachable = true })
       "gso_max_segments", "16", (fun o -> { o with Offload.GsoMaxSegments = 16 })
@@ -117,7 +118,6 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
 /// Every option without an effect, a value, and one that is refused.
 let serverNotServed: (string * string * string option) list =
     [ "token_rsa_pub_key_pem", "/etc/a.pem", Some " "
-      "ip_map", "/etc/map", Some " "
       "enable_batch_receive", "true", Some "maybe"
       "enable_batch_send", "true", Some "maybe"
       "enable_tun_iouring", "true", Some "maybe"
@@ -139,6 +139,8 @@ let serverDefaults: ServerOptions =
       TunIp = null
       IpPool = IPNetwork.Parse "10.125.0.0/16"
       RandomizeIpPool = true
+      IpMap = []
+      IpMapFile = null
       IcmpUnreachable = false
       LightwayClientIp = IPAddress.Parse "10.125.0.5"
       LightwayServerIp = IPAddress.Parse "10.125.0.6"

@@ -194,7 +194,7 @@ let tests =
                             "tun_name", "everything"
                             "tun_ip", "10.125.0.2"
                             "ip_pool", "10.125.0.0/16"
-                            "ip_map", Path.Combine(vpn.Folder, "none")
+                            "ip_map", Path.Combine(vpn.Folder, "map.yaml")
                             "lightway_client_ip", "10.125.0.5"
                             "lightway_server_ip", "10.125.0.6"
                             "lightway_dns_ip", "10.125.0.1"
@@ -219,6 +219,7 @@ let tests =
                             "randomize_ippool", "true" ]
 
                       vpn.Server.Stop() |> ignore
+                      File.WriteAllText(Path.Combine(vpn.Folder, "map.yaml"), "127.0.0.1: 10.125.64.0/24\n")
 
                       File.WriteAllLines(
                           Path.Combine(vpn.Folder, "server.yaml"),
@@ -229,7 +230,7 @@ let tests =
                       let serves () = vpn.Server.Log.Contains "serving "
                       vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
 
-                      for key in [ "token_rsa_pub_key_pem"; "ip_map"; "enable_batch_receive"; "iouring_entry_count" ] do
+                      for key in [ "token_rsa_pub_key_pem"; "enable_batch_receive"; "iouring_entry_count" ] do
                           Expect.stringContains vpn.Server.Log key "warned by name")
               } ]
     )

@@ -83,6 +83,7 @@ type Site(limits: Limits) =
             ConnectionSettings = ConnectionSettings(Role = Role.Server, EnableExpresslane = true),
             Tls = tls,
             Pool = addresses,
+            Parts = LocalParts([||], addresses.Rest, Ipv4Address.None),
             Inside = InsideDirectory(addresses.Size, null),
             Desk = LoginDesk(users, LoginGate(LoginLimits.Standard 1, seed)),
             Users = UserSessions limits.SessionsPerUser,

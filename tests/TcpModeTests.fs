@@ -406,6 +406,56 @@ let private families =
               } ]
     )
 
+let private parts =
+    testSequenced (
+        testList
+            "ip_map"
+            [ test "the clients of a local address get inside addresses of its part, over UDP and TCP; the others never do" {
+                  let second = "192.0.2.99"
+
+                  withSite
+                      1
+                      [ "bind_address", "\"0.0.0.0:27690\""
+                        "mode", "both"
+                        "handshakes_per_source", "100000"
+                        "ip_map", $"{{{second}: 10.125.77.0/30}}" ]
+                      []
+                      (fun site ->
+                          Shell.ip $"-n {site.Topology.Server} addr add {second}/24 dev outside" |> ignore
+                          site.Vpn.StartServer()
+                          let address = IPEndPoint(IPAddress.Parse second, 27690)
+
+                          // The part has four addresses; there is no fall-back to the rest of the pool.
+                          for number in 1..5 do
+                              let isIn = site.Peer(address).Login(site.Vpn.User, site.Vpn.Password)
+                              Expect.equal isIn (number <= 4) $"client {number} of the second address"
+
+                          Expect.isTrue (site.LoggedIn().IsAnswered()) "the first address has addresses of its own"
+                          site.Vpn.SetClient [ "mode", "udp" ]
+                          site.Vpn.StartClient()
+                          site.Vpn.AwaitOnline()
+
+                          let inside =
+                              [ for line in Regex.Matches(site.Vpn.Server.Log, @"inside address (\S+)") ->
+                                    line.Groups[1].Value.StartsWith "10.125.77." ]
+
+                          Expect.equal inside [ true; true; true; true; false; false ] "parts, in the order of the logins"
+                          Expect.equal (site.Counter "conn_rejected_no_free_ip") 1L "the fifth was refused")
+              }
+
+              test "over UDP, too" {
+                  withSite
+                      1
+                      [ "bind_address", "\"[::]:27690\""
+                        "mode", "udp"
+                        "ip_map", $"{{{Topology.ServerOutside}: 10.125.77.0/24}}" ]
+                      [ "mode", "udp" ]
+                      (fun site ->
+                          site.Vpn.Start()
+                          Expect.stringContains site.Vpn.Server.Log "inside address 10.125.77." "its part")
+              } ]
+    )
+
 let private incidents =
     testSequenced (
         testList
@@ -529,4 +579,4 @@ let private incidents =
     )
 
 let tests =
-    testSequenced (testList "TCP mode" [ badInput; proxies; families; incidents ])
+    testSequenced (testList "TCP mode" [ badInput; proxies; families; parts; incidents ])

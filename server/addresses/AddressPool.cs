@@ -20,34 +20,54 @@ public sealed class AddressPool
     private readonly uint _base;
     private readonly int _size; // addresses of the network, network and broadcast address included
 
-    // Ring of free addresses as offsets from the base; as long as the pool, so it cannot overflow.
-    private readonly int[] _free;
     private readonly bool[] _assigned; // by offset
-    private int _head; // index of the address to hand out next
-    private int _freeCount;
+    private readonly (int First, int Last)[] _parts; // offsets
+    private readonly Ring[] _rings; // of each part, then of what is left
 
     /// <param name="network">IPv4, with a prefix from /8 to /30.</param>
     /// <param name="reserved">IPv4 addresses never handed out; those outside the network change nothing.</param>
     /// <param name="randomize">Order of never-used addresses: random, or ascending.</param>
+    /// <param name="parts">
+    /// Networks within the network, without addresses in common: each is handed out by itself, and not with the rest.
+    /// </param>
     /// <exception cref="ArgumentOutOfRangeException">The prefix is none of these.</exception>
-    public AddressPool(IPNetwork network, IReadOnlyCollection<IPAddress> reserved, bool randomize)
+    public AddressPool(
+        IPNetwork network,
+        IReadOnlyCollection<IPAddress> reserved,
+        bool randomize,
+        IReadOnlyList<IPNetwork>? parts = null
+    )
     {
         ArgumentOutOfRangeException.ThrowIfLessThan(network.PrefixLength, ShortestPrefix, nameof(network));
         ArgumentOutOfRangeException.ThrowIfGreaterThan(network.PrefixLength, LongestPrefix, nameof(network));
         _base = Ipv4Address.Of(network.BaseAddress).Value;
         _size = 1 << (32 - network.PrefixLength);
         var excluded = reserved.Select(address => OffsetOf(Ipv4Address.Of(address))).ToHashSet();
-        _free = [.. Enumerable.Range(1, _size - 2).Where(offset => !excluded.Contains(offset))];
         _assigned = new bool[_size];
-        _freeCount = _free.Length;
-        if (randomize)
+        _parts = [.. (parts ?? []).Select(RangeOf)];
+        _rings = new Ring[_parts.Length + 1];
+        var members = Enumerable
+            .Range(1, _size - 2)
+            .Where(offset => !excluded.Contains(offset))
+            .ToLookup(offset => PartOf(offset));
+        for (var part = 0; part < _rings.Length; part++)
         {
-            Shuffle(_free);
+            _rings[part] = new Ring([.. members[part]]);
+            if (randomize)
+            {
+                Shuffle(_rings[part].Free);
+            }
         }
     }
 
+    /// <summary>The number of the part that has all addresses outside the other parts.</summary>
+    public int Rest => _parts.Length;
+
     /// <summary>Addresses that can be in use at the same time.</summary>
-    public int Capacity => _free.Length;
+    public int Capacity => _rings.Sum(ring => ring.Free.Length);
+
+    /// <summary>The same of one part.</summary>
+    public int CapacityOf(int part) => _rings[part].Free.Length;
 
     /// <summary>Addresses of the whole network; every offset is below it.</summary>
     public int Size => _size;
@@ -59,29 +79,29 @@ public sealed class AddressPool
         {
             lock (_gate)
             {
-                return _free.Length - _freeCount;
+                return _rings.Sum(ring => ring.Free.Length - ring.Count);
             }
         }
     }
 
-    /// <summary>Takes an address. False when none is left; <paramref name="address"/> is <see cref="Ipv4Address.None"/> then.</summary>
-    public bool TryAllocate(out Ipv4Address address)
+    /// <summary>Takes an address of a part. False when none is left; <paramref name="address"/> is <see cref="Ipv4Address.None"/> then.</summary>
+    public bool TryAllocate(int part, out Ipv4Address address)
     {
         lock (_gate)
         {
-            if (_freeCount == 0)
+            if (!_rings[part].TryTake(out var offset))
             {
                 address = Ipv4Address.None;
                 return false;
             }
-            var offset = _free[_head];
-            _head = (_head + 1) % _free.Length;
-            _freeCount--;
             _assigned[offset] = true;
             address = new Ipv4Address(_base + (uint)offset);
             return true;
         }
     }
+
+    /// <summary>Takes an address of <see cref="Rest"/>.</summary>
+    public bool TryAllocate(out Ipv4Address address) => TryAllocate(Rest, out address);
 
     /// <summary>Gives an address back. One that is not in use changes nothing, so freeing twice is harmless.</summary>
     public void Free(Ipv4Address address)
@@ -89,15 +109,16 @@ public sealed class AddressPool
         lock (_gate)
         {
             var offset = OffsetOf(address);
-            if (offset < 0 || !_assigned[offset])
+            if (offset >= 0 && _assigned[offset])
             {
-                return;
+                _assigned[offset] = false;
+                _rings[PartOf(offset)].Return(offset);
             }
-            _assigned[offset] = false;
-            _free[(_head + _freeCount) % _free.Length] = offset;
-            _freeCount++;
         }
     }
+
+    /// <summary>The part that an address in use belongs to.</summary>
+    public int PartOf(Ipv4Address address) => PartOf(OffsetOf(address));
 
     /// <summary>
     /// Place of an address in the network, from 0 for the network address; -1 outside. Runs for each packet: a table
@@ -107,6 +128,27 @@ public sealed class AddressPool
     {
         var offset = address.Value - _base; // wraps to a large number below the base
         return offset < (uint)_size ? (int)offset : -1;
+    }
+
+    private int PartOf(int offset)
+    {
+        for (var part = 0; part < _parts.Length; part++)
+        {
+            if (offset >= _parts[part].First && offset <= _parts[part].Last)
+            {
+                return part;
+            }
+        }
+        return Rest;
+    }
+
+    private (int First, int Last) RangeOf(IPNetwork part)
+    {
+        var first = OffsetOf(Ipv4Address.Of(part.BaseAddress));
+        var last = first + (int)((1L << (32 - part.PrefixLength)) - 1);
+        ArgumentOutOfRangeException.ThrowIfNegative(first, nameof(part));
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(last, _size, nameof(part));
+        return (first, last);
     }
 
     // Fisher-Yates. RandomNumberGenerator.Shuffle makes a system call for each element, seconds for a /8; here one
@@ -124,6 +166,35 @@ public sealed class AddressPool
             }
             var chosen = (int)Math.BigMul(draws[used++], (ulong)last + 1, out _);
             (items[last], items[chosen]) = (items[chosen], items[last]);
+        }
+    }
+
+    /// <summary>Free addresses as offsets, in the order in which they are handed out; as long as all there are, so it cannot overflow.</summary>
+    private sealed class Ring(int[] free)
+    {
+        private int _head; // index of the address to hand out next
+
+        public int[] Free => free;
+
+        public int Count { get; private set; } = free.Length;
+
+        public bool TryTake(out int offset)
+        {
+            if (Count == 0)
+            {
+                offset = 0;
+                return false;
+            }
+            offset = free[_head];
+            _head = (_head + 1) % free.Length;
+            Count--;
+            return true;
+        }
+
+        public void Return(int offset)
+        {
+            free[(_head + Count) % free.Length] = offset;
+            Count++;
         }
     }
 }

@@ -161,7 +161,8 @@ internal sealed partial class Logins(
 
     private void Admit(Connection connection, string user, bool mayMakeRoom)
     {
-        if (shared.Pool.TryAllocate(out var address))
+        var part = shared.Parts.Of(connection.Path.Local);
+        if (shared.Pool.TryAllocate(part, out var address))
         {
             connection.InsideAddress = address;
             connection.Translation = TranslationModule.server(address, shared.Settings.ClientIp);
@@ -174,7 +175,7 @@ internal sealed partial class Logins(
             connection.Grant(Success(connection), worker.Now);
             return;
         }
-        if (mayMakeRoom && MostSilent() is { } silent)
+        if (mayMakeRoom && MostSilent(part) is { } silent)
         {
             _decided.Add(connection); // its repetitions cost no second check
             endElsewhere(
@@ -188,7 +189,7 @@ internal sealed partial class Logins(
         if (worker.Now >= _logFullAt)
         {
             _logFullAt = worker.Now + FullLogMs;
-            LogFull(shared.Log, connection.Path.Peer, Printable(user), shared.Pool.Capacity);
+            LogFull(shared.Log, connection.Path.Peer, Printable(user), shared.Pool.CapacityOf(part));
         }
         connection.Deny(TunnelError.NoFreeClientIp, worker.Now);
     }
@@ -202,8 +203,8 @@ internal sealed partial class Logins(
         }
     }
 
-    /// <summary>Of all sessions the one that has been silent for longest, if it probably has left; at most one search per second.</summary>
-    private Connection? MostSilent()
+    /// <summary>Of the sessions of a part the one that has been silent for longest, if it probably has left; at most one search per second.</summary>
+    private Connection? MostSilent(int part)
     {
         if (worker.Now < _searchAt)
         {
@@ -214,7 +215,11 @@ internal sealed partial class Logins(
         var before = worker.Now - SilentMs;
         for (var offset = 0; offset < shared.Pool.Size; offset++)
         {
-            if (shared.Inside[offset] is { } connection && connection.LastOutsideAt < before)
+            if (
+                shared.Inside[offset] is { } connection
+                && connection.LastOutsideAt < before
+                && shared.Pool.PartOf(connection.InsideAddress) == part
+            )
             {
                 found = connection;
                 before = connection.LastOutsideAt;
@@ -251,7 +256,7 @@ internal sealed partial class Logins(
 
     [LoggerMessage(
         Level = LogLevel.Warning,
-        Message = "{Peer} ('{User}') refused: all {Capacity} inside addresses are in use; enlarge ip_pool, or limit sessions_per_user or session_idle_limit"
+        Message = "{Peer} ('{User}') refused: all {Capacity} inside addresses for clients of its kind are in use; enlarge ip_pool or the part in ip_map, or limit sessions_per_user or session_idle_limit"
     )]
     private static partial void LogFull(ILogger log, PeerAddress peer, string user, int capacity);
 }

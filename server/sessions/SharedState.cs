@@ -26,6 +26,8 @@ public sealed record SharedState
 
     public required AddressPool Pool { get; init; }
 
+    public required LocalParts Parts { get; init; }
+
     public required InsideDirectory Inside { get; init; }
 
     public required LoginDesk Desk { get; init; }

@@ -14,5 +14,29 @@ internal static class ServerFiles
         FileChecks.Require("server_cert", options.ServerCert, FileRule.ReadableByOthers);
         FileChecks.Require("server_key", options.ServerKey, FileRule.OwnerOnly);
         FileChecks.Require("user_db", options.UserDb, FileRule.OwnerOnly);
+        if (options.IpMapFile is { } map)
+        {
+            FileChecks.Require("ip_map", map, FileRule.ReadableByOthers);
+        }
+    }
+
+    /// <summary>The parts of the pool for local addresses, from the options or from their file.</summary>
+    /// <exception cref="ConfigurationException">The file can't be read, or has no such map.</exception>
+    public static IReadOnlyList<IpMapEntry> IpMap(ServerOptions options)
+    {
+        if (options.IpMapFile is not { } file)
+        {
+            return [.. options.IpMap];
+        }
+        try
+        {
+            var (entries, error) = IpMapModule.parse(file, File.ReadAllText(file));
+            error ??= IpMapModule.problem(options.IpPool, entries) is { } problem ? $"ip_map: \"{file}\": {problem}" : null;
+            return error is null ? [.. entries] : throw new ConfigurationException(error);
+        }
+        catch (Exception error) when (error is IOException or UnauthorizedAccessException)
+        {
+            throw new ConfigurationException($"ip_map: \"{file}\": {error.Message}");
+        }
     }
 }

@@ -56,15 +56,18 @@ public sealed unsafe class StreamSocket : IDisposable
     }
 
     /// <summary>The local address of the connection: what its peer has connected to.</summary>
-    public PeerAddress Local
+    public LocalAddress Local
     {
         get
         {
             var name = stackalloc byte[SocketAddressBytes.Capacity];
             socklen_t length = SocketAddressBytes.Capacity;
-            return getsockname(Fd, (sockaddr*)name, &length) == 0
-                ? new PeerAddress(new ReadOnlySpan<byte>(name, SocketAddressBytes.Capacity))
-                : default;
+            if (getsockname(Fd, (sockaddr*)name, &length) != 0)
+            {
+                return default;
+            }
+            var isIPv6 = *(ushort*)name == AF_INET6;
+            return new LocalAddress(isIPv6 ? new(name + 8, 16) : new(name + 4, 4)); // sin6_addr, sin_addr
         }
     }
 

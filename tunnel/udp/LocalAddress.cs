@@ -1,4 +1,6 @@
+using System.Buffers.Binary;
 using System.Runtime.InteropServices;
+using Lightway.Segmenter;
 
 namespace Lightway.Tunnel.Udp;
 
@@ -18,6 +20,25 @@ public readonly struct LocalAddress : IEquatable<LocalAddress>
 
     /// <summary>4, 16 or 0 bytes.</summary>
     public int Length { get; }
+
+    /// <summary>The IPv4 address, also one that is mapped into IPv6; None for all others.</summary>
+    public Ipv4Address IPv4
+    {
+        get
+        {
+            ReadOnlySpan<byte> bytes = _bytes;
+            return Length switch
+            {
+                4 => new Ipv4Address(BinaryPrimitives.ReadUInt32BigEndian(bytes)),
+                16 when bytes[..12].SequenceEqual(Mapped) => new Ipv4Address(
+                    BinaryPrimitives.ReadUInt32BigEndian(bytes[12..])
+                ),
+                _ => Ipv4Address.None,
+            };
+        }
+    }
+
+    private static ReadOnlySpan<byte> Mapped => [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xFF, 0xFF]; // RFC 4291 §2.5.5.2
 
     public void CopyTo(Span<byte> destination) => ((ReadOnlySpan<byte>)_bytes)[..Length].CopyTo(destination);
 

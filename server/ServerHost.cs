@@ -40,7 +40,7 @@ internal static class ServerHost
         Warn(authenticator.Measure(), options.UserDb, log);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = ServerTls.Load(options, log);
-        var map = ServerFiles.IpMap(options);
+        var map = ServerFiles.ReadIpMap(options);
         var pool = new AddressPool(
             options.IpPool,
             options.ReservedAddresses,

@@ -22,7 +22,7 @@ internal static class ServerFiles
 
     /// <summary>The parts of the pool for local addresses, from the options or from their file.</summary>
     /// <exception cref="ConfigurationException">The file can't be read, or has no such map.</exception>
-    public static IReadOnlyList<IpMapEntry> IpMap(ServerOptions options)
+    public static IReadOnlyList<IpMapEntry> ReadIpMap(ServerOptions options)
     {
         if (options.IpMapFile is not { } file)
         {
@@ -30,8 +30,8 @@ internal static class ServerFiles
         }
         try
         {
-            var (entries, error) = IpMapModule.parse(file, File.ReadAllText(file));
-            error ??= IpMapModule.problem(options.IpPool, entries) is { } problem ? $"ip_map: \"{file}\": {problem}" : null;
+            var (entries, error) = IpMap.parse(file, File.ReadAllText(file));
+            error ??= IpMap.problem(options.IpPool, entries) is { } problem ? $"ip_map: \"{file}\": {problem}" : null;
             return error is null ? [.. entries] : throw new ConfigurationException(error);
         }
         catch (Exception error) when (error is IOException or UnauthorizedAccessException)

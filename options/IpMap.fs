@@ -40,7 +40,8 @@ module IpMap =
     let problem (pool: IPNetwork, entries: IpMapEntry list) : string | null =
         let overlap =
             List.allPairs entries entries
-            |> List.tryFind (fun (a, b) -> number a.Local < number b.Local && (contains a.Network b.Network || contains b.Network a.Network))
+            |> List.tryFind (fun (a, b) ->
+                number a.Local < number b.Local && (contains a.Network b.Network || contains b.Network a.Network))
 
         match entries |> List.tryFind (fun entry -> not (contains pool entry.Network)), overlap with
         | Some entry, _ -> $"{entry.Local}: {entry.Network} is not a part of ip_pool, {pool}"

@@ -133,13 +133,27 @@ let private examples =
                         taken ]
 
               let rest = drain pool.Rest
-              Expect.equal (drain 0) [ address "10.0.0.4"; address "10.0.0.5"; address "10.0.0.7" ] "less the reserved one"
+
+              Expect.equal
+                  (drain 0)
+                  [ address "10.0.0.4"; address "10.0.0.5"; address "10.0.0.7" ]
+                  "less the reserved one"
+
               Expect.equal (drain 1) [ address "10.0.0.8" ] "a part of one"
-              Expect.equal rest [ for host in [ 1; 2; 3; 9; 10; 11; 12; 13; 14 ] -> address $"10.0.0.{host}" ] "the rest"
+
+              Expect.equal
+                  rest
+                  [ for host in [ 1; 2; 3; 9; 10; 11; 12; 13; 14 ] -> address $"10.0.0.{host}" ]
+                  "the rest"
+
               Expect.equal (pool.Capacity, pool.Assigned, pool.CapacityOf 0) (13, 13, 3) "numbers"
               pool.Free(address "10.0.0.5")
               pool.Free(address "10.0.0.9")
-              Expect.equal (drain 0, drain pool.Rest) ([ address "10.0.0.5" ], [ address "10.0.0.9" ]) "each comes back to its part"
+
+              Expect.equal
+                  (drain 0, drain pool.Rest)
+                  ([ address "10.0.0.5" ], [ address "10.0.0.9" ])
+                  "each comes back to its part"
           }
 
           test "only prefixes from /8 to /30" {

@@ -71,13 +71,14 @@ let private wholeFile =
     """
 mode: udp
 ip_map:
-  192.0.2.1: 10.125.1.0/24
-  192.0.2.2: 10.125.2.0/24
+  192.0.2.1: 10.9.8.16/28
+  192.0.2.2: 10.9.8.32/28
 """
     + String.concat
         ""
         [ for key, value, _ in serverKeys do
-              $"{key}: {value}\n"
+              if key <> "ip_map" then
+                  $"{key}: {value}\n"
 
           for key, value, _ in serverNotServed do
               if key <> "enable_batch_send" then
@@ -98,7 +99,7 @@ let private files =
                       IpMap =
                           [ for i in 1..2 ->
                                 { Local = IPAddress.Parse $"192.0.2.{i}"
-                                  Network = IPNetwork.Parse $"10.125.{i}.0/24" } ] }
+                                  Network = IPNetwork.Parse $"10.9.8.{i * 16}/28" } ] }
 
               Expect.equal (run outcome) expected "every key is read"
               let named = [ for warning in outcome.Warnings -> warning.Split(':')[0] ]

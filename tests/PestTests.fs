@@ -24,7 +24,9 @@ let private settings =
 
 /// Gives the server users with one password and a bcrypt hash of this cost.
 let private setUsers (site: Site) (users: string list) (password: string) (cost: int) =
-    let hash = LibCrypt.Hash(ReadOnlySpan(Encoding.UTF8.GetBytes password), $"$2b${cost:D2}$abcdefghijklmnopqrstuu")
+    let hash =
+        LibCrypt.Hash(ReadOnlySpan(Encoding.UTF8.GetBytes password), $"$2b${cost:D2}$abcdefghijklmnopqrstuu")
+
     Expect.isNotNull hash "libcrypt has bcrypt"
     site.SetUsers users hash
 

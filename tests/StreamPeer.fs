@@ -82,10 +82,7 @@ type StreamPeer(netns: string, server: IPEndPoint) =
 
     member _.Handshake() =
         tls.AuthenticateAsClient(
-            SslClientAuthenticationOptions(
-                TargetHost = "vpn.example.com",
-                EnabledSslProtocols = SslProtocols.Tls13
-            )
+            SslClientAuthenticationOptions(TargetHost = "vpn.example.com", EnabledSslProtocols = SslProtocols.Tls13)
         )
 
     /// One record.
@@ -202,8 +199,7 @@ type RestlessPeer(netns: string, server: IPEndPoint, authority: byte[]) =
 
     /// Handshake and login; whether something came back.
     member _.Login(user: string, password: string) : bool =
-        let read () =
-            buffer[.. socket.Receive buffer - 1]
+        let read () = buffer[.. socket.Receive buffer - 1]
 
         step [||] |> ignore
 
@@ -242,8 +238,10 @@ module Echo =
         packet[9] <- 1uy
         (IPAddress.Parse source).GetAddressBytes().CopyTo(packet, 12)
         (IPAddress.Parse destination).GetAddressBytes().CopyTo(packet, 16)
+
         let sum (from: int) length =
             Checksum.complement (Checksum.sum (ReadOnlySpan(packet, from, length)))
+
         BinaryPrimitives.WriteUInt16BigEndian(Span(packet, 10, 2), sum 0 20)
         packet[20] <- 8uy
         BinaryPrimitives.WriteUInt16BigEndian(Span(packet, 24, 2), uint16 id)

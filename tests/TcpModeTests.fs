@@ -110,12 +110,12 @@ let private clientHello =
          accepted.Close()
          bytes[.. count - 1])
 
-let private http = Encoding.ASCII.GetBytes "GET / HTTP/1.1\r\nHost: vpn.example.com\r\n\r\n"
+let private http =
+    Encoding.ASCII.GetBytes "GET / HTTP/1.1\r\nHost: vpn.example.com\r\n\r\n"
 
 /// What a peer does, and the counter that tells of it. Each ends its own connection only.
 let private misdeeds: (string * string * (Site -> unit)) list =
-    let raw act =
-        fun (site: Site) -> act (site.Peer())
+    let raw act = fun (site: Site) -> act (site.Peer())
 
     let known act =
         fun (site: Site) ->
@@ -210,7 +210,10 @@ let private badInput =
                           Expect.isTrue (honest.IsAnswered()) $"{title}: the others are served"
 
                       let left () = List.except descriptors site.Open
-                      Expect.isTrue (Wait.until patience (left >> List.isEmpty)) $"""open: {String.Join(", ", left ())}""")
+
+                      Expect.isTrue
+                          (Wait.until patience (left >> List.isEmpty))
+                          $"""open: {String.Join(", ", left ())}""")
               }
 
               test "a packet of 65 535 bytes is taken whatever its bytes come in" {
@@ -261,7 +264,9 @@ let private badInput =
                       let connect count =
                           Netns.run site.Topology.Client (fun () ->
                               for i in 1..count do
-                                  use socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp)
+                                  use socket =
+                                      new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp)
+
                                   socket.Connect serverAt
 
                                   match i % 4 with
@@ -271,7 +276,9 @@ let private badInput =
                                   | _ -> socket.Send(clientHello.Value) |> ignore)
 
                       let settle () =
-                          let isEmpty () = site.Counter "conn_created" = site.Counter "conn_closed"
+                          let isEmpty () =
+                              site.Counter "conn_created" = site.Counter "conn_closed"
+
                           Expect.isTrue (Wait.until (TimeSpan.FromSeconds 30.) isEmpty) "all of them have ended"
 
                       connect 2_000 // what a server allocates once
@@ -285,10 +292,10 @@ let private badInput =
               } ]
     )
 
-let private address (text: string) = (IPAddress.Parse text).GetAddressBytes()
+let private address (text: string) =
+    (IPAddress.Parse text).GetAddressBytes()
 
-let private port (number: int) =
-    [| byte (number >>> 8); byte number |]
+let private port (number: int) = [| byte (number >>> 8); byte number |]
 
 let private signature =
     [| 0x0Duy; 0x0Auy; 0x0Duy; 0x0Auy; 0uy; 0x0Duy; 0x0Auy; 0x51uy; 0x55uy; 0x49uy; 0x54uy; 0x0Auy |]
@@ -313,8 +320,7 @@ let private proxies =
                             binary
                                 1uy
                                 0x11uy
-                                (Array.concat
-                                    [ address "203.0.113.9"; address "192.0.2.1"; port 4244; port 443; tlv ]),
+                                (Array.concat [ address "203.0.113.9"; address "192.0.2.1"; port 4244; port 443; tlv ]),
                             "203.0.113.9:4244"
                             binary
                                 1uy
@@ -374,9 +380,7 @@ let private families =
             [ test "[::] serves both families, and mode both serves both transports, by one port and one pool" {
                   withSite
                       1
-                      [ "bind_address", "\"[::]:27690\""
-                        "mode", "both"
-                        "handshakes_per_source", "100000" ]
+                      [ "bind_address", "\"[::]:27690\""; "mode", "both"; "handshakes_per_source", "100000" ]
                       [ "server", "\"[2001:db8:1::1]:27690\"" ]
                       (fun site ->
                           let outside netns text =
@@ -410,7 +414,8 @@ let private parts =
     testSequenced (
         testList
             "ip_map"
-            [ test "the clients of a local address get inside addresses of its part, over UDP and TCP; the others never do" {
+            [ test
+                  "the clients of a local address get inside addresses of its part, over UDP and TCP; the others never do" {
                   let second = "192.0.2.99"
 
                   withSite
@@ -439,7 +444,11 @@ let private parts =
                               [ for line in Regex.Matches(site.Vpn.Server.Log, @"inside address (\S+)") ->
                                     line.Groups[1].Value.StartsWith "10.125.77." ]
 
-                          Expect.equal inside [ true; true; true; true; false; false ] "parts, in the order of the logins"
+                          Expect.equal
+                              inside
+                              [ true; true; true; true; false; false ]
+                              "parts, in the order of the logins"
+
                           Expect.equal (site.Counter "conn_rejected_no_free_ip") 1L "the fifth was refused")
               }
 
@@ -515,8 +524,7 @@ let private incidents =
                       let length = megabytes 40L
 
                       let slow =
-                          Netns.start stalled (fun () ->
-                              Transfer.pacedDownload site.Remote stalled length 8_000_000u)
+                          Netns.start stalled (fun () -> Transfer.pacedDownload site.Remote stalled length 8_000_000u)
 
                       Thread.Sleep 1_000
                       site.Vpn.Clients[4].Signal Netns.Signal.Stop

@@ -188,6 +188,16 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     let awaitTun (netns: string) (child: Child) =
         child.Await startTime "its TUN device is there" (fun () -> hasTun netns)
 
+    /// Waits until the client's device is up, the last step of making it: when it gets its addresses, the kernel forgets
+    /// every route through it (SIOCSIFDSTADDR takes the only address away and puts it back). Other clients may leave that
+    /// to their users.
+    let awaitUp (netns: string) =
+        Wait.until (TimeSpan.FromSeconds 3.0) (fun () ->
+            match Shell.tryRun "ip" [ "-n"; netns; "-o"; "link"; "show"; "dev"; tun; "up" ] with
+            | struct (0, output, _) -> output <> ""
+            | _ -> false)
+        |> ignore
+
     /// A device may outlive its program for a moment: what is done to it then is lost with it. A persistent one stays.
     let awaitNoTun (netns: string) =
         Wait.until (TimeSpan.FromSeconds 2.0) (fun () -> not (hasTun netns)) |> ignore
@@ -290,6 +300,7 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
         for number, netns in List.indexed topology.Clients do
             launchClient number
             awaitTun netns clients[number]
+            awaitUp netns
 
             let commands =
                 [ $"link set {tun} up"; $"route replace {Topology.RemoteNetwork} dev {tun}" ]

@@ -546,6 +546,52 @@ let private limits =
               Expect.isFalse (simulation.Seen |> Seq.exists _.IsBlackHole) "no time-out is shorter than that"
       }
 
+      test "a late answer to a confirmation that was given up ends the alarm at once" {
+          let setting =
+              { Base = 1280
+                Max = 1500
+                Carries = 1500
+                RoundTrip = 10
+                Seed = 0 }
+
+          let simulation = settled setting
+          simulation.Traffic <- 1500
+          simulation.Run(3L * second)
+
+          simulation.Path <-
+              { simulation.Path with
+                  Jitter = fun _ -> 1_000 }
+
+          let hasFallen () =
+              simulation.Seen |> Seq.exists _.IsBlackHole
+
+          while not (hasFallen ()) do
+              simulation.Run(1L<ms>)
+
+          let fallen = simulation.Probes - 1
+          Expect.equal simulation.State.Size 1280 "given up, 600 ms after the first of the three"
+          simulation.Run(450L<ms>)
+          Expect.equal simulation.State.Phase PathMtuPhase.Complete "nothing more to be found"
+          Expect.equal simulation.State.Size 1500 "as before"
+
+          Expect.isFalse
+              (simulation.Seen |> Seq.skip (fallen + 1) |> Seq.exists (fun seen -> seen.Probe > 1280))
+              "without another probe of that size"
+      }
+
+      testPropertyWithConfig config "an answer from the old path says nothing about the new one"
+      <| fun setting ->
+          let simulation = begun setting (fun _ -> true)
+          // Whatever is out when the path changes: of the base size, longer, or to get out of the error phase.
+          simulation.Run(int64 (setting.Seed % 9_000) * 1L<ms>)
+          let known = simulation.Probes
+          simulation.Start()
+          let before = simulation.State
+
+          for old in simulation.Seen |> Seq.take known |> List.ofSeq do
+              simulation.Pong old.Id
+              Expect.equal simulation.State before $"pong of {old.Id}"
+
       test "a satellite path of one second is not taken for a black hole" {
           let setting =
               { Base = 1280

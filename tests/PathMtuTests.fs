@@ -17,8 +17,10 @@ open Lightway.Tunnel.Udp
 open Lightway.Tests.Checks
 
 /// A pair on a path that carries `carries.Value` bytes, and keeps the size of everything that it carried.
-type private Line(expresslane: bool, ?baseMtu: int) =
-    let pair = new Pair(expresslane, 64, pathMtu = true, ?pathMtuBase = baseMtu)
+type private Line(expresslane: bool, ?baseMtu: int, ?maxSegments: int) =
+    let pair =
+        new Pair(expresslane, defaultArg maxSegments 64, pathMtu = true, ?pathMtuBase = baseMtu)
+
     let carried = List<int>()
     let mutable tooLong = 0
     member _.Pair = pair
@@ -326,6 +328,30 @@ let private memory =
               use line = new Line(false, ?baseMtu = option)
               line.Connect()
               Expect.contains (List.ofSeq line.Carried) expected $"base {option}"
+      }
+
+      test "a socket that is full in the middle of a packet's fragments: the packet waits, and arrives once" {
+          use line = new Line(true, Carries = 1300, maxSegments = 1)
+          line.Connect()
+          line.Wait 60_000
+          let server = line.Pair.Server
+          let source = RepeatedFrame(single (down 1400), 52, Left = 1)
+          use path = new InsidePath(source, server.Context, OneRoute server.Connection)
+          server.Wire.Errors.Enqueue 11 // EAGAIN for the first fragment, when the second one needs its place
+          Expect.isFalse (path.Drain server.Now) "full"
+          Expect.isTrue path.IsPending "it waits"
+          Expect.equal server.Context.Counters[Counter.FragmentsSent] 1L "one fragment is ready"
+          Expect.isTrue (path.Drain server.Now) "writable again"
+          line.Pump()
+
+          Expect.equal
+              (Seq.exactlyOne line.Pair.Client.Delivered)
+              (Superpackets.plain Inside.Remote Inside.Client 1400)
+              "the packet"
+
+          Expect.equal server.Context.Counters[Counter.TunPacketsFragmented] 1L "counted once"
+          line.Wait 11_000
+          Expect.equal line.Pair.Client.Context.Counters[Counter.FragmentInvalid] 0L "the rest is forgotten"
       }
 
       test "pongs that answer nothing change nothing" {

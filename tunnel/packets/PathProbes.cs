@@ -38,7 +38,14 @@ internal sealed class PathProbes
         _frames = frames;
         _owner = owner;
         envelope.Moved = OnMoved;
-        Create();
+        _isIPv6 = envelope.Path.Peer.IsOverIPv6;
+        _state = PathMtu.create(
+            settings.PathMtuBase > 0
+                ? settings.PathMtuBase + Sizes.frameOverhead(_isIPv6) // of a client, which keeps its family
+                : PathMtu.DefaultBase,
+            settings.OutsideMtu
+        );
+        Refresh();
     }
 
     /// <summary>Bytes of the longest inside packet that is sent whole, in one datagram.</summary>
@@ -65,10 +72,6 @@ internal sealed class PathProbes
         _envelope.MayFragment = false;
         _startedAt = now;
         _restartAt = long.MaxValue;
-        if (_isIPv6 != _envelope.Path.Peer.IsOverIPv6)
-        {
-            Create();
-        }
         Act(PathMtu.start(_state, now), now);
     }
 
@@ -98,20 +101,11 @@ internal sealed class PathProbes
         }
     }
 
-    private void Create()
-    {
-        _isIPv6 = _envelope.Path.Peer.IsOverIPv6;
-        var frameSize = _settings.PathMtuBase;
-        _state = PathMtu.create(
-            frameSize > 0 ? frameSize + Sizes.frameOverhead(_isIPv6) : PathMtu.DefaultBase,
-            _settings.OutsideMtu
-        );
-        Refresh();
-    }
-
-    /// <summary>The datagrams take another path.</summary>
+    /// <summary>The datagrams take another path, maybe with longer IP headers.</summary>
     private void OnMoved()
     {
+        _isIPv6 = _envelope.Path.Peer.IsOverIPv6;
+        Refresh();
         if (_state.Phase != PathMtuPhase.Disabled)
         {
             _restartAt = Math.Max(_worker.Now, _startedAt + MinRestartMs);

@@ -31,6 +31,22 @@ let tests =
               Expect.equal site.Counters[Counter.UdpConnRecoveredViaSession] 1L "from outside it moves"
           }
 
+          test "a datagram of another version than the first one of its connection is dropped and counted" {
+              use site = new Site()
+              let home = at "198.51.100.7" 4000
+              use guest = new Guest(site, home, "secret")
+              guest.Reach ConnectionState.Online
+              let ping = guest.Ping()
+              ping[3] <- 2uy // 1.2 instead of 1.3
+              let sent = site.Wire.Calls
+              site.Dispatch(home, ping)
+              Expect.equal site.Counters[Counter.UdpWrongVersionForConn] 1L "counted"
+              Expect.equal (site.Wire.Calls - sent) 0 "no answer"
+              ping[3] <- 3uy
+              site.Dispatch(home, ping)
+              Expect.equal (site.Wire.Calls - sent) 1 "the same one of the right version is answered"
+          }
+
           for name, tls in [ "authority", TestCertificate.strangerTls; "name", TestCertificate.otherNameTls ] do
               test
                   $"a handshake that the client refuses, because of another {name}, leaves one line at the server, at once" {

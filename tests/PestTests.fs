@@ -359,7 +359,7 @@ let private insiders =
 
 /// Every sentence in quotation marks in the last column of a table is the name of a test, or the beginning of one.
 let private documented =
-    test "each test that docs/security.md names exists" {
+    test "each test that docs/security.md and docs/protocol.md name exists" {
         let rec root (folder: string) =
             if File.Exists(Path.Combine(folder, "Lightway.slnx")) then
                 folder
@@ -367,7 +367,10 @@ let private documented =
                 root (Path.GetDirectoryName folder)
 
         let root = root AppContext.BaseDirectory
-        let page = File.ReadAllText(Path.Combine(root, "docs", "security.md"))
+
+        let page =
+            [ for name in [ "security.md"; "protocol.md" ] -> File.ReadAllText(Path.Combine(root, "docs", name)) ]
+            |> String.concat "\n"
 
         let sources =
             [ for folder in [ "tests"; "specs" ] do

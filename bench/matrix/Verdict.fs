@@ -99,6 +99,16 @@ module Verdict =
                   let cell = tcp Dtls direction flows
                   cell, [ ratio cell "throughput" "on" "off" throughput (AtLeast 2.5) ]
 
+          for direction in [ Down; Up ] do
+              for flows in [ 1; 4 ] do
+                  let cell = tcp Tls direction flows
+
+                  cell,
+                  [ ratio cell "throughput" "on" "off" throughput (AtLeast 4.0)
+                    ratio cell "server CPU per GB" "on" "off" serverCpu (AtMost 0.3)
+                    // A third of what the reference took in its TCP mode, measured on 2026-11-25: 5.3 s/GB.
+                    judge $"{cell.Name}: server CPU s/GB, on" (AtMost 1.86) (figure cell "on" serverCpu) ]
+
           quic, [ ratio quic "server system calls per MB" "on" "off" syscalls (AtMost 0.15) ]
 
           for path in [ Expresslane; Dtls ] do

@@ -331,7 +331,11 @@ module PathMtu =
 
             match state.CurrentPhase with
             | PathMtuPhase.Searching -> narrow ({ state with CurrentSize = size }, now)
-            | PathMtuPhase.Complete -> waiting state
+            | PathMtuPhase.Complete ->
+                // A search may have become due meanwhile.
+                waiting
+                    { state with
+                        RaiseAt = max now state.RaiseAt }
             | _ -> search (state, size, now)
         elif state.GivenUp > 0 && isBetween (id, state.GivenUpFirstId, state.GivenUpLastId) then
             search (answered (state, state.GivenUpSentAt, now), state.GivenUp, now)

@@ -56,6 +56,9 @@ type Simulation(baseSize: int, maxSize: int) =
     member private this.Take(step: PathMtuStep) =
         state <- step.State
 
+        if state.NextAt < this.Now then
+            failtest $"due {this.Now - state.NextAt} ms before the event"
+
         if step.IsBlackHole || step.Probe > 0 then
             seen.Add
                 { At = this.Now
@@ -544,6 +547,27 @@ let private limits =
               simulation.Settle(400L * second) |> ignore
               Expect.equal simulation.State.Size 1400 $"with a round trip of {roundTrip} ms"
               Expect.isFalse (simulation.Seen |> Seq.exists _.IsBlackHole) "no time-out is shorter than that"
+
+              let simulation = begun { setting with Carries = 1500 } (fun _ -> false)
+              let took = simulation.Settle(60L * second)
+              Expect.isLessThanOrEqual (int took) (2 * roundTrip + 5) "the first answer counts, not the latest"
+      }
+
+      test "a raise that becomes due while a confirmation is out is done after it" {
+          let setting =
+              { Base = 1280
+                Max = 1500
+                Carries = 1400
+                RoundTrip = 100
+                Seed = 0 }
+
+          let simulation = settled setting
+          simulation.Run(simulation.State.NextAt - simulation.Now - 50L<ms>)
+          let known = simulation.Probes
+          simulation.Traffic <- 1400
+          simulation.Run(200L<ms>)
+          let sizes = simulation.Seen |> Seq.skip known |> Seq.map _.Probe |> List.ofSeq
+          Expect.equal sizes [ 1400; 1500 ] "a confirmation, then the search"
       }
 
       test "a late answer to a confirmation that was given up ends the alarm at once" {

@@ -17,6 +17,7 @@ internal sealed class TlsChannel : SecureChannel, IStream
     private const int HandshakeChunk = 16 * 1024; // bytes that are read at once until then
     private const int MaxFrameBeforeLogin = 4096; // bytes; a login has at most 1350
     private const int MaxOwnRecords = 16; // that one receive may make the session send: answers to key updates
+    private const int KeptCarry = 2048; // bytes; more is given back as soon as it is not needed
     private const int TcpProtocol = 6; // IPv4 header field
     private const int ProtocolAt = 9;
 
@@ -345,9 +346,10 @@ internal sealed class TlsChannel : SecureChannel, IStream
             _owner.Failed(TunnelError.FieldTooLarge);
             return;
         }
-        if (beginning.Length > _carry.Length)
+        var isLarge = beginning.Length > KeptCarry;
+        if (beginning.Length > _carry.Length || (!isLarge && _carry.Length > KeptCarry))
         {
-            _carry = new byte[Math.Max(2048, beginning.Length)];
+            _carry = new byte[Math.Max(KeptCarry, beginning.Length)];
         }
         beginning.CopyTo(_carry);
         _carried = beginning.Length;

@@ -15,7 +15,12 @@ let private slowHash (password: string) : struct (string * float) =
     let hash rounds =
         let before = Environment.CpuUsage.UserTime
 
-        match LibCrypt.Hash(System.ReadOnlySpan(System.Text.Encoding.UTF8.GetBytes password), $"$6$rounds={rounds}$saltsaltsaltsalt$") with
+        match
+            LibCrypt.Hash(
+                System.ReadOnlySpan(System.Text.Encoding.UTF8.GetBytes password),
+                $"$6$rounds={rounds}$saltsaltsaltsalt$"
+            )
+        with
         | null -> raise (LabException "libcrypt has no SHA-512")
         | hash -> struct (hash, (Environment.CpuUsage.UserTime - before).TotalSeconds)
 

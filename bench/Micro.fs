@@ -16,6 +16,7 @@ open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Hooks
 open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tls
 
@@ -39,6 +40,26 @@ let private payload =
 
 let private frame () =
     Superpackets.tcp (Ipv4Address 0x0A7D0010u) payload Mss
+
+/// A plugin that does next to nothing: what is left is the cost of asking it.
+[<Sealed>]
+type private Asked(wantsSegments: bool) =
+    let mutable packets = 0L
+
+    interface IInsidePlugin with
+        member _.WantsSegments = wantsSegments
+
+        member _.Ingress(_packet: inref<InsidePacket>) =
+            packets <- packets + 1L
+            PluginVerdict.Accept
+
+        member _.Egress(_packet: Span<byte>) =
+            packets <- packets + 1L
+            PluginVerdict.Accept
+
+/// One such plugin at both ends.
+let private asked (wantsSegments: bool) (_: Role) =
+    ConnectionHooks(Inside = [| Asked wantsSegments |])
 
 /// Every figure is per segment of 1350 bytes.
 type SegmentBenchmarks() =
@@ -85,8 +106,8 @@ type SegmentBenchmarks() =
     let mutable cipher: PacketCipher = null
     let mutable pairs: (Pair * RepeatedFrame * InsidePath) list = []
 
-    let pipeline expresslane =
-        let pair = new Pair(expresslane, 64)
+    let pipeline expresslane hooks =
+        let pair = new Pair(expresslane, 64, ?hooks = hooks)
         pair.Connect()
         pair.Server.Wire.Discard <- true
         let source = RepeatedFrame(frame (), HeaderLength)
@@ -99,6 +120,8 @@ type SegmentBenchmarks() =
 
     let mutable expresslane = Unchecked.defaultof<struct (RepeatedFrame * InsidePath)>
     let mutable dtls = Unchecked.defaultof<struct (RepeatedFrame * InsidePath)>
+    let mutable plugin = Unchecked.defaultof<struct (RepeatedFrame * InsidePath)>
+    let mutable segmentPlugin = Unchecked.defaultof<struct (RepeatedFrame * InsidePath)>
 
     let drain struct (source: RepeatedFrame, path: InsidePath) =
         source.Left <- 1
@@ -119,8 +142,10 @@ type SegmentBenchmarks() =
 
         Segment.prepare (&plan, ReadOnlySpan superpacket, Span template)
         cipher <- new PacketCipher(ReadOnlySpan(Array.init PacketCipher.KeySize byte))
-        expresslane <- pipeline true
-        dtls <- pipeline false
+        expresslane <- pipeline true None
+        dtls <- pipeline false None
+        plugin <- pipeline true (Some(asked false))
+        segmentPlugin <- pipeline true (Some(asked true))
 
         Random(2).NextBytes block
 
@@ -182,15 +207,23 @@ type SegmentBenchmarks() =
     [<Benchmark(Description = "plan to sealed batch, DTLS", OperationsPerInvoke = Segments)>]
     member _.Dtls() = drain dtls
 
+    [<Benchmark(Description = "as above, Expresslane, a plugin asked once", OperationsPerInvoke = Segments)>]
+    member _.Plugin() = drain plugin
+
+    [<Benchmark(Description = "as above, Expresslane, a plugin asked per segment", OperationsPerInvoke = Segments)>]
+    member _.SegmentPlugin() = drain segmentPlugin
+
 /// Datagrams of one iteration: 40 receives of one superpacket each.
 [<Literal>]
 let private Datagrams = 2000
 
-let private ends (expresslane: bool) =
-    let pair = new Pair(expresslane, 64, coalesce = true)
+let private endsWith hooks (expresslane: bool) =
+    let pair = new Pair(expresslane, 64, coalesce = true, ?hooks = hooks)
     pair.Connect()
     pair.Server.Tun.Discard <- true
     pair
+
+let private ends = endsWith None
 
 /// Datagrams that the client seals; none can be opened twice.
 let private sealedBy (pair: Pair) (count: int) : byte[][] =
@@ -230,23 +263,27 @@ type DatagramBenchmarks() =
     let slot = newSlot ()
     let mutable expresslane = Unchecked.defaultof<Pair>
     let mutable dtls = Unchecked.defaultof<Pair>
+    let mutable plugin = Unchecked.defaultof<Pair>
     let mutable expresslaneDatagrams: byte[][] = [||]
     let mutable dtlsDatagrams: byte[][] = [||]
+    let mutable pluginDatagrams: byte[][] = [||]
 
     [<GlobalSetup>]
     member _.Setup() =
         expresslane <- ends true
         dtls <- ends false
+        plugin <- endsWith (Some(asked false)) true
 
     [<GlobalCleanup>]
     member _.Cleanup() =
-        for pair in [ expresslane; dtls ] do
+        for pair in [ expresslane; dtls; plugin ] do
             (pair :> IDisposable).Dispose()
 
     [<IterationSetup>]
     member _.Refill() =
         expresslaneDatagrams <- sealedBy expresslane Datagrams
         dtlsDatagrams <- sealedBy dtls Datagrams
+        pluginDatagrams <- sealedBy plugin Datagrams
 
     [<Benchmark(Description = "datagram to superpacket, Expresslane", OperationsPerInvoke = Datagrams)>]
     member _.OpenExpresslane() =
@@ -254,6 +291,9 @@ type DatagramBenchmarks() =
 
     [<Benchmark(Description = "datagram to superpacket, DTLS", OperationsPerInvoke = Datagrams)>]
     member _.OpenDtls() = receive slot dtls dtlsDatagrams
+
+    [<Benchmark(Description = "as above, Expresslane, a plugin", OperationsPerInvoke = Datagrams)>]
+    member _.OpenPlugin() = receive slot plugin pluginDatagrams
 
 /// Bytes that this thread allocates in ten runs of each benchmark that must not allocate; all code was compiled by then.
 /// BenchmarkDotNet's own count takes in every thread of the process: it finds kilobytes where a benchmark only sleeps.
@@ -281,8 +321,11 @@ let private allocated () : (string * int64) list =
           count "CoalesceUdp" ignore (segments.CoalesceUdp >> ignore)
           count "Expresslane" ignore (segments.Expresslane >> ignore)
           count "Dtls" ignore (segments.Dtls >> ignore)
+          count "Plugin" ignore (segments.Plugin >> ignore)
+          count "SegmentPlugin" ignore (segments.SegmentPlugin >> ignore)
           count "OpenExpresslane" datagrams.Refill datagrams.OpenExpresslane
-          count "OpenDtls" datagrams.Refill datagrams.OpenDtls ]
+          count "OpenDtls" datagrams.Refill datagrams.OpenDtls
+          count "OpenPlugin" datagrams.Refill datagrams.OpenPlugin ]
     finally
         datagrams.Cleanup()
         segments.Cleanup()
@@ -403,8 +446,11 @@ let run (_argv: string[]) : int =
           "Seal", "seal (wc_AesGcmEncrypt)"
           "Expresslane", "plan to sealed batch, Expresslane"
           "Dtls", "plan to sealed batch, DTLS"
+          "Plugin", "the same, Expresslane, plugin"
+          "SegmentPlugin", "the same, plugin for segments"
           "OpenExpresslane", "datagram to superpacket, Expresslane"
-          "OpenDtls", "datagram to superpacket, DTLS" ] do
+          "OpenDtls", "datagram to superpacket, DTLS"
+          "OpenPlugin", "the same, Expresslane, plugin" ] do
         printfn $"{label, -38} {median name, 7:F1} ns per segment"
 
     printfn ""

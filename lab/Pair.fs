@@ -13,6 +13,7 @@ open Lightway.Segmenter
 open Lightway.Tunnel
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
+open Lightway.Tunnel.Hooks
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Tls
@@ -237,7 +238,8 @@ type Pair
         ?outsideMtu: int,
         ?keyShare: KeyShare,
         ?pathMtu: bool,
-        ?pathMtuBase: int
+        ?pathMtuBase: int,
+        ?hooks: Role -> ConnectionHooks
     ) =
     let outsideMtu = defaultArg outsideMtu TlsContext.DefaultOutsideMtu
 
@@ -278,6 +280,7 @@ type Pair
         OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, 40000)), LocalAddress())
 
     let mutable clientSession: DtlsSession = null
+    let mutable serverSession: DtlsSession = null
 
     let settings role =
         ConnectionSettings(
@@ -289,6 +292,10 @@ type Pair
             OutsideMtu = outsideMtu,
             EnablePathMtu = defaultArg pathMtu false,
             PathMtuBase = defaultArg pathMtuBase 0,
+            CreateHooks =
+                (match hooks with
+                 | Some create -> Func<ConnectionHooks>(fun () -> create role)
+                 | None -> null),
             Credentials = AuthRequest.userPassword ("me", "secret"B)
         )
 
@@ -304,6 +311,8 @@ type Pair
     member _.Client = client
     /// The client's session, to put frames on the wire that its connection never would.
     member _.ClientSession = clientSession
+    /// As `ClientSession`.
+    member _.ServerSession = serverSession
 
     /// Where the client's datagrams seem to come from.
     member _.ClientPath
@@ -324,6 +333,7 @@ type Pair
                 match listener.TryAccept(header.Version, &clientPath, body, server.Now) with
                 | null -> 0
                 | session ->
+                    serverSession <- session
                     let id = server.Context.Ids.Draw()
 
                     server.Connection <-

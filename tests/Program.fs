@@ -45,6 +45,7 @@ let main argv =
               TunBatchTests.tests
               InsidePathTests.tests
               ConnectionTests.tests
+              HooksTests.tests
               WorkerTests.tests
               ManagerTests.tests
               AdmissionTests.tests

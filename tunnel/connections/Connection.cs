@@ -169,6 +169,9 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         }
     }
 
+    /// <inheritdoc cref="PacketPath.Hooks"/>
+    public PacketHooks? Hooks => _packets.Hooks;
+
     /// <inheritdoc cref="PacketPath.InsideMtu"/>
     public int InsideMtu => _packets.InsideMtu;
 
@@ -382,15 +385,10 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
                 _packets.Probes?.OnPong((ushort)frame.Id, _now);
                 break;
             case FrameKind.ExpresslaneConfig:
-                ExpresslaneConfig config = default!;
-                if (
-                    FrameModule.tryParseExpresslaneConfig(payload, ref config) == FrameStatus.Ok
-                    && (config.Ack || answers.TryGive(FrameKind.ExpresslaneConfig))
-                )
-                {
-                    payload.Clear(); // a key
-                    _packets.Expresslane.ConfigReceived(config, _now);
-                }
+                _packets.ConfigReceived(payload, ref answers, _now);
+                break;
+            case FrameKind.EncodingRequest or FrameKind.EncodingResponse:
+                FailIfFatal(_packets.Hooks?.EncodingFrame(frame, State, ref answers) ?? TunnelError.None);
                 break;
             case FrameKind.AuthRequest when answers.TryGive(FrameKind.AuthRequest):
                 FailIfFatal(_side.OnAuthRequest(payload));

@@ -91,6 +91,8 @@ public enum Counter
     IcmpErrorsSent, // about packets from the TUN, back into it
     IcmpErrorsSuppressed, // their receiver gets enough of them
     EcnChanged, // packets that got a mark from their datagram
+    CodecPacketsSent, // encoded
+    CodecPacketsReceived, // encoded
     EcnUnexpected, // a combination of marks that no router and no correct tunnel makes
 
     // Drops: something arrived and went nowhere.
@@ -144,5 +146,8 @@ public enum Counter
     TunRejectedPacketToServer, // client: a datagram of its own, on the way back into the tunnel
     TunRejectedPacketNoClientIp,
     TunRejectedPacketTlsError,
+    InsidePluginDropped,
+    CodecFailed, // the codec had no use for a packet
+    CodecOutputDropped, // emitted while the socket was full, beyond what is kept
     EcnDropped, // marked on the path, and the sender of the packet does not understand marks
 }

@@ -1,4 +1,5 @@
 using Lightway.Protocol;
+using Lightway.Tunnel.Hooks;
 
 namespace Lightway.Tunnel.Packets;
 
@@ -47,6 +48,11 @@ public sealed record ConnectionSettings
     public long KeepaliveTimeoutMs { get; init; } = 60_000;
 
     public bool KeepaliveContinuous { get; init; } = true;
+
+    /// <summary>
+    /// Plugins and codec for each connection, called on its worker's thread; null for none, and they cost nothing then.
+    /// </summary>
+    public Func<ConnectionHooks>? CreateHooks { get; init; }
 
     /// <summary>Client: the login that it sends.</summary>
     public AuthRequest? Credentials { get; init; }

@@ -42,6 +42,10 @@ internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)
 
     public void Failure() => Send(FrameModule.writeAuthFailure(Buffer));
 
+    /// <param name="kind">EncodingRequest or EncodingResponse.</param>
+    public void Encoding(FrameKind kind, ulong id, bool enable) =>
+        Send(FrameModule.writeEncoding(kind, id, enable, Buffer));
+
     public void Goodbye() => Send(FrameModule.writeGoodbye(Buffer));
 
     /// <summary>The buffer is wiped, as some frames hold a password or a key.</summary>

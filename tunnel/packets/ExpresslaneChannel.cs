@@ -48,6 +48,9 @@ internal sealed class ExpresslaneChannel(
     /// <summary>Inside packets go this way now.</summary>
     public bool IsReady { get; private set; }
 
+    /// <summary>A packet can be marked as encoded, so that the peer believes it.</summary>
+    public bool MarksEncoded => _state.Version == 2;
+
     public long TimerAt => _state.TimerAt;
 
     /// <summary>When <see cref="IsHealthDue"/> is to be asked, in ms; <see cref="long.MaxValue"/>: never.</summary>
@@ -112,20 +115,21 @@ internal sealed class ExpresslaneChannel(
     /// <param name="session">Session id of the wire header.</param>
     /// <param name="body">The datagram after its wire header: overhead and packet, exactly.</param>
     /// <param name="packet">The inside packet.</param>
+    /// <param name="flags">0, or <see cref="ExpresslanePacket.Encoded"/>.</param>
     /// <param name="random">Source of the IV.</param>
     /// <returns>False if there is no key or wolfCrypt failed: nothing may be sent.</returns>
-    public bool TrySeal(SessionId session, Span<byte> body, ReadOnlySpan<byte> packet, RandomPool random)
+    public bool TrySeal(SessionId session, Span<byte> body, ReadOnlySpan<byte> packet, ushort flags, RandomPool random)
     {
         if (_seal is null)
         {
             return false;
         }
         var counter = ++_sent;
-        ExpresslanePacket.writeHeader(counter, packet.Length, 0, body);
+        ExpresslanePacket.writeHeader(counter, packet.Length, flags, body);
         var iv = body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize);
         random.Fill(iv);
         Span<byte> aad = stackalloc byte[ExpresslanePacket.MaxAadSize];
-        var aadLength = ExpresslanePacket.writeAad(session, counter, 0, _state.Version, aad);
+        var aadLength = ExpresslanePacket.writeAad(session, counter, flags, _state.Version, aad);
         return _seal.Seal(
             packet,
             body.Slice(ExpresslanePacket.PayloadAt, packet.Length),

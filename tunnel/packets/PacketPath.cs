@@ -13,9 +13,6 @@ namespace Lightway.Tunnel.Packets;
 /// </summary>
 internal sealed class PacketPath : IDisposable
 {
-    private const int FragmentIds = 4096;
-    private const int FragmentBytes = 1 << 20;
-    private const long FragmentTimeoutMs = 10_000;
     private const int TcpHeaders = 40; // bytes of IPv4 and TCP without options: what the MSS leaves out (RFC 9293 section 3.7.1)
 
     private readonly WorkerContext _worker;
@@ -24,12 +21,14 @@ internal sealed class PacketPath : IDisposable
     private readonly ControlFrames _frames;
     private readonly IChannelOwner _owner;
     private readonly FragmentWriter _fragments;
+    private readonly Reassembly _reassembly;
     private readonly uint _number; // tells the packets of this connection from others' in the TUN batch
     private readonly int _insideMtu; // bytes of the longest packet, to a peer over IPv4
     private readonly int _insideMtuIPv6;
+    private readonly int _codecOverhead; // bytes that an encoded packet may have more
     private readonly byte _copiedTos; // bits of the TOS byte
     private readonly bool _isStream;
-    private FragmentTable? _reassembly; // once a fragment has come
+    private bool _isPlain; // packets from the peer pass, and nobody wants to see them
     private Translation _translation;
     private BurstRate _burstRate;
     private long _sentSinceBegin; // bytes
@@ -53,9 +52,19 @@ internal sealed class PacketPath : IDisposable
         _channel = channel;
         _number = worker.NextNumber();
         _isStream = channel.Transport == Transport.Stream;
+        if (settings.CreateHooks?.Invoke() is { } hooks)
+        {
+            Hooks = new PacketHooks(settings.Role, channel.Transport, hooks, this, worker, frames, owner);
+            _codecOverhead = Hooks.CodecOverhead;
+        }
         var expresslane = settings.EnableExpresslane && !_isStream;
-        _insideMtu = _isStream ? Sizes.MaxPacket : Sizes.insideMtu(settings.OutsideMtu, isIPv6: false, expresslane);
-        _insideMtuIPv6 = _isStream ? Sizes.MaxPacket : Sizes.insideMtu(settings.OutsideMtu, isIPv6: true, expresslane);
+        var outsideMtu = settings.OutsideMtu;
+        _insideMtu = _isStream
+            ? Sizes.MaxPacket
+            : Sizes.insideMtu(outsideMtu, isIPv6: false, expresslane) - _codecOverhead;
+        _insideMtuIPv6 = _isStream
+            ? Sizes.MaxPacket
+            : Sizes.insideMtu(outsideMtu, isIPv6: true, expresslane) - _codecOverhead;
         _copiedTos = settings.CopiedTos;
         _burstRate = BurstRateModule.create(now);
         Expresslane = new ExpresslaneChannel(
@@ -70,15 +79,27 @@ internal sealed class PacketPath : IDisposable
             Probes = new PathProbes(settings, worker, envelope, frames, owner);
         }
         _fragments = new FragmentWriter(channel, worker);
+        _reassembly = new Reassembly(worker);
     }
 
     public ExpresslaneChannel Expresslane { get; }
+
+    /// <summary>The connection's plugins and codec; null if it has none.</summary>
+    public PacketHooks? Hooks { get; }
 
     /// <summary>Null: the outside MTU is taken for what the path carries.</summary>
     public PathProbes? Probes { get; }
 
     /// <summary>The connection is Online: packets pass.</summary>
-    public bool IsOpen { get; set; }
+    public bool IsOpen
+    {
+        get;
+        set
+        {
+            field = value;
+            _isPlain = value && Hooks is null;
+        }
+    }
 
     /// <summary>The addresses that the two ends exchange; until they are known, nothing passes.</summary>
     public Translation Translation
@@ -91,7 +112,10 @@ internal sealed class PacketPath : IDisposable
     /// Bytes of the longest packet that senders should make: its datagram is as long as the outside MTU allows, or what has
     /// been found of the path. Both may change, the address family of the peer, too.
     /// </summary>
-    public int InsideMtu => Probes?.InsideMtu ?? (_envelope.Path.Peer.IsOverIPv6 ? _insideMtuIPv6 : _insideMtu);
+    public int InsideMtu =>
+        Probes is { } probes ? probes.InsideMtu - _codecOverhead
+        : _envelope.Path.Peer.IsOverIPv6 ? _insideMtuIPv6
+        : _insideMtu;
 
     /// <summary>Bytes of the longest outside IP packet that the path carries, as far as found; 0: not found.</summary>
     public int PathMtu => Probes?.Found ?? 0;
@@ -150,7 +174,12 @@ internal sealed class PacketPath : IDisposable
     /// <param name="buffer">Holds the packet with at least <see cref="FrameModule.DataHeaderSize"/> bytes before it, which are overwritten.</param>
     /// <param name="offset">Where the packet starts.</param>
     /// <param name="length">Bytes of the packet.</param>
-    public SendResult TrySend(Span<byte> buffer, int offset, int length)
+    public SendResult TrySend(Span<byte> buffer, int offset, int length) =>
+        TrySend(buffer, offset, length, TosOf(buffer.Slice(offset, length)), isEncoded: false);
+
+    /// <summary>As the other, for a packet that may have gone through a codec and has no IPv4 header then.</summary>
+    /// <param name="tos">TOS byte of its datagram.</param>
+    public SendResult TrySend(Span<byte> buffer, int offset, int length, byte tos, bool isEncoded)
     {
         if (!IsOpen)
         {
@@ -160,17 +189,17 @@ internal sealed class PacketPath : IDisposable
         if (Probes is { } probes && length > probes.WholePacket)
         {
             return length > probes.WholeFrame
-                ? TrySendFragments(buffer.Slice(offset, length), probes)
-                : TrySendFrame(FrameIn(buffer, offset, length));
+                ? TrySendFragments(buffer.Slice(offset, length), probes, tos, isEncoded)
+                : TrySendFrame(FrameIn(buffer, offset, length), tos, isEncoded);
         }
-        if (Probes is null && length > _insideMtu)
+        if (Probes is null && length > (isEncoded ? _insideMtu + _codecOverhead : _insideMtu))
         {
             _worker.Counters.Add(Counter.TunRejectedPacketTooBig);
             return SendResult.Dropped;
         }
-        return Expresslane.IsReady
-            ? TrySendExpresslane(buffer.Slice(offset, length))
-            : TrySendFrame(FrameIn(buffer, offset, length));
+        return Expresslane.IsReady && (!isEncoded || Expresslane.MarksEncoded)
+            ? TrySendExpresslane(buffer.Slice(offset, length), tos, isEncoded)
+            : TrySendFrame(FrameIn(buffer, offset, length), tos, isEncoded);
     }
 
     /// <summary>Decrypts one Expresslane packet and hands it to the TUN batch.</summary>
@@ -187,7 +216,7 @@ internal sealed class PacketPath : IDisposable
                 frames = 1;
                 _worker.Counters.Add(Counter.ExpresslanePacketsReceived);
                 return packet.IsEncoded
-                    ? TunnelError.CodecMissing
+                    ? Decode(slot[..packet.Length], _number, packet.Counter)
                     : DeliverSlot(slot[..packet.Length], _number, packet.Counter);
             case OpenResult.Replayed:
                 _worker.Counters.Add(Counter.ExpresslaneReplayed);
@@ -208,63 +237,58 @@ internal sealed class PacketPath : IDisposable
     /// <returns>What ends the connection, or None.</returns>
     public TunnelError Deliver(FrameKind kind, ReadOnlySpan<byte> packet)
     {
-        if (kind == FrameKind.EncodedData)
-        {
-            return TunnelError.CodecMissing;
-        }
-        if (packet.IsEmpty || packet[0] >> 4 != 4)
+        if (kind == FrameKind.Data && (packet.IsEmpty || packet[0] >> 4 != 4))
         {
             _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
             return TunnelError.InvalidInsidePacket;
         }
         _worker.Counters.Add(_isStream ? Counter.TlsPacketsReceived : Counter.DtlsPacketsReceived);
+        return kind == FrameKind.EncodedData
+            ? Decode(packet, sender: 0, counter: 0)
+            : DeliverDecoded(packet, sender: 0, counter: 0);
+    }
+
+    /// <summary>Hands a copy of a packet of the peer to the TUN batch.</summary>
+    /// <param name="sender">As in <see cref="TunBatch.Commit"/>.</param>
+    /// <param name="counter">As in <see cref="TunBatch.Commit"/>.</param>
+    /// <returns>What ends the connection, or None.</returns>
+    public TunnelError DeliverDecoded(ReadOnlySpan<byte> packet, uint sender, ulong counter)
+    {
         var slot = _worker.ToInside.Reserve(packet.Length);
         packet.CopyTo(slot);
-        return DeliverSlot(slot, sender: 0, counter: 0);
+        return DeliverSlot(slot, sender, counter);
+    }
+
+    /// <summary>Writes a packet into the TUN device as if it had come from the peer, past the plugins.</summary>
+    public void Reply(ReadOnlySpan<byte> packet)
+    {
+        var slot = _worker.ToInside.Reserve(packet.Length);
+        packet.CopyTo(slot);
+        if (TryTranslateFromPeer(slot))
+        {
+            _worker.ToInside.Commit(packet.Length, sender: 0, counter: 0);
+            _worker.ToInside.Flush();
+        }
     }
 
     /// <summary>Adds a fragment; a packet that is complete goes to the TUN batch.</summary>
     /// <returns>What ends the connection, or None.</returns>
     public TunnelError Reassemble(in Frame frame, ReadOnlySpan<byte> payload, long now)
     {
-        if (_worker.FragmentBytes >= WorkerContext.FragmentBudget)
+        if (!_reassembly.TryComplete(frame, payload, now, out var packet))
         {
-            _worker.Counters.Add(Counter.FragmentOverBudget);
             return TunnelError.None;
         }
-        _reassembly ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
-        var slot = _worker.ToInside.Reserve(Sizes.MaxPacket);
-        var length = 0;
-        var held = _reassembly.BytesHeld;
-        var status = _reassembly.Add(
-            (ushort)frame.Id,
-            frame.FragmentOffset,
-            frame.MoreFragments,
-            payload,
-            now,
-            slot,
-            ref length
-        );
-        _worker.FragmentBytes += _reassembly.BytesHeld - held;
-        switch (status)
-        {
-            case FragmentStatus.Complete:
-                return frame.Kind == FrameKind.EncodedDataFragment
-                    ? TunnelError.CodecMissing
-                    : DeliverSlot(slot[..length], sender: 0, counter: 0);
-            case FragmentStatus.Invalid:
-                _worker.Counters.Add(Counter.FragmentInvalid);
-                return TunnelError.None;
-            default:
-                return TunnelError.None;
-        }
+        return frame.Kind == FrameKind.EncodedDataFragment
+            ? Decode(packet, sender: 0, counter: 0)
+            : DeliverSlot(packet, sender: 0, counter: 0);
     }
 
     /// <summary>When <see cref="OnTimer"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
     public long DueAt =>
         Math.Min(
             Math.Min(Expresslane.TimerAt, Expresslane.HealthAt),
-            Math.Min(_reassembly?.ExpiresAt ?? long.MaxValue, Probes?.DueAt ?? long.MaxValue)
+            Math.Min(_reassembly.ExpiresAt, Math.Min(Probes?.DueAt ?? long.MaxValue, Hooks?.DueAt ?? long.MaxValue))
         );
 
     public void OnTimer(long now)
@@ -278,45 +302,49 @@ internal sealed class PacketPath : IDisposable
             _frames.Ping(Expresslane);
         }
         Probes?.OnTimer(now);
-        ExpireFragments(now);
+        Hooks?.OnTimer(now);
+        _reassembly.Expire(now);
     }
+
+    /// <summary>Processes an offer or an answer of Expresslane keys.</summary>
+    /// <param name="payload">Wiped.</param>
+    public void ConfigReceived(Span<byte> payload, ref Answers answers, long now)
+    {
+        ExpresslaneConfig config = default!;
+        if (
+            FrameModule.tryParseExpresslaneConfig(payload, ref config) == FrameStatus.Ok
+            && (config.Ack || answers.TryGive(FrameKind.ExpresslaneConfig))
+        )
+        {
+            payload.Clear(); // a key
+            Expresslane.ConfigReceived(config, now);
+        }
+    }
+
+    /// <summary>The TOS byte of the datagram of a packet that has been translated, and so is well-formed IPv4.</summary>
+    public byte TosOf(ReadOnlySpan<byte> packet) => (byte)(packet[Ipv4.TosAt] & _copiedTos);
 
     public void Dispose()
     {
-        _worker.FragmentBytes -= _reassembly?.BytesHeld ?? 0;
-        _reassembly = null;
+        _reassembly.Dispose();
+        Hooks?.Dispose();
         Expresslane.Dispose();
     }
 
-    /// <summary>Drops packets that stayed incomplete too long; the memory goes back with the last one.</summary>
-    private void ExpireFragments(long now)
-    {
-        if (_reassembly is not { } fragments)
-        {
-            return;
-        }
-        var held = fragments.BytesHeld;
-        fragments.Expire(now);
-        _worker.FragmentBytes += fragments.BytesHeld - held;
-        if (fragments.BytesHeld == 0)
-        {
-            _reassembly = null;
-        }
-    }
-
-    /// <summary>A packet with the room for a Data frame's header that is before it.</summary>
+    /// <summary>A packet with the room for the header of its frame that is before it.</summary>
     private static Span<byte> FrameIn(Span<byte> buffer, int offset, int length) =>
         buffer.Slice(offset - FrameModule.DataHeaderSize, FrameModule.DataHeaderSize + length);
 
-    private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet)
+    private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet, byte tos, bool isEncoded)
     {
         var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
-        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, TosOf(packet), out var slot))
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, tos, out var slot))
         {
             return SendResult.Blocked;
         }
         _envelope.WriteHeader(WirePayload.Expresslane, slot);
-        if (!Expresslane.TrySeal(_envelope.Outgoing, slot[WireHeaderModule.Size..], packet, _worker.Random))
+        var flags = isEncoded ? ExpresslanePacket.Encoded : (ushort)0;
+        if (!Expresslane.TrySeal(_envelope.Outgoing, slot[WireHeaderModule.Size..], packet, flags, _worker.Random))
         {
             _worker.Counters.Add(Counter.ExpresslaneEncryptNoKey);
             return SendResult.Dropped;
@@ -329,11 +357,18 @@ internal sealed class PacketPath : IDisposable
         return SendResult.Accepted;
     }
 
-    private SendResult TrySendFrame(Span<byte> frame)
+    private SendResult TrySendFrame(Span<byte> frame, byte tos, bool isEncoded)
     {
         var length = frame.Length - FrameModule.DataHeaderSize;
-        FrameModule.writeDataHeader(length, frame);
-        var result = _channel.TrySendPacket(frame, _longestRun, TosOf(frame[FrameModule.DataHeaderSize..]));
+        if (isEncoded)
+        {
+            FrameModule.writeEncodedDataHeader(length, frame);
+        }
+        else
+        {
+            FrameModule.writeDataHeader(length, frame);
+        }
+        var result = _channel.TrySendPacket(frame, _longestRun, tos);
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(_isStream ? Counter.TlsPacketsSent : Counter.DtlsPacketsSent);
@@ -344,11 +379,11 @@ internal sealed class PacketPath : IDisposable
         return result;
     }
 
-    private SendResult TrySendFragments(ReadOnlySpan<byte> packet, PathProbes probes)
+    private SendResult TrySendFragments(ReadOnlySpan<byte> packet, PathProbes probes, byte tos, bool isEncoded)
     {
         var isIPv6 = _envelope.Path.Peer.IsOverIPv6;
         var payload = Sizes.fragmentPayload(packet.Length, probes.OutsideSize, isIPv6);
-        var result = _fragments.TrySend(packet, payload, _longestRun, TosOf(packet));
+        var result = _fragments.TrySend(packet, payload, _longestRun, tos, isEncoded);
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(Counter.DtlsPacketsSent);
@@ -359,25 +394,17 @@ internal sealed class PacketPath : IDisposable
         return result;
     }
 
-    /// <summary>The TOS byte of the datagram of a packet that has been translated, and so is well-formed IPv4.</summary>
-    private byte TosOf(ReadOnlySpan<byte> packet) => (byte)(packet[Ipv4.TosAt] & _copiedTos);
+    private TunnelError Decode(ReadOnlySpan<byte> encoded, uint sender, ulong counter) =>
+        Hooks is { } hooks ? hooks.Decode(encoded, sender, counter) : TunnelError.CodecMissing;
 
     /// <summary>Translates the packet in the slot that the TUN batch gave, and commits it there.</summary>
     private TunnelError DeliverSlot(Span<byte> packet, uint sender, ulong counter)
     {
-        if (!IsOpen)
-        {
-            _worker.Counters.Add(Counter.FrameInvalidState);
-        }
-        else if (_translation.IsNone)
-        {
-            _worker.Counters.Add(Counter.TunRejectedPacketNoClientIp);
-        }
-        else if (!TranslationModule.fromPeer(_translation, packet))
-        {
-            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
-        }
-        else if (_worker.OutsideEcn == EcnCodepoint.NotEct || TryApplyEcn(packet))
+        if (
+            (_isPlain || MayPass(packet))
+            && TryTranslateFromPeer(packet)
+            && (_worker.OutsideEcn == EcnCodepoint.NotEct || TryApplyEcn(packet))
+        )
         {
             if (Rewrite.mayBeSyn(packet))
             {
@@ -386,6 +413,33 @@ internal sealed class PacketPath : IDisposable
             _worker.ToInside.Commit(packet.Length, sender, counter);
         }
         return TunnelError.None;
+    }
+
+    /// <summary>The connection is Online, and its plugins have nothing against the packet.</summary>
+    private bool MayPass(Span<byte> packet)
+    {
+        if (IsOpen)
+        {
+            return Hooks?.Egress(packet) != false;
+        }
+        _worker.Counters.Add(Counter.FrameInvalidState);
+        return false;
+    }
+
+    /// <summary>Puts the addresses that the TUN device expects into a packet of the peer. False: counted, and to be dropped.</summary>
+    private bool TryTranslateFromPeer(Span<byte> packet)
+    {
+        if (_translation.IsNone)
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketNoClientIp);
+            return false;
+        }
+        if (!TranslationModule.fromPeer(_translation, packet))
+        {
+            _worker.Counters.Add(Counter.TunRejectedPacketInvalidInsidePacket);
+            return false;
+        }
+        return true;
     }
 
     /// <summary>Tells the answering TCP that no longer segments pass, so that it need not find out.</summary>

@@ -4,6 +4,7 @@ using Lightway.Tunnel.Channel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
+using Lightway.Tunnel.Packets;
 using Lightway.Tunnel.Tun;
 
 namespace Lightway.Tunnel.Paths;
@@ -134,6 +135,7 @@ public sealed class InsidePath : IDisposable
             }
         }
         return !connection.TryTranslate(packet, TransportChecksum.Complete)
+            || connection.Hooks?.Ingress(packet, segmentSize: 0) == false
             || Send(connection, segmented: false, 1, packet.Length, now);
     }
 
@@ -154,11 +156,14 @@ public sealed class InsidePath : IDisposable
             _worker.Counters.Add(reason);
             return true;
         }
-        if (!connection.TryTranslate(packet, TransportChecksum.Partial))
+        if (
+            !connection.TryTranslate(packet, TransportChecksum.Partial)
+            || connection.Hooks?.Ingress(packet[.._plan.PacketLength], _plan.GsoSize) == false
+        )
         {
             return true;
         }
-        Segment.prepare(ref _plan, packet, _template.Span); // after the translation: its sums hold the new addresses
+        Segment.prepare(ref _plan, packet, _template.Span); // after all changes: its sums hold the new addresses
         return Send(connection, segmented: true, _plan.SegmentCount, packet.Length, now);
     }
 
@@ -189,13 +194,9 @@ public sealed class InsidePath : IDisposable
         {
             return true;
         }
-        var buffer = _buffer.Span;
-        for (; _next < _count; _next++)
+        if (!(_connection.Hooks is { } hooks ? SendRest(hooks) : SendRest(_connection)))
         {
-            if (_connection.TrySend(buffer, PacketAt + SegmentAt(), Stamp()) == SendResult.Blocked)
-            {
-                return false;
-            }
+            return false;
         }
         if (_segmented)
         {
@@ -203,6 +204,33 @@ public sealed class InsidePath : IDisposable
         }
         _connection = null;
         return true;
+    }
+
+    private bool SendRest(Connection connection)
+    {
+        var buffer = _buffer.Span;
+        for (; _next < _count; _next++)
+        {
+            if (connection.TrySend(buffer, PacketAt + SegmentAt(), Stamp()) == SendResult.Blocked)
+            {
+                return false;
+            }
+        }
+        return true;
+    }
+
+    /// <summary>As the other, through plugins and codec, which may keep packets back while the socket is full.</summary>
+    private bool SendRest(PacketHooks hooks)
+    {
+        var buffer = _buffer.Span;
+        for (; _next < _count; _next++)
+        {
+            if (hooks.TrySend(buffer, PacketAt + SegmentAt(), Stamp()) == SendResult.Blocked)
+            {
+                return false;
+            }
+        }
+        return hooks.TryFinish();
     }
 
     private int SegmentAt() => _segmented ? _next * _plan.GsoSize : 0;

@@ -1,7 +1,7 @@
 using Lightway.Protocol;
 using Lightway.Tunnel.Metrics;
 
-namespace Lightway.Tunnel.Connections;
+namespace Lightway.Tunnel.Packets;
 
 /// <summary>The answers that one datagram has got: one of each kind, so that nobody multiplies traffic or work.</summary>
 internal ref struct Answers(Counters counters)

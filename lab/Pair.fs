@@ -129,7 +129,15 @@ module Inside =
 /// One end: a worker's context without a thread, and a program that keeps what a connection reports. With `coalesce`,
 /// packets for the TUN may share superpackets.
 [<Sealed>]
-type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coalesce: bool) =
+type End
+    (
+        role: Role,
+        maxSegments: int,
+        ?pool: ControlPool,
+        ?maxBurst: int,
+        ?coalesce: bool,
+        ?outsidePlugins: IOutsidePlugin list
+    ) =
     let wire = Wire()
     let tun = ScriptedTun true
     let coalesces = defaultArg coalesce false
@@ -146,6 +154,7 @@ type End(role: Role, maxSegments: int, ?pool: ControlPool, ?maxBurst: int, ?coal
                 TunGroUdp = coalesces
             ),
             null,
+            Array.ofList (defaultArg outsidePlugins []),
             Pool = Option.toObj pool,
             Post = Action<Action> posted.Enqueue
         )
@@ -239,7 +248,8 @@ type Pair
         ?keyShare: KeyShare,
         ?pathMtu: bool,
         ?pathMtuBase: int,
-        ?hooks: Role -> ConnectionHooks
+        ?hooks: Role -> ConnectionHooks,
+        ?serverPlugins: IOutsidePlugin list
     ) =
     let outsideMtu = defaultArg outsideMtu TlsContext.DefaultOutsideMtu
 
@@ -262,7 +272,8 @@ type Pair
             maxSegments,
             ?pool = Option.map (_.Pool: Steps -> ControlPool) steps,
             ?maxBurst = maxBurst,
-            ?coalesce = coalesce
+            ?coalesce = coalesce,
+            ?outsidePlugins = serverPlugins
         )
 
     let client = new End(Role.Client, maxSegments)

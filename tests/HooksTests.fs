@@ -3,16 +3,21 @@ module Lightway.Tests.HooksTests
 
 open System
 open System.Collections.Generic
+open System.Net
+open System.Net.Sockets
 open Expecto
 open Lightway.Lab
 open Lightway.Protocol
 open Lightway.Samples.Hooks
 open Lightway.Segmenter
+open Lightway.Tunnel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Hooks
+open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Metrics
 open Lightway.Tunnel.Paths
 open Lightway.Tunnel.Tun
+open Lightway.Tunnel.Udp
 
 [<Literal>]
 let private Mss = 1200
@@ -576,4 +581,167 @@ let private encoding =
           Expect.equal pair.Client.Connection.InsideMtu (other.Client.Connection.InsideMtu - 1) "client"
       } ]
 
-let tests = testList "Hooks" (samples @ inside @ encoding)
+/// A plugin that changes and drops datagrams, and keeps what it has seen.
+type private Outside(verdict: byte[] -> PluginVerdict, mask: byte, log: ResizeArray<string>, name: string) =
+    let change (datagram: Span<byte>) =
+        log.Add name
+
+        for i in 0 .. datagram.Length - 1 do
+            datagram[i] <- datagram[i] ^^^ mask
+
+        verdict (datagram.ToArray())
+
+    interface IOutsidePlugin with
+        member _.Ingress(datagram: Span<byte>) = change datagram
+        member _.Egress(datagram: Span<byte>) = change datagram
+
+let private pathTo (port: int) =
+    OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Loopback, port)), LocalAddress())
+
+/// Datagrams of a few peers, some of equal length, in a batch whose socket is full now and then: what arrives, and what was
+/// appended.
+let private throughBatch (seed: int) (plugins: IOutsidePlugin list) =
+    let random = Random seed
+    let wire = Wire()
+    let counters = Counters()
+
+    use batch =
+        new SendBatch(
+            wire,
+            counters,
+            (if random.Next 4 = 0 then 1 else 64),
+            OutsidePlugins(Array.ofList plugins, counters)
+        )
+
+    let sent = ResizeArray<byte[]>()
+
+    for number in 0 .. random.Next 200 do
+        let path = pathTo (1000 + random.Next 3)
+        let length = if random.Next 5 = 0 then 20 + random.Next 200 else 220
+
+        let datagram =
+            Array.init length (fun i -> if i = 0 then byte number else byte (number * i))
+
+        if random.Next 10 = 0 then
+            wire.Errors.Enqueue 11 // EAGAIN
+
+        if random.Next 30 = 0 then
+            wire.Errors.Enqueue 22 // EINVAL: sent one by one
+
+        let mutable slot = Span<byte>.Empty
+        let mutable isReserved = false
+
+        while not isReserved do
+            isReserved <- batch.TryReserve(&path, length, Int32.MaxValue, 0uy, &slot)
+
+            if isReserved then
+                ReadOnlySpan(datagram).CopyTo slot
+                batch.Commit length
+                sent.Add(Array.append (BitConverter.GetBytes(path.Peer.GetHashCode())) datagram)
+
+        if random.Next 20 = 0 then
+            batch.Flush() |> ignore
+
+    while not (batch.Flush()) do
+        ()
+
+    [ for datagram in sent -> datagram[4..] ], List.ofSeq wire.Datagrams, counters
+
+let private outside =
+    [ test "datagrams of a batch pass the outside plugins once each, however full the socket is" {
+          for seed in 1..300 do
+              let log = ResizeArray()
+              let isKept (datagram: byte[]) = datagram[0] % 3uy <> 1uy
+
+              let drop (datagram: byte[]) =
+                  if isKept datagram then
+                      PluginVerdict.Accept
+                  else
+                      PluginVerdict.Drop
+
+              let mutable refused = 0
+              let sent, arrived, counters = throughBatch seed [ Outside(drop, 0x5Auy, log, "a") ]
+              let changed = sent |> List.map (Array.map (fun value -> value ^^^ 0x5Auy))
+              let kept = List.filter isKept changed
+              refused <- changed.Length - kept.Length
+              Expect.equal log.Count sent.Length $"{seed}: each was seen once"
+              // A datagram that EINVAL refuses alone is counted and skipped, as always.
+              let lost = int counters[Counter.UdpSendFailed]
+              Expect.equal (arrived.Length + lost) kept.Length $"{seed}: number"
+              Expect.equal counters[Counter.OutsidePluginDropped] (int64 refused) $"{seed}: counted"
+
+              if lost = 0 then
+                  Expect.equal (List.sort arrived) (List.sort kept) $"{seed}: bytes"
+      }
+
+      test "outside plugins are asked in reverse order on the way out, and in order on the way in" {
+          let log = ResizeArray()
+
+          let plugins: IOutsidePlugin list =
+              [ for name in [ "a"; "b" ] -> Outside((fun _ -> PluginVerdict.Accept), 0uy, log, name) ]
+
+          throughBatch 1 plugins |> ignore
+          Expect.equal (List.ofSeq log |> List.truncate 2) [ "b"; "a" ] "out"
+          log.Clear()
+          let counters = Counters()
+          let all = OutsidePlugins(Array.ofList plugins, counters)
+          Expect.isTrue (all.Ingress(Span(payload 10))) "accepted"
+          Expect.equal (List.ofSeq log) [ "a"; "b" ] "in"
+      }
+
+      for expresslane, mode in modes do
+          test $"{mode}: outside plugins see every datagram that a worker sends, those of handshakes too" {
+              let log = ResizeArray()
+              let plugin = Outside((fun _ -> PluginVerdict.Accept), 0uy, log, "a")
+              use pair = new Pair(expresslane, 64, serverPlugins = [ plugin ])
+              pair.Connect()
+              let handshake = log.Count
+              Expect.isGreaterThan handshake 3 "cookie, flight, login"
+              Expect.equal (exchange pair) (stock expresslane) "as without plugins"
+              Expect.isGreaterThanOrEqual (log.Count - handshake) 34 "packets"
+          }
+
+      test "what a plugin makes of a datagram that comes in is what is handled, and what it drops is not" {
+          use sending = new UdpClient(IPEndPoint(IPAddress.Loopback, 0))
+          use receiving = UdpSocket.Bind(IPEndPoint(IPAddress.Loopback, 0), 0, 0, 0u, true)
+          let log = ResizeArray()
+
+          let drop (datagram: byte[]) =
+              if datagram.Length = 50 then
+                  PluginVerdict.Drop
+              else
+                  PluginVerdict.Accept
+
+          use context =
+              new WorkerContext(receiving, ScriptedTun false, Offload.None, null, [| Outside(drop, 0x77uy, log, "a") |])
+
+          let seen = ResizeArray<byte[]>()
+
+          let router =
+              { new IRouter with
+                  member _.Find _ = null
+                  member _.IsReported _ = false
+
+                  member _.Dispatch(_header, _from, body, _now) = seen.Add(body.ToArray()) }
+
+          use path = new OutsidePath(receiving, context, router)
+          let header: byte[] = Array.zeroCreate WireHeader.Size
+
+          WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, SessionId 7UL, Span header)
+
+          let bodies = [ for length in [ 100; 34; 0; 100; 300 ] -> payload length ]
+
+          for body in bodies do
+              let datagram = Array.append header body |> Array.map (fun value -> value ^^^ 0x77uy)
+              sending.Send(datagram, datagram.Length, receiving.LocalEndPoint) |> ignore
+
+          let isDone () =
+              path.Drain 0L
+              log.Count = bodies.Length
+
+          Expect.isTrue (Wait.until (TimeSpan.FromSeconds 5.) isDone) "all have come"
+          Expect.equal (List.ofSeq seen) (bodies |> List.filter (fun body -> body.Length <> 34)) "handled"
+          Expect.equal context.Counters[Counter.OutsidePluginDropped] 1L "counted"
+      } ]
+
+let tests = testList "Hooks" (samples @ inside @ encoding @ outside)

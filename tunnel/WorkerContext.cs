@@ -1,5 +1,6 @@
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tcp;
@@ -35,14 +36,22 @@ public sealed class WorkerContext : IDisposable
     /// <param name="inside">The worker's TUN queue.</param>
     /// <param name="offload">The offloads that may be used, less those that socket and queue lack.</param>
     /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
-    public WorkerContext(IDatagramSender outside, ITunWriter inside, Offload offload, SessionIdSource? ids)
+    /// <param name="plugins">See the datagrams of this worker; null or empty: they cost nothing.</param>
+    public WorkerContext(
+        IDatagramSender outside,
+        ITunWriter inside,
+        Offload offload,
+        SessionIdSource? ids,
+        IReadOnlyList<IOutsidePlugin>? plugins = null
+    )
     {
-        Control = outside;
+        OutsidePlugins = plugins is { Count: > 0 } ? new OutsidePlugins(plugins, Counters) : null;
+        Control = OutsidePlugins is null ? outside : new PluggedSender(outside, OutsidePlugins);
         Ids = ids ?? new SessionIdSource(0, 1);
         MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         MaxSegments = offload.MaxSegments;
         Mailbox = new Mailbox(inside.HasVnetHeader);
-        ToOutside = new SendBatch(outside, Counters, offload.MaxSegments);
+        ToOutside = new SendBatch(outside, Counters, offload.MaxSegments, OutsidePlugins);
         ToInside = new TunBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
     }
 
@@ -109,6 +118,9 @@ public sealed class WorkerContext : IDisposable
     public Action Stop { get; init; } = static () => { };
 
     public RandomPool Random { get; } = new();
+
+    /// <summary>Null if there are none.</summary>
+    internal OutsidePlugins? OutsidePlugins { get; }
 
     /// <summary>Control datagrams are put together here.</summary>
     internal Slab Datagram { get; } = new(ControlSize);

@@ -147,6 +147,7 @@ public enum Counter
     TunRejectedPacketNoClientIp,
     TunRejectedPacketTlsError,
     InsidePluginDropped,
+    OutsidePluginDropped,
     CodecFailed, // the codec had no use for a packet
     CodecOutputDropped, // emitted while the socket was full, beyond what is kept
     EcnDropped, // marked on the path, and the sender of the packet does not understand marks

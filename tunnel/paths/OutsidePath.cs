@@ -1,5 +1,6 @@
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Udp;
@@ -65,6 +66,11 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
         worker.OutsideEcn = Ecn.ofTos(control.Tos);
         var from = new OutsideAddress(_batch.Peer(i), control.Local);
         var size = control.SegmentSize;
+        if (worker.OutsidePlugins is { } plugins)
+        {
+            HandleAccepted(plugins, bytes, size <= 0 ? bytes.Length : size, from, now);
+            return;
+        }
         if (size <= 0 || size >= bytes.Length)
         {
             HandleDatagram(bytes, from, now);
@@ -77,6 +83,20 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
             HandleDatagram(bytes[..size], from, now);
         }
         HandleDatagram(bytes, from, now);
+    }
+
+    /// <summary>Handles those datagrams of a run that the plugins have nothing against.</summary>
+    private void HandleAccepted(OutsidePlugins plugins, Span<byte> bytes, int size, in OutsideAddress from, long now)
+    {
+        do
+        {
+            var datagram = bytes[..Math.Min(size, bytes.Length)];
+            if (plugins.Ingress(datagram))
+            {
+                HandleDatagram(datagram, from, now);
+            }
+            bytes = bytes[datagram.Length..];
+        } while (!bytes.IsEmpty);
     }
 
     private void CountOverflows(uint overflows)

@@ -1,3 +1,4 @@
+using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 
@@ -33,6 +34,7 @@ public sealed class SendBatch : IDisposable
     private readonly IDatagramSender _sender;
     private readonly Counters _counters;
     private readonly int _maxSegments;
+    private readonly OutsidePlugins? _plugins;
     private readonly Slab _bytes; // a lane for each run
     private readonly DatagramRun[] _runs;
     private readonly State[] _states;
@@ -47,7 +49,13 @@ public sealed class SendBatch : IDisposable
 
     /// <param name="maxSegments">Datagrams per run; 1: no offload at all, a system call for each.</param>
     public SendBatch(IDatagramSender sender, Counters counters, int maxSegments)
+        : this(sender, counters, maxSegments, null) { }
+
+    /// <param name="maxSegments">Datagrams per run; 1: no offload at all, a system call for each.</param>
+    /// <param name="plugins">Asked about each datagram before the first attempt to send it; null: there are none.</param>
+    internal SendBatch(IDatagramSender sender, Counters counters, int maxSegments, OutsidePlugins? plugins)
     {
+        _plugins = plugins;
         ArgumentOutOfRangeException.ThrowIfLessThan(maxSegments, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, Offload.UdpMaxSegments);
         _sender = sender;
@@ -138,6 +146,10 @@ public sealed class SendBatch : IDisposable
     /// <returns>False if the socket is full; the rest waits.</returns>
     public bool Flush()
     {
+        if (_plugins is not null && !IsBlocked) // nothing is appended while the socket is full
+        {
+            AskPlugins(_plugins);
+        }
         IsBlocked = false;
         while (_first < _used)
         {
@@ -163,6 +175,27 @@ public sealed class SendBatch : IDisposable
     }
 
     public void Dispose() => _bytes.Dispose();
+
+    /// <summary>Takes the datagrams out that a plugin drops, and runs of which nothing is left.</summary>
+    private void AskPlugins(OutsidePlugins plugins)
+    {
+        for (var i = 0; i < _used; )
+        {
+            ref var run = ref _runs[i];
+            run.Length = plugins.Egress(_bytes.Slice(run.Start, run.Length), run.Stride, out _states[i].Count);
+            if (run.Length > 0)
+            {
+                run.Stride = Math.Min(run.Stride, run.Length);
+                i++;
+                continue;
+            }
+            var empty = run; // its lane is used again
+            _used--;
+            _runs.AsSpan(i + 1, _used - i).CopyTo(_runs.AsSpan(i));
+            _states.AsSpan(i + 1, _used - i).CopyTo(_states.AsSpan(i));
+            _runs[_used] = empty;
+        }
+    }
 
     /// <summary>The only run of the peer that may be appended to without breaking its order; -1: it has none.</summary>
     private int NewestOf(in PeerAddress peer)

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Paths;
@@ -42,6 +43,7 @@ public sealed partial class Worker : IDisposable
     /// <param name="offload">The offloads that may be used, if <paramref name="tun"/> and <paramref name="socket"/> have them.</param>
     /// <param name="ids">Draws the session ids of its connections; null: there is no other worker.</param>
     /// <param name="create">Makes the program that owns the connections.</param>
+    /// <param name="plugins">See the worker's datagrams; null: there are none.</param>
     public Worker(
         TunQueue tun,
         UdpSocket? socket,
@@ -49,7 +51,8 @@ public sealed partial class Worker : IDisposable
         Offload offload,
         SessionIdSource? ids,
         ILogger log,
-        Func<WorkerContext, IWorkerProgram> create
+        Func<WorkerContext, IWorkerProgram> create,
+        IReadOnlyList<IOutsidePlugin>? plugins = null
     )
     {
         _tun = tun;
@@ -60,7 +63,7 @@ public sealed partial class Worker : IDisposable
             tun,
             socket is { SupportsSegmentation: false } ? offload with { MaxSegments = 1 } : offload
         );
-        Context = new WorkerContext(socket is null ? new NoDatagrams() : socket, tun, Offload, ids)
+        Context = new WorkerContext(socket is null ? new NoDatagrams() : socket, tun, Offload, ids, plugins)
         {
             Streams = _streams,
             Pool = RunOnPool,

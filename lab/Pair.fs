@@ -156,7 +156,8 @@ type End
             null,
             Array.ofList (defaultArg outsidePlugins []),
             Pool = Option.toObj pool,
-            Post = Action<Action> posted.Enqueue
+            Post = Action<Action> posted.Enqueue,
+            Now = 1_000_000L
         )
 
     let delivered = ResizeArray<byte[]>()
@@ -182,7 +183,11 @@ type End
     /// Server: the password that is let in.
     member val Password = "secret" with get, set
     member val Finalized = ResizeArray<SessionId>()
-    member val Now = 1_000_000L with get, set
+
+    /// The worker's clock.
+    member _.Now
+        with get () = context.Now
+        and set now = context.Now <- now
 
     /// Runs the actions that other threads have posted, as a worker does.
     member _.RunPosted() =

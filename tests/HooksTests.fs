@@ -228,11 +228,12 @@ let private samples =
                   { new IPacketCodec with
                       member _.MaxOverhead = 1
 
-                      member _.Encode(packet, output) = XorCodec(0x5Auy).Encode(packet, output)
+                      member _.Encode(packet, output, now) =
+                          XorCodec(0x5Auy).Encode(packet, output, now)
 
-                      member _.Decode(encoded, output) =
+                      member _.Decode(encoded, output, now) =
                           seen.Add(encoded.ToArray())
-                          XorCodec(0x5Auy).Decode(encoded, output) }
+                          XorCodec(0x5Auy).Decode(encoded, output, now) }
 
               use pair = connected expresslane (fun _ -> ConnectionHooks(Codec = codec))
               askFor true pair
@@ -505,12 +506,12 @@ let private encoding =
               { new IPacketCodec with
                   member _.MaxOverhead = 0
 
-                  member _.Encode(packet, _output) =
+                  member _.Encode(packet, _output, _now) =
                       if packet.Length = 500 then CodecVerdict.Failed
                       elif packet.Length = 20 then CodecVerdict.Taken // and nothing comes of it
                       else CodecVerdict.Skipped
 
-                  member _.Decode(_encoded, _output) = CodecVerdict.Failed }
+                  member _.Decode(_encoded, _output, _now) = CodecVerdict.Failed }
 
           use pair = connected true (fun _ -> ConnectionHooks(Codec = picky))
           askFor true pair
@@ -533,7 +534,7 @@ let private encoding =
               { new IPacketCodec with
                   member _.MaxOverhead = 0
 
-                  member _.Encode(packet, output) =
+                  member _.Encode(packet, output, _now) =
                       held.Add(packet.ToArray())
 
                       if held.Count = 3 then
@@ -542,7 +543,7 @@ let private encoding =
 
                       CodecVerdict.Taken
 
-                  member _.Decode(_encoded, _output) = CodecVerdict.Skipped }
+                  member _.Decode(_encoded, _output, _now) = CodecVerdict.Skipped }
 
           use pair = connected true (fun _ -> ConnectionHooks(Codec = hoarding))
           askFor true pair
@@ -551,13 +552,101 @@ let private encoding =
           Expect.equal [ for packet in pair.Server.Delivered -> packet.Length ] [ 1_300; 500; 20 ] "all three"
       }
 
+      test "a codec may keep packets back, encoded and decoded, until its timer is due" {
+          let codec () =
+              let encoded, decoded = ResizeArray<byte[]>(), ResizeArray<byte[]>()
+              let mutable due = Int64.MaxValue
+
+              { new IPacketCodec with
+                  member _.MaxOverhead = 0
+                  member _.DueAt = due
+
+                  member _.Encode(packet, _output, now) =
+                      encoded.Add(packet.ToArray())
+                      due <- min due (now + 20L)
+                      CodecVerdict.Taken
+
+                  member _.Decode(packet, _output, now) =
+                      decoded.Add(packet.ToArray())
+                      due <- min due (now + 30L)
+                      CodecVerdict.Taken
+
+                  member _.OnTimer(_now, toPeer, toTun) =
+                      for packet in encoded do
+                          toPeer.Emit(ReadOnlySpan packet)
+
+                      for packet in decoded do
+                          toTun.Emit(ReadOnlySpan packet)
+
+                      encoded.Clear()
+                      decoded.Clear()
+                      due <- Int64.MaxValue }
+
+          for expresslane, _ in modes do
+              use pair = connected expresslane (fun _ -> ConnectionHooks(Codec = codec ()))
+              askFor true pair
+              send pair.Client fromClient
+              pair.Client.Advance 19L
+              pair.Client.Context.ToOutside.Flush() |> ignore
+              Expect.equal pair.Client.Wire.Datagrams.Count 0 "kept back"
+              pair.Client.Wire.Errors.Enqueue 11
+              pair.Client.Advance 1L
+              Expect.isFalse (pair.Client.Context.ToOutside.Flush()) "the socket is full"
+              Expect.isTrue (pair.Client.Context.ToOutside.Flush()) "sent"
+              Expect.equal pair.Client.Wire.Datagrams.Count 3 "all"
+              pair.Pump()
+              pair.Server.Advance 29L
+              Expect.equal pair.Server.Delivered.Count 0 "kept back"
+              pair.Server.Advance 1L
+              Expect.equal [ for packet in pair.Server.Delivered -> packet.Length ] [ 20; 500; 1_300 ] "delivered"
+      }
+
+      test "what a timer emits beyond a full batch is tried again" {
+          let hoard = ResizeArray<byte[]>()
+          let mutable due = Int64.MaxValue
+
+          let codec =
+              { new IPacketCodec with
+                  member _.MaxOverhead = 0
+                  member _.DueAt = due
+
+                  member _.Encode(packet, _output, now) =
+                      hoard.Add(packet.ToArray())
+                      due <- now + 5L
+                      CodecVerdict.Taken
+
+                  member _.Decode(_encoded, _output, _now) = CodecVerdict.Skipped
+
+                  member _.OnTimer(_now, toPeer, _toTun) =
+                      for packet in hoard do
+                          toPeer.Emit(ReadOnlySpan packet)
+
+                      due <- Int64.MaxValue }
+
+          use pair = connected true (fun _ -> ConnectionHooks(Codec = codec))
+          askFor true pair
+          // More than the 16 runs of a batch: lengths grow, so each packet needs a run of its own.
+          send pair.Client [ for i in 0..39 -> single (Superpackets.plain Inside.Client Inside.Remote (100 + i)) ]
+
+          for _ in 1..200 do
+              pair.Client.Wire.Errors.Enqueue 11
+
+          pair.Client.Advance 5L
+          Expect.isLessThan pair.Client.Wire.Errors.Count 200 "the socket was full"
+          pair.Client.Wire.Errors.Clear()
+          pair.Client.Advance 1L
+          pair.Client.Context.ToOutside.Flush() |> ignore
+          pair.Pump()
+          Expect.equal [ for packet in pair.Server.Delivered -> packet.Length ] [ 100..139 ] "all, in order"
+      }
+
       test "decoded packets are checked as all are: no packet, no harm" {
           let lying =
               { new IPacketCodec with
                   member _.MaxOverhead = 0
-                  member _.Encode(_packet, _output) = CodecVerdict.Skipped
+                  member _.Encode(_packet, _output, _now) = CodecVerdict.Skipped
 
-                  member _.Decode(_encoded, output) =
+                  member _.Decode(_encoded, output, _now) =
                       output.Emit(ReadOnlySpan [||])
                       output.Emit(ReadOnlySpan(payload 1))
                       output.Emit(ReadOnlySpan(Array.create 40 0x60uy))

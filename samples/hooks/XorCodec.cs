@@ -14,7 +14,7 @@ public sealed class XorCodec(byte key) : IPacketCodec
 
     public int MaxOverhead => 1;
 
-    public CodecVerdict Encode(ReadOnlySpan<byte> packet, ICodecOutput output)
+    public CodecVerdict Encode(ReadOnlySpan<byte> packet, ICodecOutput output, long now)
     {
         _buffer[0] = Marker;
         Change(packet, _buffer.AsSpan(1));
@@ -22,7 +22,7 @@ public sealed class XorCodec(byte key) : IPacketCodec
         return CodecVerdict.Taken;
     }
 
-    public CodecVerdict Decode(ReadOnlySpan<byte> encoded, ICodecOutput output)
+    public CodecVerdict Decode(ReadOnlySpan<byte> encoded, ICodecOutput output, long now)
     {
         if (encoded.IsEmpty || encoded[0] != Marker)
         {

@@ -13,6 +13,7 @@ namespace Lightway.Tunnel.Packets;
 /// </summary>
 public sealed class PacketHooks : IInsideReplies, IDisposable
 {
+    private const long RetryMs = 1; // a full socket is tried again, unless packets from the TUN do that
     private readonly Role _role;
     private readonly PacketPath _path;
     private readonly WorkerContext _worker;
@@ -28,7 +29,9 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     private readonly DecodedOutput _decoded;
     private EncodingState _encoding = InsideEncoding.create;
     private byte[] _scratch = []; // an encoded packet while it is decoded
-    private byte _tos; // of the packet that is being encoded
+    private byte _tos; // of the packet that was encoded last
+    private long _retryAt = long.MaxValue; // what waits for the socket is tried again
+    private long _scheduledAt = long.MaxValue; // what the connection's timer knows of
 
     /// <param name="transport">A stream has plugins only.</param>
     internal PacketHooks(
@@ -63,7 +66,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     public bool IsEncoding => _encoding.IsOn;
 
     /// <summary>When <see cref="OnTimer"/> is due, in ms; <see cref="long.MaxValue"/>: never.</summary>
-    internal long DueAt => _encoding.RepeatAt;
+    internal long DueAt => Math.Min(Math.Min(_encoding.RepeatAt, _codec?.DueAt ?? long.MaxValue), _retryAt);
 
     /// <summary>
     /// Client: asks the server to have the packets of both ends encoded, or not. <see cref="IsEncoding"/> tells when it has
@@ -119,7 +122,9 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
         _tos = _path.TosOf(packet);
         if (_codec is not null && _encoding.IsOn)
         {
-            switch (_codec.Encode(packet, _encoded))
+            var verdict = _codec.Encode(packet, _encoded, _worker.Now);
+            TimersMoved();
+            switch (verdict)
             {
                 case CodecVerdict.Taken:
                     return SendResult.Accepted;
@@ -149,6 +154,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
             var result = _path.TrySend(_waiting.Bytes, next.Offset, next.Length, next.Tos, next.IsEncoded);
             if (result == SendResult.Blocked)
             {
+                _retryAt = _worker.Now + RetryMs;
                 return false;
             }
             if (result == SendResult.Accepted && next.IsEncoded)
@@ -157,6 +163,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
             }
             _waiting.RemoveOldest();
         }
+        _retryAt = long.MaxValue;
         return true;
     }
 
@@ -204,7 +211,9 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
         _decoded.Sender = sender;
         _decoded.Counter = counter;
         var copy = _scratch.AsSpan(0, encoded.Length);
-        switch (_codec.Decode(copy, _decoded))
+        var verdict = _codec.Decode(copy, _decoded, _worker.Now);
+        TimersMoved();
+        switch (verdict)
         {
             case CodecVerdict.Skipped:
                 _decoded.Emit(copy);
@@ -244,14 +253,34 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
         return TunnelError.None;
     }
 
-    /// <summary>Repeats a request that has no answer yet.</summary>
+    /// <summary>Repeats a request that has no answer yet, and sends what the codec or a full socket has kept back.</summary>
     internal void OnTimer(long now)
     {
+        if (_codec is not null && _path.IsOpen && now >= _codec.DueAt)
+        {
+            _decoded.Sender = 0; // after all that has come
+            _codec.OnTimer(now, _encoded, _decoded);
+            _worker.ToInside.Flush();
+            _worker.Post(static () => { }); // wakes the worker, which flushes the batch before it sleeps
+        }
+        TryFinish();
+        _scheduledAt = long.MaxValue;
         var (next, again) = InsideEncoding.timer(_encoding, now);
         _encoding = next;
         if (again)
         {
             SendRequest();
+        }
+    }
+
+    /// <summary>Has the connection's timer follow a codec that wants to be called earlier.</summary>
+    private void TimersMoved()
+    {
+        var due = DueAt;
+        if (due < _scheduledAt)
+        {
+            _scheduledAt = due;
+            _owner.TimersMoved();
         }
     }
 

@@ -463,6 +463,14 @@ let private frames =
 
           Expect.equal methods (Set.ofArray (Enum.GetValues<AuthMethod>())) "methods"
 
+      testProperty "§4: a header written before a packet makes the frame of that packet, and touches nothing of it"
+      <| fun (content: byte[]) ->
+          let data = Array.append (junk Frame.DataHeaderSize) content
+          let encoded = Array.copy data
+          Frame.writeDataHeader (content.Length, Span data)
+          Frame.writeEncodedDataHeader (content.Length, Span encoded)
+          data = write (Packet(false, content)) && encoded = write (Packet(true, content))
+
       testPropertyWithConfig { messages with maxTest = 300 } "§4: every proper prefix of a frame is insufficient"
       <| fun (message: Message) ->
           let bytes = write message

@@ -16,6 +16,7 @@ open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Hooks
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Packets
+open Lightway.Tunnel.Tcp
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 
@@ -136,7 +137,8 @@ type End
         ?pool: ControlPool,
         ?maxBurst: int,
         ?coalesce: bool,
-        ?outsidePlugins: IOutsidePlugin list
+        ?outsidePlugins: IOutsidePlugin list,
+        ?streams: StreamLoop
     ) =
     let wire = Wire()
     let tun = ScriptedTun true
@@ -156,6 +158,7 @@ type End
             null,
             Array.ofList (defaultArg outsidePlugins []),
             Pool = Option.toObj pool,
+            Streams = Option.toObj streams,
             Post = Action<Action> posted.Enqueue,
             Now = 1_000_000L
         )

@@ -20,6 +20,8 @@ type FrameVerdict =
     | InvalidState = 2
     /// A frame that this role never receives.
     | InvalidMode = 3
+    /// A frame that this transport never carries.
+    | InvalidConnectionType = 4
 
 /// How a connection's frames travel.
 type Transport =
@@ -40,6 +42,8 @@ type TunnelError =
     | NoFreeClientIp = 4
     | Goodbye = 5
     | InvalidMode = 7
+    /// A frame that belongs on datagrams came on a stream.
+    | InvalidConnectionType = 8
     | InvalidInsideIpConfig = 9
     /// Encoded data came, but no codec is installed.
     | CodecMissing = 11
@@ -89,9 +93,12 @@ module Lifecycle =
         elif role = Role.Server then FrameVerdict.InvalidMode
         else inState (state = ConnectionState.Authenticating)
 
-    /// Treatment of an encoding request by an end in `role` and `state` that has a codec. One without ignores it.
-    let acceptsEncoding (role: Role, state: ConnectionState) : FrameVerdict =
+    /// Treatment of an encoding request by an end in `role` and `state` that has a codec. One without ignores it. Streams
+    /// carry packets as they are: their codec is never used.
+    let acceptsEncoding (role: Role, transport: Transport, state: ConnectionState) : FrameVerdict =
         match role with
+        | Role.Server when transport = Transport.Stream && state = ConnectionState.Online ->
+            FrameVerdict.InvalidConnectionType
         | Role.Server -> inState (state = ConnectionState.Online)
         | _ -> FrameVerdict.InvalidMode
 

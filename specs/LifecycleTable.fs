@@ -51,14 +51,21 @@ let private frames =
           let kinds = table |> List.map (fun (kind, _, _) -> kind)
           Expect.equal (List.sort kinds) (List.sort (List.ofSeq (Enum.GetValues<FrameKind>()))) "kinds"
 
-      testCase "§4: an end with a codec takes encoding requests if it is a server that is Online"
+      testCase "§4: an end with a codec takes encoding requests if it is a server that is Online, over datagrams"
       <| fun () ->
           for state in states do
-              let online = state = ConnectionState.Online
-              let expected = verdict (if online then 'P' else 'S')
-              Expect.equal (Lifecycle.acceptsEncoding (Role.Server, state)) expected $"server, {state}"
+              for transport in [ Transport.Datagram; Transport.Stream ] do
+                  let expected =
+                      match state, transport with
+                      | ConnectionState.Online, Transport.Datagram -> FrameVerdict.Process
+                      | ConnectionState.Online, _ -> FrameVerdict.InvalidConnectionType
+                      | _ -> FrameVerdict.InvalidState
 
-              Expect.equal (Lifecycle.acceptsEncoding (Role.Client, state)) FrameVerdict.InvalidMode $"client, {state}"
+                  let verdict role =
+                      Lifecycle.acceptsEncoding (role, transport, state)
+
+                  Expect.equal (verdict Role.Server) expected $"server, {state}, {transport}"
+                  Expect.equal (verdict Role.Client) FrameVerdict.InvalidMode $"client, {state}, {transport}"
 
       testCase "§6: no frame is looked at before the handshake is done, or once disconnecting began"
       <| fun () ->
@@ -129,6 +136,7 @@ let private fatalOnDatagrams =
           TunnelError.NoFreeClientIp
           TunnelError.Goodbye
           TunnelError.InvalidMode
+          TunnelError.InvalidConnectionType
           TunnelError.InvalidInsideIpConfig
           TunnelError.CodecMissing
           TunnelError.FieldTooLarge

@@ -46,6 +46,7 @@ let main argv =
               InsidePathTests.tests
               ConnectionTests.tests
               HooksTests.tests
+              StreamHooksTests.tests
               WorkerTests.tests
               ManagerTests.tests
               AdmissionTests.tests

@@ -15,6 +15,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
 {
     private const long RetryMs = 1; // a full socket is tried again, unless packets from the TUN do that
     private readonly Role _role;
+    private readonly Transport _transport;
     private readonly PacketPath _path;
     private readonly WorkerContext _worker;
     private readonly ControlFrames _frames;
@@ -22,7 +23,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     private readonly IInsidePlugin[] _plugins;
     private readonly int _uncut; // so many plugins see superpackets; those after them see segments
     private readonly IPacketCodec? _codec;
-    private readonly IPacketCodec? _unused; // on a stream
+    private readonly IPacketCodec? _unused; // the codec, on a stream
     private readonly Func<bool> _mayEncode;
     private readonly WaitingPackets _waiting = new();
     private readonly EncodedOutput _encoded;
@@ -33,7 +34,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     private long _retryAt = long.MaxValue; // what waits for the socket is tried again
     private long _scheduledAt = long.MaxValue; // what the connection's timer knows of
 
-    /// <param name="transport">A stream has plugins only.</param>
+    /// <param name="transport">On a stream only the plugins are used.</param>
     internal PacketHooks(
         Role role,
         Transport transport,
@@ -45,6 +46,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     )
     {
         _role = role;
+        _transport = transport;
         _path = path;
         _worker = worker;
         _frames = frames;
@@ -229,22 +231,26 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     /// <returns>What ends the connection, or None.</returns>
     internal TunnelError EncodingFrame(in Frame frame, ConnectionState state, ref Answers answers)
     {
-        if (_codec is null)
+        if (_codec is null && _unused is null)
         {
             return TunnelError.None;
         }
         if (frame.Kind == FrameKind.EncodingResponse)
         {
             _encoding = InsideEncoding.answered(_encoding, frame.Id, frame.Enable);
-            return _role == Role.Server ? TunnelError.InvalidMode : TunnelError.None;
+            return _role == Role.Server ? TunnelError.InvalidMode
+                : _transport == Transport.Stream ? TunnelError.InvalidConnectionType
+                : TunnelError.None;
         }
-        switch (Lifecycle.acceptsEncoding(_role, state))
+        switch (Lifecycle.acceptsEncoding(_role, _transport, state))
         {
             case FrameVerdict.InvalidMode:
                 return TunnelError.InvalidMode;
+            case FrameVerdict.InvalidConnectionType:
+                return TunnelError.InvalidConnectionType;
             case FrameVerdict.InvalidState:
                 _worker.Counters.Add(Counter.FrameInvalidState);
-                return TunnelError.None;
+                return TunnelError.InvalidState;
         }
         if (answers.TryGive(FrameKind.EncodingRequest))
         {

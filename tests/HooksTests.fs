@@ -662,6 +662,73 @@ let private encoding =
           Expect.equal (counter pair.Server Counter.TunRejectedPacketInvalidInsidePacket) 3L "counted"
       }
 
+      test "what a codec makes while the socket is full is kept up to a limit; the rest is counted" {
+          let copies = 1000
+
+          let copying =
+              { new IPacketCodec with
+                  member _.MaxOverhead = 0
+
+                  member _.Encode(packet, output, _now) =
+                      for _ in 1..copies do
+                          output.Emit packet
+
+                      CodecVerdict.Taken
+
+                  member _.Decode(_encoded, _output, _now) = CodecVerdict.Skipped }
+
+          use pair = connected true (fun _ -> ConnectionHooks(Codec = copying))
+          askFor true pair
+
+          for _ in 1..2000 do
+              pair.Client.Wire.Errors.Enqueue 11 // EAGAIN
+
+          send pair.Client [ single (Superpackets.plain Inside.Client Inside.Remote 1_300) ]
+          pair.Pump()
+          let dropped = int (counter pair.Client Counter.CodecOutputDropped)
+          Expect.isGreaterThan dropped 0 "dropped"
+          Expect.isGreaterThan pair.Server.Delivered.Count 400 "half a MiB"
+          Expect.equal (pair.Server.Delivered.Count + dropped) copies "all are accounted for"
+      }
+
+      for expresslane, mode in modes do
+          test
+              $"{mode}: with path MTU discovery, encoded packets that are too long for one datagram arrive in fragments" {
+              use pair = new Pair(expresslane, 64, pathMtu = true, hooks = xor)
+
+              let pump () =
+                  pair.Pump(fun datagram ->
+                      datagram.Length > 1280 - 28
+                      && not (pair.Client.Wire.Fragmentable.Contains datagram)
+                      && not (pair.Server.Wire.Fragmentable.Contains datagram))
+
+              pair.StartClient()
+              pump ()
+              pair.Client.Connection.Hooks.TryRequestEncoding(true, pair.Client.Now) |> ignore
+              pump ()
+              Expect.isTrue (isEncoding pair.Client) "agreed"
+              let lengths = [ 1_150..4..1_350 ]
+
+              send
+                  pair.Client
+                  [ for length in lengths -> single (Superpackets.plain Inside.Client Inside.Remote length) ]
+
+              pair.Client.Context.ToOutside.Flush() |> ignore
+              pump ()
+              Expect.equal (List.sort [ for packet in pair.Server.Delivered -> packet.Length ]) lengths "all arrive"
+              Expect.isGreaterThan (counter pair.Client Counter.TunPacketsFragmented) 0L "some in fragments"
+              let all = int64 lengths.Length
+              Expect.equal (counter pair.Client Counter.CodecPacketsSent) all "encoded"
+              Expect.equal (counter pair.Server Counter.CodecPacketsReceived) all "decoded"
+              use other = new Pair(expresslane, 64, pathMtu = true)
+              other.Connect()
+
+              Expect.equal
+                  pair.Client.Connection.InsideMtu
+                  (other.Client.Connection.InsideMtu - 1)
+                  "what senders are told"
+          }
+
       test "packets may be shorter by what the codec adds" {
           use pair = connected true xor
           use other = new Pair(true, 64)
@@ -789,6 +856,20 @@ let private outside =
               Expect.equal (exchange pair) (stock expresslane) "as without plugins"
               Expect.isGreaterThanOrEqual (log.Count - handshake) 34 "packets"
           }
+
+      test "what may be fragmented on its way still may, with outside plugins" {
+          let fragmentable plugins =
+              use pair = new Pair(true, 64, pathMtu = true, serverPlugins = plugins)
+              pair.StartClient()
+              pair.Pump()
+              pair.Server.Wire.Fragmentable.Count
+
+          let log = ResizeArray()
+          let plugin = Outside((fun _ -> PluginVerdict.Accept), 0uy, log, "a")
+          let without = fragmentable []
+          Expect.isGreaterThan without 0 "the handshake's"
+          Expect.equal (fragmentable [ plugin ]) without "the same"
+      }
 
       test "what a plugin makes of a datagram that comes in is what is handled, and what it drops is not" {
           use sending = new UdpClient(IPEndPoint(IPAddress.Loopback, 0))

@@ -66,18 +66,20 @@ public sealed class OutsidePath(UdpSocket socket, WorkerContext worker, IRouter 
         worker.OutsideEcn = Ecn.ofTos(control.Tos);
         var from = new OutsideAddress(_batch.Peer(i), control.Local);
         var size = control.SegmentSize;
-        if (worker.OutsidePlugins is { } plugins)
-        {
-            HandleAccepted(plugins, bytes, size <= 0 ? bytes.Length : size, from, now);
-            return;
-        }
         if (size <= 0 || size >= bytes.Length)
         {
-            HandleDatagram(bytes, from, now);
+            size = bytes.Length;
+        }
+        else
+        {
+            worker.Counters.Add(Counter.UdpGroReceives);
+            worker.Counters.Add(Counter.UdpGroSegments, (bytes.Length + size - 1) / size);
+        }
+        if (worker.OutsidePlugins is { } plugins)
+        {
+            HandleAccepted(plugins, bytes, size, from, now);
             return;
         }
-        worker.Counters.Add(Counter.UdpGroReceives);
-        worker.Counters.Add(Counter.UdpGroSegments, (bytes.Length + size - 1) / size);
         for (; bytes.Length > size; bytes = bytes[size..])
         {
             HandleDatagram(bytes[..size], from, now);

@@ -16,15 +16,27 @@ internal sealed class PluggedSender(IDatagramSender sender, OutsidePlugins plugi
         {
             return -Linux.EOPNOTSUPP; // control datagrams leave one by one
         }
-        if (_copy.Length < data.Length)
-        {
-            _copy = new byte[data.Length];
-        }
-        data.CopyTo(_copy);
-        var datagram = _copy.AsSpan(0, data.Length);
+        var datagram = CopyOf(data);
         return plugins.Egress(datagram) ? sender.Send(path, datagram, segmentSize: 0, tos) : data.Length;
+    }
+
+    public int SendFragmentable(in OutsideAddress path, ReadOnlySpan<byte> datagram)
+    {
+        var copy = CopyOf(datagram);
+        return plugins.Egress(copy) ? sender.SendFragmentable(path, copy) : datagram.Length;
     }
 
     /// <summary>Not for control datagrams: <see cref="SendBatch"/> asks the plugins itself.</summary>
     public int Send(ReadOnlySpan<DatagramRun> runs, ReadOnlySpan<byte> bytes) => -Linux.EOPNOTSUPP;
+
+    /// <summary>The plugins may change it.</summary>
+    private Span<byte> CopyOf(ReadOnlySpan<byte> datagram)
+    {
+        if (_copy.Length < datagram.Length)
+        {
+            _copy = new byte[datagram.Length];
+        }
+        datagram.CopyTo(_copy);
+        return _copy.AsSpan(0, datagram.Length);
+    }
 }

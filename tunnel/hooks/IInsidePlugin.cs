@@ -2,8 +2,8 @@ namespace Lightway.Tunnel.Hooks;
 
 /// <summary>
 /// Sees the packets of one connection inside the tunnel. Plugins are asked in the order of their list on the way out, and in
-/// the reverse order on the way in. Called on the worker's thread, per packet: it must not block, and an exception ends
-/// the worker. The packets belong to the caller.
+/// the reverse order on the way in. Called on the worker's thread, per packet: it must neither block nor throw. The packets
+/// belong to the caller.
 /// </summary>
 public interface IInsidePlugin
 {

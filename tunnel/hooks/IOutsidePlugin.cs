@@ -3,7 +3,7 @@ namespace Lightway.Tunnel.Hooks;
 /// <summary>
 /// Sees the datagrams of one worker as they are on the wire, of all its peers and of strangers: wire header and what is behind
 /// it. Plugins are asked in the order of their list about what comes in, and in the reverse order about what goes out.
-/// Called on the worker's thread, per datagram: it must not block, and an exception ends the worker.
+/// TCP connections are not shown to them. Called on the worker's thread, per datagram: it must neither block nor throw.
 /// </summary>
 public interface IOutsidePlugin
 {

@@ -3,8 +3,8 @@ namespace Lightway.Tunnel.Hooks;
 /// <summary>
 /// Encodes the packets that one end sends through the tunnel and decodes those of the other, for one connection: compression,
 /// error correction, padding. Packets are encoded while client and server have agreed on it; the client asks. What arrives
-/// encoded is decoded at any time. Called on the worker's thread, per packet: it must not block, and an exception ends the
-/// worker. Superpackets are cut before.
+/// encoded is decoded at any time. Called on the worker's thread, per packet: it must neither block nor throw. Superpackets
+/// are cut before.
 /// </summary>
 public interface IPacketCodec
 {

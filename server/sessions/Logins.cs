@@ -256,7 +256,7 @@ internal sealed partial class Logins(
 
     [LoggerMessage(
         Level = LogLevel.Warning,
-        Message = "{Peer} ('{User}') refused: all {Capacity} inside addresses for clients of its kind are in use; enlarge ip_pool or the part in ip_map, or limit sessions_per_user or session_idle_limit"
+        Message = "{Peer} ('{User}') refused: all {Capacity} inside addresses are in use; enlarge ip_pool (or its part in ip_map), or limit sessions_per_user or session_idle_limit"
     )]
     private static partial void LogFull(ILogger log, PeerAddress peer, string user, int capacity);
 }

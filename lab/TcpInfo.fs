@@ -4,7 +4,7 @@ open System
 open System.Buffers.Binary
 open System.Net.Sockets
 
-/// What the kernel knows of one TCP connection: TCP_INFO (linux/tcp.h, struct tcp_info; fields in host byte order).
+/// What the kernel reports about one TCP connection: TCP_INFO (linux/tcp.h, struct tcp_info; fields in host byte order).
 type TcpInfo =
     {
         /// Both ends agreed on ECN (TCPI_OPT_ECN).

@@ -203,7 +203,7 @@ module Transfer =
     let upload (listener: Listener) (dialer: string) (length: int64) : StreamResult =
         stream listener dialer false length ignore
 
-    /// An upload that is no faster than this.
+    /// An upload at this rate at most.
     let pacedUpload (listener: Listener) (dialer: string) (length: int64) (bytesPerSecond: uint32) : StreamResult =
         stream listener dialer false length (fun socket -> pace socket bytesPerSecond)
 

@@ -12,7 +12,7 @@ type PeerShare =
 /// Shares out a worker's time among its peers when it cannot keep up. All of them share one socket, whose queue loses the
 /// datagrams of whoever comes when it is full: so a peer that sends more than the worker can open costs the others as large
 /// a part of theirs as its own. To drop a datagram costs a small part of opening it. So, once the kernel has dropped some, a
-/// peer may have only so many datagrams opened per window (the allowance), and what it sends beyond is dropped unopened.
+/// peer has a limited number of datagrams opened per window (the allowance); the others are dropped unopened.
 /// The allowance falls by an eighth per window in which the worker does not keep up, to the share and no further: the most
 /// datagrams opened in a window of this overload, divided by the peers that are active. It rises by a sixteenth when the
 /// worker keeps up, so that what some peers leave unused goes to those who want it. Of a peer that was above the allowance in

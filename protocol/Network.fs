@@ -33,7 +33,7 @@ module Network =
 
     let private isIPv4 (address: UInt128) : bool = address >>> 32 = (mapped >>> 32)
 
-    /// The network of an address with a prefix of so many bits, 0 to 128: an IPv4 network if the address is IPv4 and has
+    /// The network of an address with a prefix length of 0 to 128 bits: an IPv4 network if the address is IPv4 and has
     /// at least 96.
     let private ofBits (address: UInt128, prefix: int) : Network =
         let mask = mask prefix

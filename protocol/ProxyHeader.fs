@@ -43,8 +43,8 @@ type ProxyHeader =
         Status: ProxyStatus
         /// `None` unless `Status` is `Wrong`.
         Error: ProxyError
-        /// Bytes of the header, after which the client's own bytes begin; if more are needed: how many of them at least,
-        /// so that a reader who asks for so many never reads beyond the header; 0 if wrong.
+        /// Bytes of the header, after which the client's own bytes begin; if more are needed, the least number that
+        /// is missing: a reader who asks for exactly that number never reads beyond the header; 0 if wrong.
         Length: int
         /// Family of the source address.
         IsIPv6: bool

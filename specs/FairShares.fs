@@ -304,7 +304,8 @@ let private examples =
           Expect.equal (Runtime.CompilerServices.Unsafe.SizeOf<PeerShare>()) 24 "bytes of a peer" ]
 
 /// A worker that opens `perMs` datagrams per ms, or drops twenty times as many, behind a queue that loses what does not fit.
-/// Peers send so many per ms, at random. The parts of what each sent that were opened, after the first second.
+/// Each peer sends at its rate (datagrams per ms), in random order. The result: which part of each peer's datagrams was
+/// opened, after the first second.
 let private simulate (isFair: bool) (rates: float list) (seconds: int) : float list =
     let perMs, room = 100.0, 2_000
     let random = System.Random 11

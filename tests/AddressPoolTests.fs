@@ -26,7 +26,11 @@ let private address (text: string) = Ipv4Address(number text)
 
 let private tryAllocate (pool: AddressPool) =
     let mutable address = Ipv4Address.None
-    if pool.TryAllocate(&address) then Some address else None
+
+    if pool.TryAllocate(pool.Rest, &address) then
+        Some address
+    else
+        None
 
 let private drain (pool: AddressPool) =
     List.unfold (fun () -> tryAllocate pool |> Option.map (fun address -> address, ())) ()

@@ -64,7 +64,7 @@ type private Peer(site: Site, server: IPEndPoint, user: string) =
             (guest :> IDisposable).Dispose()
             socket.Dispose()
 
-/// Lets time pass, 5 ms at a time, in which the greedy client sends so many datagrams and the modest one 50, mixed. The
+/// Lets time pass, 5 ms at a time, in which the greedy client sends this number of datagrams and the modest one 50, mixed. The
 /// worker has 5 ms of its own for them.
 let private run
     (site: Site)

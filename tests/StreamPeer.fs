@@ -214,7 +214,7 @@ type RestlessPeer(netns: string, server: IPEndPoint, authority: byte[]) =
 
         true
 
-    /// Asks for new keys so many times.
+    /// Asks for new keys this number of times.
     member _.UpdateKeys(count: int) =
         for _ in 1..count do
             session.StartKeyUpdate() |> ignore

@@ -100,9 +100,6 @@ public sealed class AddressPool
         }
     }
 
-    /// <summary>Takes an address of <see cref="Rest"/>.</summary>
-    public bool TryAllocate(out Ipv4Address address) => TryAllocate(Rest, out address);
-
     /// <summary>Gives an address back. One that is not in use changes nothing, so freeing twice is harmless.</summary>
     public void Free(Ipv4Address address)
     {

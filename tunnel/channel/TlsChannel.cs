@@ -1,5 +1,6 @@
 using System.Buffers;
 using Lightway.Protocol;
+using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tcp;
@@ -18,8 +19,6 @@ internal sealed class TlsChannel : SecureChannel, IStream
     private const int MaxFrameBeforeLogin = 4096; // bytes; a login has at most 1350
     private const int MaxOwnRecords = 16; // that one receive may make the session send: answers to key updates
     private const int KeptCarry = 2048; // bytes; more is given back as soon as it is not needed
-    private const int TcpProtocol = 6; // IPv4 header field
-    private const int ProtocolAt = 9;
 
     private readonly TlsSession _session;
     private readonly StreamSocket _socket;
@@ -101,7 +100,7 @@ internal sealed class TlsChannel : SecureChannel, IStream
 
     public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos)
     {
-        var isTcp = dataFrame[FrameModule.DataHeaderSize + ProtocolAt] == TcpProtocol;
+        var isTcp = Ipv4.protocol(dataFrame[FrameModule.DataHeaderSize..]) == IpProtocol.Tcp;
         _watch.MarkDirty();
         if (_output.TryAdd(dataFrame, isTcp ? FrameClass.TcpPacket : FrameClass.Packet))
         {

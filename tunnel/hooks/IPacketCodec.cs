@@ -8,7 +8,7 @@ namespace Lightway.Tunnel.Hooks;
 /// </summary>
 public interface IPacketCodec
 {
-    /// <summary>Bytes that an encoded packet may be longer than the packet; the tunnel's MTU is less by so many.</summary>
+    /// <summary>Bytes that an encoded packet may be longer than the packet; the tunnel's MTU is that much smaller.</summary>
     int MaxOverhead { get; }
 
     /// <summary>

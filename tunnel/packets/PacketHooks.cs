@@ -21,7 +21,7 @@ public sealed class PacketHooks : IInsideReplies, IDisposable
     private readonly ControlFrames _frames;
     private readonly IChannelOwner _owner;
     private readonly IInsidePlugin[] _plugins;
-    private readonly int _uncut; // so many plugins see superpackets; those after them see segments
+    private readonly int _uncut; // number of plugins that see superpackets; those after them see segments
     private readonly IPacketCodec? _codec;
     private readonly IPacketCodec? _unused; // the codec, on a stream
     private readonly Func<bool> _mayEncode;

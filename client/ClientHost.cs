@@ -235,6 +235,8 @@ internal static class ClientHost
             KeepaliveIntervalMs = (long)options.KeepaliveInterval.TotalMilliseconds,
             KeepaliveTimeoutMs = (long)options.KeepaliveTimeout.TotalMilliseconds,
             KeepaliveContinuous = options.KeepaliveContinuous,
-            Credentials = AuthRequestModule.userPassword(options.User, Encoding.UTF8.GetBytes(options.Password)),
+            Credentials = options.Token is { } token
+                ? AuthRequestModule.token(token)
+                : AuthRequestModule.userPassword(options.User, Encoding.UTF8.GetBytes(options.Password)),
         };
 }

@@ -64,6 +64,10 @@ public static class EndingText
                 $"server: {server} no longer answers",
                 "no keepalive was answered within keepalive_timeout: check the network and the server, then start again"
             ),
+            (TunnelError.Unauthorized, _) when options.Token is not null => (
+                $"token: {server} refuses the login",
+                $"the token has expired, or the server does not know its key: set another token in {options.ConfigFile}; or the server has no free address: its operator enlarges ip_pool. The protocol does not say which, the server's log does"
+            ),
             (TunnelError.Unauthorized, _) => (
                 $"user: {server} refuses the login of '{options.User}'",
                 $"either the password or the user is wrong: check user and password in {options.ConfigFile}; or the server has no free address: its operator enlarges ip_pool. The protocol does not say which, the server's log does"

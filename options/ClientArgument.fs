@@ -94,7 +94,7 @@ type internal ClientArgument =
             | User _ -> "user name. Required."
             | Password _ ->
                 "password. Set it in the file: other users of this machine can read a flag in the process list. Required."
-            | Token _ -> "token, instead of user and password; not served yet."
+            | Token _ -> "token, instead of user and password. Set it in the file, as a password."
             | Tun_Name _ -> "name of the TUN interface, at most 15 characters. Default: lightway."
             | Tun_Local_Ip _ -> "IPv4 address of the TUN interface. Default: 100.64.0.6."
             | Tun_Peer_Ip _ -> "IPv4 address of the other end of the TUN interface. Default: 100.64.0.5."

@@ -31,8 +31,11 @@ type ClientOptions =
         /// Null if the certificate's name is not checked.
         ServerDn: string | null
         Cipher: TlsCipher
+        /// Empty if there is a token.
         User: string
         Password: string
+        /// Takes the place of user and password; null: none. At most 1347 bytes.
+        Token: string | null
         /// A path, from the working directory if it is relative, or the PEM text itself if `CaCertIsInline`.
         CaCert: string
         CaCertIsInline: bool
@@ -114,15 +117,37 @@ module internal ClientReading =
         | Some { Source = source } ->
             reader.Refuse $"servers: must be a list of maps, each with the key server ({source.Describe()})"
 
+    /// Bytes of the longest token that its frame has room for.
+    let private maxToken = 1347
+
+    let private token: Parser<string> =
+        fun text ->
+            if String.IsNullOrWhiteSpace text || Text.Encoding.UTF8.GetByteCount text > maxToken then
+                Error $"1 to {maxToken} bytes"
+            else
+                Ok(text.Trim())
+
+    /// The value stays out of the message.
+    let private readToken (reader: Reader) : string | null =
+        match reader.TryFind "token" with
+        | None -> null
+        | Some { Node = Node.Scalar text
+                 Source = source } ->
+            match token text with
+            | Ok token -> token
+            | Error allowed ->
+                reader.Refuse $"token: is not valid; allowed: {allowed} ({source.Describe()})"
+                null
+        | Some { Source = source } ->
+            reader.Refuse $"token: a single value is required ({source.Describe()})"
+            null
+
+    /// A token takes the place of user and password.
     let private required (reader: Reader) (key: string) (what: string) =
         match reader.TryFind key, reader.TryFind "token" with
         | Some _, _ -> reader.Read(key, Value.nonEmpty what, "")
-        | None, Some token ->
-            reader.Accept(
-                Error $"{key}: missing; tokens ({token.Source.Describe()}) are not served yet, so {what} is required",
-                ""
-            )
-        | None, None -> reader.Accept(Error $"{key}: missing; {what} is required", "")
+        | None, Some _ -> ""
+        | None, None -> reader.Accept(Error $"{key}: missing; {what} is required, or a token", "")
 
     /// `ca_cert` is a path or the text of a PEM file.
     let private isInline (caCert: string) =
@@ -178,6 +203,7 @@ module internal ClientReading =
                 )
               User = required reader "user" "a user name"
               Password = required reader "password" "a password"
+              Token = readToken reader
               CaCert =
                 if isInline caCert then
                     caCert

@@ -34,8 +34,7 @@ module internal NotServed =
 
     /// The server's table, in the order of the warnings.
     let server: NotServed list =
-        [ yet "token_rsa_pub_key_pem" (Value.nonEmpty "a file path")
-          yet "enable_batch_receive" Value.boolean
+        [ yet "enable_batch_receive" Value.boolean
           yet "enable_batch_send" Value.boolean
           yield! ioUring
           yet "tls_debug" Value.boolean
@@ -43,8 +42,7 @@ module internal NotServed =
 
     /// The client's table, in the order of the warnings.
     let client: NotServed list =
-        [ yet "token" Value.text
-          yet "preferred_connection_wait_interval" Value.duration
+        [ yet "preferred_connection_wait_interval" Value.duration
           yet "enable_batch_receive" Value.boolean
           yield! ioUring
           yet "enable_inside_pkt_encoding" Value.boolean

@@ -43,6 +43,10 @@ type internal ServerArgument =
     | Tls_Debug of bool: string option
     | User_Db of path: string
     | Token_Rsa_Pub_Key_Pem of path: string
+    | Auth_Command of command: string
+    | Auth_Command_Timeout of duration: string
+    | Address_Map of path: string
+    | End_Removed_Users of bool: string option
     | Tun_Name of name: string
     | Tun_Ip of ip: string
     | Ip_Pool of network: string
@@ -107,8 +111,16 @@ type internal ServerArgument =
             | Enable_Pqc _ -> "offer post-quantum key exchange (ML-KEM hybrids). Default: false."
             | Key_Update_Interval _ -> "time after which a connection gets new TLS keys. Default: 15m."
             | Tls_Debug _ -> "debug output of the TLS library; not served yet. Default: false."
-            | User_Db _ -> "file of user:hash lines in htpasswd format that only its owner can access. Required."
-            | Token_Rsa_Pub_Key_Pem _ -> "public key that verifies tokens (RS256), a PEM file; not served yet."
+            | User_Db _ ->
+                "file of user:hash lines in htpasswd format that only its owner can access. This, token_rsa_pub_key_pem or auth_command is required."
+            | Token_Rsa_Pub_Key_Pem _ ->
+                "public keys that verify tokens (RS256 or ES256): a PEM file, or a JSON Web Key Set. Default: none."
+            | Auth_Command _ ->
+                "program and its arguments; it reads a user and a password, a line each, and exits with 0 to let the user in or 1 to refuse. It is asked for users that are not in user_db. Default: none."
+            | Auth_Command_Timeout _ -> "time that auth_command has, 100ms to 30s. Default: 5s."
+            | Address_Map _ ->
+                "YAML file with an inside address, sessions_per_user or session_idle_limit of single users. Default: none."
+            | End_Removed_Users _ -> "a reload ends the sessions of users who are no longer in user_db. Default: false."
             | Tun_Name _ -> "name of the TUN interface, at most 15 characters. Default: the kernel picks one."
             | Tun_Ip _ ->
                 "IPv4 address of the TUN interface, to keep it out of the pool; the server does not assign it. Default: none."

@@ -19,7 +19,9 @@ type ServerOptions =
         ProxyProtocolFrom: IPNetwork[]
         ServerCert: string
         ServerKey: string
-        UserDb: string
+        /// Null: no password file.
+        UserDb: string | null
+        Auth: AuthOptions
         TunName: string | null
         TunIp: IPAddress | null
         /// Prefix from /8 to /30.
@@ -120,6 +122,8 @@ module internal ServerReading =
         if reader.Bool("enable_batch_send", false) && options.Offload.EnableTunOffload then
             reader.Reject("enable_batch_send", "true", "cannot be combined with enable_tun_offload: true")
 
+        AuthOptions.check reader options.UserDb options.Auth
+
         match IpMap.problem (options.IpPool, options.IpMap) with
         | null -> ()
         | problem -> reader.Refuse $"ip_map: {problem}"
@@ -138,18 +142,6 @@ module internal ServerReading =
         match reader.TryFind "ip_map" with
         | Some { Node = Node.Table entries } -> reader.Accept(IpMap.ofSettings entries, []), null
         | _ -> [], reader.ReadOrNull<string>("ip_map", Value.nonEmpty "a file path, or a map")
-
-    let private userDb (reader: Reader) : string =
-        match reader.TryFind "user_db", reader.TryFind "token_rsa_pub_key_pem" with
-        | Some _, _ -> reader.Read("user_db", Value.nonEmpty "a file path", "")
-        | None, None ->
-            reader.Accept(Error "user_db: missing; set it to a file of user:hash lines (htpasswd format)", "")
-        | None, Some token ->
-            reader.Accept(
-                Error
-                    $"user_db: missing; tokens ({token.Source.Describe()}) are not served yet, so a password file is required",
-                ""
-            )
 
     let read (configFile: string) (getEnv: Func<string, string | null>) (reader: Reader) : ServerOptions =
         let path key fallback =
@@ -171,7 +163,8 @@ module internal ServerReading =
               ProxyProtocolFrom = Array.ofList (reader.ReadList("proxy_protocol_from", Value.network, everybody))
               ServerCert = path "server_cert" "./server.crt"
               ServerKey = path "server_key" "./server.key"
-              UserDb = userDb reader
+              UserDb = reader.ReadOrNull<string>("user_db", Value.nonEmpty "a file path")
+              Auth = AuthOptions.read reader
               TunName = reader.ReadOrNull<string>("tun_name", Value.interfaceName)
               TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
               IpPool = reader.Read("ip_pool", Value.ipv4Network 8 30, IPNetwork.Parse "10.125.0.0/16")

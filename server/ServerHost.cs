@@ -24,8 +24,6 @@ namespace Lightway.Server;
 /// <summary>Puts a server together from its options, and runs it until a signal or a failure ends it.</summary>
 internal static class ServerHost
 {
-    private const int MaxWarnings = 10; // about one file
-
     /// <returns>Exit code.</returns>
     public static int Run(ServerOptions options, ILogger log)
     {
@@ -34,10 +32,8 @@ internal static class ServerHost
             Platform.ForbidCoreDumps(log);
         }
         ServerFiles.Require(options);
-        var hashers = options.LoginChecks > 0 ? options.LoginChecks : Authenticator.DefaultThreads;
-        var authenticator = Authenticator.Load(options.UserDb, hashers);
-        Warn(authenticator.Warnings, options.UserDb, log);
-        Warn(authenticator.Measure(), options.UserDb, log);
+        using var authenticator = ServerUsers.Load(options, log);
+        var limits = ServerUsers.LoadLimits(options);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var tls = ServerTls.Load(options, log);
         var map = ServerFiles.ReadIpMap(options);
@@ -47,6 +43,7 @@ internal static class ServerHost
             options.RandomizeIpPool,
             [.. map.Select(entry => entry.Network)]
         );
+        pool.Fix(limits.Addresses);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
         var queues = OpenQueues(options, offload, log);
@@ -74,8 +71,12 @@ internal static class ServerHost
             Pool = pool,
             Parts = LocalParts.Of(map, pool.Rest, Bound(options.BindAddress.Address)),
             Inside = inside,
-            Desk = new LoginDesk(authenticator, new LoginGate(LoginLimits.Standard(hashers), seed)),
-            Users = new UserSessions(options.SessionsPerUser),
+            Desk = new LoginDesk(
+                authenticator,
+                new LoginGate(LoginLimits.Standard(ServerUsers.ThreadsOf(options)), seed)
+            ),
+            Users = new UserSessions(),
+            Limits = limits,
             Admission = AdmissionLimits.Of(options.HandshakesPerSource, options.HalfOpenLimit, count),
             Seed = seed,
             Log = log,
@@ -153,21 +154,6 @@ internal static class ServerHost
             ? Ipv4Address.Of(address)
             : Ipv4Address.None;
 
-    private static void Warn(IReadOnlyList<string> warnings, string file, ILogger log)
-    {
-        foreach (var warning in warnings.Take(MaxWarnings))
-        {
-            ProgramLog.Warning(log, $"user_db: \"{file}\": {warning}");
-        }
-        if (warnings.Count > MaxWarnings)
-        {
-            ProgramLog.Warning(
-                log,
-                $"user_db: \"{file}\": the same holds for {warnings.Count - MaxWarnings} more users"
-            );
-        }
-    }
-
     private static UdpSocket[] BindSockets(ServerOptions options, int count, Offload offload, ILogger log) =>
         UdpSocket.BindGroup(
             options.BindAddress,
@@ -208,7 +194,6 @@ internal static class ServerHost
             ServerIp = Ipv4Address.Of(options.LightwayServerIp),
             DnsIp = Ipv4Address.Of(options.LightwayDnsIp),
             IcmpUnreachable = options.IcmpUnreachable,
-            IdleLimitMs = (long)options.SessionIdleLimit.TotalMilliseconds,
             SweepMs = (long)options.ConnectionAgeExpirationInterval.TotalMilliseconds,
             ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
         };

@@ -90,7 +90,8 @@ let private allLaws (settings: Settings) =
           AdmissionRules.laws
           FairShares.laws
           ProxyHeaders.laws
-          Networks.laws ]
+          Networks.laws
+          TokenLaws.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]

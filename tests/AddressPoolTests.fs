@@ -160,6 +160,33 @@ let private examples =
                   "each comes back to its part"
           }
 
+          test "a fixed address is handed out by name only" {
+              let pool = pool "10.0.0.0/29" [] false
+              pool.Fix [ address "10.0.0.1"; address "10.0.0.4" ]
+              Expect.equal (pool.Capacity, pool.CapacityOf pool.Rest) (6, 4) "capacity"
+              Expect.equal (drain pool) [ for host in [ 2; 3; 5; 6 ] -> address $"10.0.0.{host}" ] "the others"
+              Expect.isTrue (pool.TryAllocateFixed(address "10.0.0.1")) "by name"
+              Expect.isFalse (pool.TryAllocateFixed(address "10.0.0.1")) "once"
+              Expect.isFalse (pool.TryAllocateFixed(address "192.0.2.1")) "not outside"
+              Expect.equal pool.Assigned 5 "assigned"
+              pool.Free(address "10.0.0.1")
+              Expect.isEmpty (drain pool) "still nobody else's"
+              Expect.isTrue (pool.TryAllocateFixed(address "10.0.0.1")) "its user's again"
+              pool.Free(address "10.0.0.1")
+              pool.Fix []
+              Expect.equal (drain pool) [ address "10.0.0.1"; address "10.0.0.4" ] "everybody's"
+          }
+
+          test "an address that becomes fixed stays with whoever has it, and is nobody else's afterwards" {
+              let pool = pool "10.0.0.0/29" [] false
+              let first = (tryAllocate pool).Value
+              pool.Fix [ first ]
+              Expect.isFalse (pool.TryAllocateFixed first) "in use"
+              pool.Free first
+              Expect.isFalse (List.contains first (drain pool)) "not for everybody"
+              Expect.isTrue (pool.TryAllocateFixed first) "free for its user"
+          }
+
           test "only prefixes from /8 to /30" {
               for network in [ "10.0.0.0/7"; "10.0.0.0/31"; "10.0.0.0/32" ] do
                   Expect.throwsT<ArgumentOutOfRangeException> (fun () -> pool "0.0.0.0/7" [] false |> ignore) network
@@ -207,6 +234,42 @@ let private laws =
                   | Free _ -> ()
 
                   Expect.equal pool.Assigned inUse.Count "assigned")
+
+          testProperty "whatever becomes fixed and is given back: no address has two owners, and none is lost"
+          <| fun (operations: (int * int) list) ->
+              let pool = pool "10.9.0.0/28" [ "10.9.0.4" ] false
+
+              let at host =
+                  Ipv4Address(number "10.9.0.0" + uint32 (1 + abs host % 14))
+
+              let reserved = address "10.9.0.4"
+              let inUse = HashSet<Ipv4Address>()
+              let mutable fixed' = Set.empty
+
+              for kind, host in operations do
+                  match abs kind % 4 with
+                  | 0 ->
+                      match tryAllocate pool with
+                      | Some address ->
+                          Expect.isTrue (inUse.Add address) "free before"
+                          Expect.isFalse (fixed'.Contains address) "not fixed"
+                      | None ->
+                          let left = 13 - (Set.union fixed' (set inUse)).Count
+                          Expect.equal left 0 "none is left"
+                  | 1 when fixed'.Contains(at host) ->
+                      Expect.equal (pool.TryAllocateFixed(at host)) (inUse.Add(at host)) "if it is free"
+                  | 2 ->
+                      inUse.Remove(at host) |> ignore
+                      pool.Free(at host)
+                  | 3 ->
+                      fixed' <- set [ for i in 0 .. abs host % 4 -> at (host / 3 + 5 * i) ] - set [ reserved ]
+                      pool.Fix fixed'
+                  | _ -> ()
+
+                  Expect.equal pool.Assigned inUse.Count "assigned"
+
+              pool.Fix []
+              Expect.equal (drain pool).Length (13 - inUse.Count) "all others are there"
 
           testProperty "offset and address are inverses for what is handed out"
           <| fun (PositiveInt size) ->

@@ -43,8 +43,7 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
 
 /// Every option without an effect, a value, and one that is refused, if any is.
 let private clientNotServed: (string * string * string option) list =
-    [ "token", "t0ken", None
-      "preferred_connection_wait_interval", "1s", Some "soon"
+    [ "preferred_connection_wait_interval", "1s", Some "soon"
       "enable_batch_receive", "true", Some "maybe"
       "enable_tun_iouring", "true", Some "maybe"
       "iouring_entry_count", "64", Some "32769"
@@ -238,8 +237,22 @@ let private options =
               Expect.equal outcome.Warnings.Count 2 ""
           }
 
-          test "a token does not replace a password yet" {
-              expectAll (refusal (client [] [] "mode: udp\nserver: a:1\ntoken: t0ken")) [ "user"; "not served yet" ]
+          test "a token takes the place of user and password" {
+              let options = run (client [] [] "mode: udp\nserver: a:1\ntoken: ' t0ken '")
+              Expect.equal (options.Token, options.User, options.Password) ("t0ken", "", "") "alone"
+              Expect.equal (run (client [ "--token=t" ] [] leastClient)).Token "t" "beside a password"
+              Expect.isNull (run (client [] [] leastClient)).Token "none"
+              expectAll (refusal (client [] [] "mode: udp\nserver: a:1")) [ "user"; "missing"; "token" ]
+          }
+
+          test "a token that is too long for the protocol is refused, and not shown" {
+              let longest = String('x', 1347)
+              Expect.equal (run (client [] [] $"{leastClient}token: {longest}")).Token longest "the longest"
+
+              for wrong in [ longest + "x"; "' '"; "[a]" ] do
+                  let text = refusal (client [] [] $"{leastClient}token: {wrong}")
+                  expectAll text [ "token"; "config.yaml:5" ]
+                  Expect.isFalse (text.Contains "xx") "not shown"
           }
 
           test "neither text form nor messages contain the password" {

@@ -28,10 +28,13 @@ let main argv =
                     ServerOptionsTests.tests
                     OptionLayersTests.tests
                     ClientOptionsTests.tests
+                    UserRulesTests.tests
                     OptionPagesTests.tests ]
               DocsTests.tests
               PackageTests.tests
               AuthTests.tests
+              TokenTests.tests
+              AuthCommandTests.tests
               AddressPoolTests.tests
               InitTests.tests
               FileChecksTests.tests
@@ -50,12 +53,14 @@ let main argv =
               WorkerTests.tests
               ManagerTests.tests
               AdmissionTests.tests
+              LoginTests.tests
               FairnessTests.tests
               SecretsTests.tests
               ClientSessionTests.tests
               ClientHostTests.tests
               ClientRoutesTests.tests
               ServerTests.tests
+              LoginEndToEndTests.tests
               TcpModeTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests

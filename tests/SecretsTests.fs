@@ -131,8 +131,7 @@ let private passwords =
               let started =
                   desk.Ask(
                       source,
-                      "me",
-                      bytes,
+                      LoginProof.Password("me", bytes),
                       obj (),
                       0L,
                       fun _ answer ->
@@ -152,7 +151,7 @@ let private passwords =
           // The check has one thread, and its answer is held up.
           let ask user now =
               let bytes = "secret"B
-              desk.Ask(source, user, bytes, obj (), now, (fun _ _ -> block.Wait())), bytes
+              desk.Ask(source, LoginProof.Password(user, bytes), obj (), now, (fun _ _ -> block.Wait())), bytes
 
           Expect.equal (fst (ask "me" 0L)) LoginReply.Accepted "first"
           let reply, bytes = ask "me" 0L

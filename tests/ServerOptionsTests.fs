@@ -19,6 +19,18 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       "server_cert", "/etc/a.crt", (fun o -> { o with ServerCert = "/etc/a.crt" })
       "server_key", "/etc/a.key", (fun o -> { o with ServerKey = "/etc/a.key" })
       "user_db", "/etc/users", (fun o -> { o with UserDb = "/etc/users" })
+      "token_rsa_pub_key_pem", "/etc/a.pem", (fun o -> { o with Auth.TokenKeys = "/etc/a.pem" })
+      "auth_command",
+      "/bin/ask",
+      (fun o ->
+          { o with
+              Auth.Command = [| "/bin/ask" |] })
+      "address_map",
+      "/etc/users.yaml",
+      (fun o ->
+          { o with
+              Auth.AddressMap = "/etc/users.yaml" })
+      "end_removed_users", "true", (fun o -> { o with Auth.EndRemovedUsers = true })
       "tun_name", "lightway", (fun o -> { o with TunName = "lightway" })
       "tun_ip",
       "10.125.0.2",
@@ -117,8 +129,7 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
 
 /// Every option without an effect, a value, and one that is refused.
 let serverNotServed: (string * string * string option) list =
-    [ "token_rsa_pub_key_pem", "/etc/a.pem", Some " "
-      "enable_batch_receive", "true", Some "maybe"
+    [ "enable_batch_receive", "true", Some "maybe"
       "enable_batch_send", "true", Some "maybe"
       "enable_tun_iouring", "true", Some "maybe"
       "iouring_entry_count", "64", Some "32769"
@@ -135,6 +146,12 @@ let serverDefaults: ServerOptions =
       ServerCert = "./server.crt"
       ServerKey = "./server.key"
       UserDb = "./users"
+      Auth =
+        { TokenKeys = null
+          Command = [||]
+          CommandTimeout = TimeSpan.FromSeconds 5L
+          AddressMap = null
+          EndRemovedUsers = false }
       TunName = null
       TunIp = null
       IpPool = IPNetwork.Parse "10.125.0.0/16"
@@ -308,12 +325,6 @@ let private refusals =
           test "the default mode is the reference's; one process can serve both" {
               Expect.equal (run (server [] [] "user_db: a")).Mode TransportMode.Tcp "the default"
               Expect.equal (run (server [ "--mode=both" ] [] least)).Mode TransportMode.Both "both"
-          }
-
-          test "users are required, and tokens do not replace them" {
-              expectAll (refusal (server [] [] "mode: udp")) [ "user_db"; "missing" ]
-              let text = refusal (server [] [] "mode: udp\ntoken_rsa_pub_key_pem: a.pem")
-              expectAll text [ "user_db"; "not served yet"; "config.yaml:2" ]
           }
 
           testProperty "whatever a value is, the outcome is options or one line that names the key"

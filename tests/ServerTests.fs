@@ -190,7 +190,7 @@ let tests =
                             "user_db", Path.Combine(vpn.Folder, "users.htpasswd")
                             "mode", "udp"
                             "bind_address", "\"127.0.0.1:27699\""
-                            "token_rsa_pub_key_pem", Path.Combine(vpn.Folder, "server.crt")
+                            "token_rsa_pub_key_pem", Path.Combine(vpn.Folder, "token.pem")
                             "tun_name", "everything"
                             "tun_ip", "10.125.0.2"
                             "ip_pool", "10.125.0.0/16"
@@ -221,6 +221,11 @@ let tests =
                       vpn.Server.Stop() |> ignore
                       File.WriteAllText(Path.Combine(vpn.Folder, "map.yaml"), "127.0.0.1: 10.125.64.0/24\n")
 
+                      File.WriteAllText(
+                          Path.Combine(vpn.Folder, "token.pem"),
+                          (Jwt.a ()).ExportSubjectPublicKeyInfoPem()
+                      )
+
                       File.WriteAllLines(
                           Path.Combine(vpn.Folder, "server.yaml"),
                           [ for key, value in everything -> $"{key}: {value}" ]
@@ -230,7 +235,7 @@ let tests =
                       let serves () = vpn.Server.Log.Contains "serving "
                       vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
 
-                      for key in [ "token_rsa_pub_key_pem"; "enable_batch_receive"; "iouring_entry_count" ] do
+                      for key in [ "enable_batch_receive"; "iouring_entry_count" ] do
                           Expect.stringContains vpn.Server.Log key "warned by name")
               } ]
     )

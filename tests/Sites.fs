@@ -9,6 +9,7 @@ open System.Net
 open System.Text
 open Expecto
 open Lightway.Lab
+open Lightway.Options
 open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Server.Addresses
@@ -47,6 +48,14 @@ type Limits() =
     member val Pool = pool with get, set
     member val IcmpUnreachable = false with get, set
     member val IdleMs = 86_400_000L with get, set
+    /// Of single users.
+    member val Rules: UserRule list = [] with get, set
+    /// Checks tokens; null: none are served.
+    member val Tokens: TokenVerifier = null with get, set
+    /// Checks the passwords of other users; null: nothing does.
+    member val Command: AuthCommand = null with get, set
+    /// When tokens expire.
+    member val Clock = TimeProvider.System with get, set
 
 /// A server with the users "me" and "you", password "secret".
 type Site(limits: Limits) =
@@ -64,16 +73,19 @@ type Site(limits: Limits) =
             ServerIp = Ipv4Address.None,
             DnsIp = Ipv4Address.None,
             IcmpUnreachable = limits.IcmpUnreachable,
-            IdleLimitMs = limits.IdleMs,
             SweepMs = 60_000L,
             ReportMs = 60_000L
         )
 
     let managers = List<ConnectionManager>()
 
+    let userLimits = UserLimits(limits.SessionsPerUser, limits.IdleMs, limits.Rules)
+
     let users =
         let hash = LibCrypt.Hash(ReadOnlySpan "secret"B, "$1$salt$")
-        Authenticator.Parse(ReadOnlySpan(Encoding.UTF8.GetBytes $"me:{hash}\nyou:{hash}\n"), 1)
+        Authenticator.Of($"me:{hash}\nyou:{hash}\n", limits.Tokens, limits.Command, 1)
+
+    do addresses.Fix userLimits.Addresses
 
     let seed: HashSeed = { First = 1UL; Second = 2UL }
 
@@ -86,7 +98,9 @@ type Site(limits: Limits) =
             Parts = LocalParts([||], addresses.Rest, Ipv4Address.None),
             Inside = InsideDirectory(addresses.Size, null),
             Desk = LoginDesk(users, LoginGate(LoginLimits.Standard 1, seed)),
-            Users = UserSessions limits.SessionsPerUser,
+            Users = UserSessions(),
+            Limits = userLimits,
+            Clock = limits.Clock,
             Admission = AdmissionLimits.Of(limits.Handshakes, limits.HalfOpen, 1),
             Seed = seed,
             Log = log
@@ -145,26 +159,16 @@ type Site(limits: Limits) =
             tls.Dispose()
 
 /// A client of a site, with the address that its datagrams come from.
-type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls: TlsContext) =
+type Guest(site: Site, from: OutsideAddress, request: Nullable<AuthRequest>, tls: TlsContext) =
     let own = new End(Role.Client, 64)
 
     let server = at "192.0.2.1" 27690
-
-    let secret =
-        match password with
-        | null -> [||]
-        | password -> Encoding.UTF8.GetBytes password
-
-    let credentials =
-        match password with
-        | null -> Nullable()
-        | _ -> Nullable(AuthRequest.userPassword (user, secret))
 
     let session = new DtlsSession(tls, ReadOnlySpan<byte>.Empty)
 
     let connection =
         Connection.ForClient(
-            ConnectionSettings(Role = Role.Client, EnableExpresslane = true, Credentials = credentials),
+            ConnectionSettings(Role = Role.Client, EnableExpresslane = true, Credentials = request),
             own.Context,
             own,
             session,
@@ -174,8 +178,21 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls
 
     do own.Connection <- connection
 
-    new(site, from, user, password) = new Guest(site, from, user, password, TestCertificate.clientTls ())
-    new(site, from, password) = new Guest(site, from, "me", password)
+    /// A password that is null: it does not log in.
+    new(site, from, user: string, password: string, tls) =
+        let request =
+            match password with
+            | null -> Nullable()
+            | _ -> Nullable(AuthRequest.userPassword (user, Encoding.UTF8.GetBytes password))
+
+        new Guest(site, from, request, tls)
+
+    new(site, from, user: string, password: string)= new Guest(site, from, user, password, TestCertificate.clientTls ())
+
+    /// Logs in with a token.
+    new(site, from, token: AuthRequest) = new Guest(site, from, Nullable token, TestCertificate.clientTls ())
+
+    new(site, from, password: string) = new Guest(site, from, "me", password)
 
     member val From = from with get, set
     /// Session id of the server's latest datagram.
@@ -183,7 +200,7 @@ type Guest(site: Site, from: OutsideAddress, user: string, password: string, tls
     member _.Connection = connection
     member _.End = own
     /// The bytes that the connection was given.
-    member _.Password = secret
+    member _.Password = request.Value.Password
     member _.Session = session
 
     /// The client's datagrams that wait.

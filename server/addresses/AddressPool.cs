@@ -8,7 +8,8 @@ namespace Lightway.Server.Addresses;
 /// <summary>
 /// Inside addresses for clients: the hosts of a network less its reserved addresses. An address that was never used is
 /// handed out first, then the one that has been free for longest, so that packets for a client that left do not
-/// reach the next one. Safe from any thread.
+/// reach the next one. Some addresses may be fixed: they are handed out by name only, each to its own user. Safe from any
+/// thread.
 /// </summary>
 public sealed class AddressPool
 {
@@ -20,9 +21,23 @@ public sealed class AddressPool
     private readonly uint _base;
     private readonly int _size; // addresses of the network, network and broadcast address included
 
-    private readonly bool[] _assigned; // by offset
+    private readonly Mark[] _marks; // by offset
     private readonly (int First, int Last)[] _parts; // offsets
     private readonly Ring[] _rings; // of each part, then of what is left
+    private HashSet<int> _fixed = []; // offsets
+    private int _assigned;
+
+    /// <summary>What an address is; one that is reserved is nothing of it.</summary>
+    [Flags]
+    private enum Mark : byte
+    {
+        None = 0,
+        Assigned = 1,
+
+        /// <summary>In the ring of its part, once. It may be assigned or fixed all the same: it is skipped then.</summary>
+        InRing = 2,
+        Fixed = 4,
+    }
 
     /// <param name="network">IPv4, with a prefix from /8 to /30.</param>
     /// <param name="reserved">IPv4 addresses never handed out; those outside the network change nothing.</param>
@@ -43,7 +58,7 @@ public sealed class AddressPool
         _base = Ipv4Address.Of(network.BaseAddress).Value;
         _size = 1 << (32 - network.PrefixLength);
         var excluded = reserved.Select(address => OffsetOf(Ipv4Address.Of(address))).ToHashSet();
-        _assigned = new bool[_size];
+        _marks = new Mark[_size];
         _parts = [.. (parts ?? []).Select(RangeOf)];
         _rings = new Ring[_parts.Length + 1];
         var members = Enumerable
@@ -53,6 +68,10 @@ public sealed class AddressPool
         for (var part = 0; part < _rings.Length; part++)
         {
             _rings[part] = new Ring([.. members[part]]);
+            foreach (var offset in _rings[part].Free)
+            {
+                _marks[offset] = Mark.InRing;
+            }
             if (randomize)
             {
                 Shuffle(_rings[part].Free);
@@ -63,11 +82,17 @@ public sealed class AddressPool
     /// <summary>The number of the part that has all addresses outside the other parts.</summary>
     public int Rest => _parts.Length;
 
-    /// <summary>Addresses that can be in use at the same time.</summary>
+    /// <summary>Addresses that can be in use at the same time, fixed ones among them.</summary>
     public int Capacity => _rings.Sum(ring => ring.Free.Length);
 
-    /// <summary>The same of one part.</summary>
-    public int CapacityOf(int part) => _rings[part].Free.Length;
+    /// <summary>The same of one part, without fixed ones.</summary>
+    public int CapacityOf(int part)
+    {
+        lock (_gate)
+        {
+            return _rings[part].Free.Length - _fixed.Count(offset => PartOf(offset) == part);
+        }
+    }
 
     /// <summary>Addresses of the whole network; every offset is below it.</summary>
     public int Size => _size;
@@ -79,8 +104,54 @@ public sealed class AddressPool
         {
             lock (_gate)
             {
-                return _rings.Sum(ring => ring.Free.Length - ring.Count);
+                return _assigned;
             }
+        }
+    }
+
+    /// <summary>
+    /// Makes these addresses fixed, and all others not. Whoever has one now keeps it. Reserved addresses, and those outside
+    /// the network, must not be among them.
+    /// </summary>
+    public void Fix(IEnumerable<Ipv4Address> addresses)
+    {
+        lock (_gate)
+        {
+            var before = _fixed;
+            _fixed = [.. addresses.Select(OffsetOf)];
+            foreach (var offset in _fixed)
+            {
+                _marks[offset] |= Mark.Fixed;
+            }
+            foreach (var offset in before.Except(_fixed))
+            {
+                _marks[offset] &= ~Mark.Fixed;
+                ReturnToRing(offset);
+            }
+        }
+    }
+
+    /// <summary>Whether an address is handed out by name only.</summary>
+    public bool IsFixed(Ipv4Address address)
+    {
+        lock (_gate)
+        {
+            return _fixed.Contains(OffsetOf(address));
+        }
+    }
+
+    /// <summary>Takes an address by name. False if somebody has it.</summary>
+    public bool TryAllocateFixed(Ipv4Address address)
+    {
+        lock (_gate)
+        {
+            var offset = OffsetOf(address);
+            if (offset < 0 || (_marks[offset] & Mark.Assigned) != 0)
+            {
+                return false;
+            }
+            Assign(offset);
+            return true;
         }
     }
 
@@ -89,14 +160,18 @@ public sealed class AddressPool
     {
         lock (_gate)
         {
-            if (!_rings[part].TryTake(out var offset))
+            while (_rings[part].TryTake(out var offset))
             {
-                address = Ipv4Address.None;
-                return false;
+                _marks[offset] &= ~Mark.InRing;
+                if (_marks[offset] == Mark.None) // else it comes back when it is free and not fixed
+                {
+                    Assign(offset);
+                    address = new Ipv4Address(_base + (uint)offset);
+                    return true;
+                }
             }
-            _assigned[offset] = true;
-            address = new Ipv4Address(_base + (uint)offset);
-            return true;
+            address = Ipv4Address.None;
+            return false;
         }
     }
 
@@ -106,10 +181,11 @@ public sealed class AddressPool
         lock (_gate)
         {
             var offset = OffsetOf(address);
-            if (offset >= 0 && _assigned[offset])
+            if (offset >= 0 && (_marks[offset] & Mark.Assigned) != 0)
             {
-                _assigned[offset] = false;
-                _rings[PartOf(offset)].Return(offset);
+                _marks[offset] &= ~Mark.Assigned;
+                _assigned--;
+                ReturnToRing(offset);
             }
         }
     }
@@ -125,6 +201,22 @@ public sealed class AddressPool
     {
         var offset = address.Value - _base; // wraps to a large number below the base
         return offset < (uint)_size ? (int)offset : -1;
+    }
+
+    private void Assign(int offset)
+    {
+        _marks[offset] |= Mark.Assigned;
+        _assigned++;
+    }
+
+    /// <summary>Puts an address back into its ring if it is free and not fixed, unless it is there.</summary>
+    private void ReturnToRing(int offset)
+    {
+        if (_marks[offset] == Mark.None)
+        {
+            _marks[offset] = Mark.InRing;
+            _rings[PartOf(offset)].Return(offset);
+        }
     }
 
     private int PartOf(int offset)

@@ -4,10 +4,10 @@ using Lightway.Tunnel.Kernel;
 namespace Lightway.Server.Auth;
 
 /// <summary>
-/// Threads that hash passwords and do nothing else, at a lower priority than those that carry packets. They end with the
-/// process. Safe from any thread.
+/// Threads that check logins and do nothing else, at a lower priority than those that carry packets. They end with the
+/// process, or after <see cref="Dispose"/>. Safe from any thread.
 /// </summary>
-internal sealed class HashingThreads
+internal sealed class HashingThreads : IDisposable
 {
     private const int Nice = 5; // a third of the weight of a thread at 0 (kernel/sched/core.c, sched_prio_to_weight)
     private readonly BlockingCollection<Action> _work = [];
@@ -22,6 +22,9 @@ internal sealed class HashingThreads
 
     /// <summary>Runs <paramref name="action"/>, which must not throw, as soon as a thread is free.</summary>
     public void Run(Action action) => _work.Add(action);
+
+    /// <summary>No action is taken any more; those that wait are still run, and then the threads end.</summary>
+    public void Dispose() => _work.CompleteAdding();
 
     private void Run()
     {

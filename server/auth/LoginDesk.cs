@@ -1,5 +1,4 @@
 using System.Security.Cryptography;
-using System.Text;
 using Lightway.Protocol;
 
 namespace Lightway.Server.Auth;
@@ -35,7 +34,7 @@ public sealed class LoginDesk
     private const long StayMs = 3_000; // requests are repeated every two seconds at least
     private const int Sharers = 256; // clients that get the answer of one check
 
-    private readonly Authenticator _authenticator;
+    private volatile Authenticator _authenticator;
     private readonly LoginGate _gate;
     private readonly LoginLine<Request> _line;
     private readonly Lock _lock = new();
@@ -47,7 +46,7 @@ public sealed class LoginDesk
     {
         _authenticator = authenticator;
         _gate = gate;
-        _line = new LoginLine<Request>(Places, StayMs, left => CryptographicOperations.ZeroMemory(left.Password));
+        _line = new LoginLine<Request>(Places, StayMs, left => CryptographicOperations.ZeroMemory(left.Proof.Secret));
     }
 
     /// <param name="Owner">Who asks: of several requests of one client the latest counts.</param>
@@ -55,8 +54,7 @@ public sealed class LoginDesk
     private readonly record struct Request(
         SourceKey Source,
         ulong UserKey,
-        string User,
-        byte[] Password,
+        LoginProof Proof,
         object Owner,
         Action<LoginCheck, LoginAnswer> Done
     )
@@ -64,29 +62,31 @@ public sealed class LoginDesk
         public (ulong Source, ulong User) Pair => (Source.Narrow, UserKey);
     }
 
-    /// <summary>Milliseconds that the slowest password of the file takes: no refusal is answered sooner.</summary>
+    /// <summary>Milliseconds that the slowest password of the file takes: no refusal of a password is answered sooner.</summary>
     public long CommonMs => _authenticator.SlowestMs;
 
+    /// <summary>Whether logins of a kind are checked at all.</summary>
+    public bool Serves(LoginKind kind) => _authenticator.Serves(kind);
+
     /// <summary>A client asks to be let in, perhaps again.</summary>
-    /// <param name="password">UTF-8; owned from here on, and wiped.</param>
+    /// <param name="proof">Its secret is owned from here on, and wiped.</param>
     /// <param name="owner">The client's connection.</param>
     /// <param name="done">Gets the answer, on another thread, once; never if the client does not ask again in time.</param>
     public LoginReply Ask(
         SourceKey source,
-        string user,
-        byte[] password,
+        LoginProof proof,
         object owner,
         long now,
         Action<LoginCheck, LoginAnswer> done
     )
     {
-        var request = new Request(source, _gate.UserOf(Encoding.UTF8.GetBytes(user)), user, password, owner, done);
+        var request = new Request(source, _gate.UserOf(proof.Key), proof, owner, done);
         lock (_lock)
         {
             var reply = Ask(request, now);
             if (reply != LoginReply.Accepted)
             {
-                CryptographicOperations.ZeroMemory(password);
+                CryptographicOperations.ZeroMemory(proof.Secret);
             }
             return reply;
         }
@@ -134,7 +134,8 @@ public sealed class LoginDesk
     {
         if (
             !_running.TryGetValue(request.Pair, out var sharers)
-            || !CryptographicOperations.FixedTimeEquals(sharers[0].Password, request.Password)
+            || sharers[0].Proof.Kind != request.Proof.Kind
+            || !CryptographicOperations.FixedTimeEquals(sharers[0].Proof.Secret, request.Proof.Secret)
         )
         {
             return;
@@ -142,7 +143,7 @@ public sealed class LoginDesk
         var known = sharers.FindIndex(other => ReferenceEquals(other.Owner, request.Owner));
         if (known < 0 && sharers.Count < Sharers)
         {
-            sharers.Add(request with { Password = [] });
+            sharers.Add(request with { Proof = default });
         }
     }
 
@@ -155,9 +156,11 @@ public sealed class LoginDesk
             var request = next;
             var check = new LoginCheck(ticket, request.Source, request.UserKey, now, IsFirst: true);
             _running[request.Pair] = [request];
-            _authenticator.AuthorizeOnPool(
-                request.User,
-                [.. request.Password], // which it wipes
+            _authenticator.CheckOnPool(
+                request.Proof with
+                {
+                    Secret = [.. request.Proof.Secret], // which it wipes
+                },
                 answer => Answer(request, check, answer)
             );
         }
@@ -168,7 +171,7 @@ public sealed class LoginDesk
         List<Request>? sharers;
         lock (_lock)
         {
-            CryptographicOperations.ZeroMemory(request.Password);
+            CryptographicOperations.ZeroMemory(request.Proof.Secret);
             _running.Remove(request.Pair, out sharers);
         }
         foreach (var sharer in sharers ?? [request])

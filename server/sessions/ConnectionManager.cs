@@ -26,6 +26,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
 {
     private const long MoveLogMs = 60_000;
     private const int RejectsPerTick = 100; // answers to unknown sessions per second
+    private const long ExpiryMs = 6 * 60 * 60_000; // between two looks for logins that have expired
 
     private readonly SharedState _shared;
     private readonly ServerSettings _settings;
@@ -43,6 +44,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private int _rejectsLeft = RejectsPerTick;
     private Census _latest = new(0, 0, 0);
     private long _sweepAt;
+    private long _expiryAt;
     private long _reportAt;
 
     public ConnectionManager(SharedState shared, WorkerContext worker)
@@ -58,6 +60,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _listener = shared.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
         _acceptor = new StreamAcceptor(shared, worker, _strangers, Create);
         _sweepAt = worker.Now + _settings.SweepMs;
+        _expiryAt = worker.Now + ExpiryMs;
         _reportAt = worker.Now + _settings.ReportMs;
     }
 
@@ -150,6 +153,11 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             _sweepAt = now + _settings.SweepMs;
             Sweep(now);
+        }
+        if (now >= _expiryAt)
+        {
+            _expiryAt = now + ExpiryMs;
+            EndExpired();
         }
         Latest = new Census(_online, _table.Count, _table.PendingRotations);
         if (now >= _reportAt)
@@ -417,65 +425,6 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         Counters.Add(Counter.UdpRejectedSession);
         Counters.Add(Counter.UdpSends);
         _ = _worker.Control.Send(to, reject, 0); // best effort: the peer asks again
-    }
-
-    private void Sweep(long now)
-    {
-        foreach (var connection in _table.All.ToArray())
-        {
-            if (now - connection.LastOutsideAt > _settings.IdleLimitMs)
-            {
-                Counters.Add(Counter.ConnAgedOut);
-                End(connection, "silent for longer than session_idle_limit");
-            }
-        }
-    }
-
-    /// <summary>Ends a connection on our own account.</summary>
-    private void End(Connection connection, string why)
-    {
-        LogClosing(connection, why);
-        connection.Disconnect();
-        Release(connection);
-    }
-
-    /// <summary>Ends a connection of this or another worker, on its thread, and runs an action there.</summary>
-    private void EndElsewhere(Connection connection, string why, Action then)
-    {
-        var owner = Siblings[connection.Home.Ids.WorkerNumber];
-        connection.Home.Post(() =>
-        {
-            if (connection.State == ConnectionState.Online)
-            {
-                owner.Counters.Add(Counter.ConnReplaced);
-                owner.End(connection, why);
-            }
-            then();
-        });
-    }
-
-    /// <summary>A line for each session that was Online; of peers that never logged in, as many lines as strangers may cause.</summary>
-    private void LogClosing(Connection connection, string why)
-    {
-        if (connection.WasOnline)
-        {
-            LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
-        }
-        else if (_strangers.MayLog(_worker.Now))
-        {
-            LogNotOnline(_log, connection.Path.Peer, why, connection.TlsError);
-        }
-    }
-
-    private void Release(Connection connection)
-    {
-        Counters.Add(Counter.ConnClosed);
-        _online -= connection.WasOnline ? 1 : 0;
-        _recent = null;
-        _table.Remove(connection, _worker.Now);
-        _strangers.Remove(connection);
-        _logins.Release(connection);
-        connection.Dispose();
     }
 
     private void Report() =>

@@ -18,9 +18,6 @@ public sealed record ServerSettings
     /// <summary>Milliseconds between two looks for stale connections.</summary>
     public required long SweepMs { get; init; }
 
-    /// <summary>Milliseconds of silence after which a session ends.</summary>
-    public required long IdleLimitMs { get; init; }
-
     /// <summary>Milliseconds between two log lines with the number of sessions.</summary>
     public required long ReportMs { get; init; }
 }

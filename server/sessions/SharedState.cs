@@ -34,6 +34,12 @@ public sealed record SharedState
 
     public required UserSessions Users { get; init; }
 
+    /// <summary>What users may have.</summary>
+    public required UserLimits Limits { get; init; }
+
+    /// <summary>Says when tokens expire.</summary>
+    public TimeProvider Clock { get; init; } = TimeProvider.System;
+
     /// <summary>What strangers may cost one worker.</summary>
     public required AdmissionLimits Admission { get; init; }
 

@@ -3,14 +3,14 @@ using Lightway.Tunnel.Connections;
 namespace Lightway.Server.Sessions;
 
 /// <summary>Who is logged in as whom, of all workers. Safe from any thread.</summary>
-/// <param name="limit">Sessions that a user may have at the same time; 0: as many as there are addresses.</param>
-public sealed class UserSessions(int limit)
+public sealed class UserSessions
 {
     private readonly Lock _gate = new();
     private readonly Dictionary<string, List<Connection>> _byUser = new(StringComparer.Ordinal);
 
-    /// <summary>A session of this user begins. Returns the user's oldest one if it must be ended for it, or null.</summary>
-    public Connection? Add(string user, Connection connection)
+    /// <summary>A session of this user begins. Returns the user's oldest ones, which must be ended for it.</summary>
+    /// <param name="limit">Sessions that the user may have at the same time; 0: as many as there are addresses.</param>
+    public IReadOnlyList<Connection> Add(string user, Connection connection, int limit)
     {
         lock (_gate)
         {
@@ -21,10 +21,10 @@ public sealed class UserSessions(int limit)
             sessions.Add(connection);
             if (limit == 0 || sessions.Count <= limit)
             {
-                return null;
+                return [];
             }
-            var oldest = sessions[0];
-            sessions.RemoveAt(0);
+            var oldest = sessions.GetRange(0, sessions.Count - limit);
+            sessions.RemoveRange(0, oldest.Count);
             return oldest;
         }
     }

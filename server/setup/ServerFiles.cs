@@ -13,10 +13,40 @@ internal static class ServerFiles
         FileChecks.Require("config_file", options.ConfigFile, FileRule.ReadableByOthers);
         FileChecks.Require("server_cert", options.ServerCert, FileRule.ReadableByOthers);
         FileChecks.Require("server_key", options.ServerKey, FileRule.OwnerOnly);
-        FileChecks.Require("user_db", options.UserDb, FileRule.OwnerOnly);
+        if (options.UserDb is { } users)
+        {
+            FileChecks.Require("user_db", users, FileRule.OwnerOnly);
+        }
+        if (options.Auth.TokenKeys is { } keys)
+        {
+            FileChecks.Require("token_rsa_pub_key_pem", keys, FileRule.ReadableByOthers);
+        }
+        if (options.Auth.AddressMap is { } rules)
+        {
+            FileChecks.Require("address_map", rules, FileRule.ReadableByOthers);
+        }
+        if (options.Auth.Command is [var program, ..])
+        {
+            RequireProgram("auth_command", program);
+        }
         if (options.IpMapFile is { } map)
         {
             FileChecks.Require("ip_map", map, FileRule.ReadableByOthers);
+        }
+    }
+
+    /// <summary>The server gives passwords to it: nobody else may replace it.</summary>
+    private static void RequireProgram(string key, string path)
+    {
+        FileChecks.Require(key, path, FileRule.ReadableByOthers);
+        const UnixFileMode execute = UnixFileMode.UserExecute | UnixFileMode.GroupExecute | UnixFileMode.OtherExecute;
+        if (!File.Exists(path))
+        {
+            throw new ConfigurationException($"{key}: \"{path}\" does not exist or is not a file");
+        }
+        if ((File.GetUnixFileMode(path) & execute) == 0)
+        {
+            throw new ConfigurationException($"{key}: \"{path}\" can't be run; run: chmod +x {path}");
         }
     }
 

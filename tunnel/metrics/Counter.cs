@@ -58,10 +58,15 @@ public enum Counter
     ConnAgedOut,
     ConnGaveWay, // not logged in, ended for a newcomer
     ConnReplaced, // ended for another session of its user, or for a user without an address
+    UserAuthEviction, // ended because its login has expired
     LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,
     ConnRejectedAccessDenied,
-    AuthChecks, // passwords that were hashed, whatever came of it
+    AuthChecks, // logins that were checked, whatever came of it
+    AuthTokenChecks, // of them, tokens
+    AuthCommandChecks, // of them, by a program of the operator's
+    AuthCommandFailed, // of those, it gave no answer
+    AuthCommandUnsendable, // of all, refused because its lines can't hold them
     ConnTlsError,
     ConnTimedOut,
     KeyUpdateStart,

@@ -12,20 +12,31 @@ public static class Logging
 {
     private const string Rfc3339 = "yyyy-MM-dd'T'HH:mm:ss.fff'Z'"; // of a time in UTC
 
-    public static ILoggerFactory Create(LogFormat format, Options.LogLevel level) =>
+    private static volatile LogLevel _level = LogLevel.Information;
+
+    /// <summary>Less than this is not logged, from now on, by this process. Any thread.</summary>
+    public static void SetLevel(Options.LogLevel level) =>
+        _level = level switch
+        {
+            Options.LogLevel.Trace => LogLevel.Trace,
+            Options.LogLevel.Debug => LogLevel.Debug,
+            Options.LogLevel.Info => LogLevel.Information,
+            Options.LogLevel.Warn => LogLevel.Warning,
+            Options.LogLevel.Error => LogLevel.Error,
+            _ => LogLevel.None,
+        };
+
+    public static ILoggerFactory Create(LogFormat format, Options.LogLevel level)
+    {
+        SetLevel(level);
+        return Create(format);
+    }
+
+    private static ILoggerFactory Create(LogFormat format) =>
         LoggerFactory.Create(builder =>
         {
-            builder.SetMinimumLevel(
-                level switch
-                {
-                    Options.LogLevel.Trace => LogLevel.Trace,
-                    Options.LogLevel.Debug => LogLevel.Debug,
-                    Options.LogLevel.Info => LogLevel.Information,
-                    Options.LogLevel.Warn => LogLevel.Warning,
-                    Options.LogLevel.Error => LogLevel.Error,
-                    _ => LogLevel.None,
-                }
-            );
+            builder.SetMinimumLevel(LogLevel.Trace);
+            builder.AddFilter(static level => level >= _level);
             // A worker never waits for whoever reads the log.
             builder.Services.Configure<ConsoleLoggerOptions>(console =>
                 console.QueueFullMode = ConsoleLoggerQueueFullMode.DropWrite

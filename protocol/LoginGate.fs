@@ -51,6 +51,9 @@ type LoginGate(limits: LoginLimits, seed: HashSeed) =
     /// The key of a user's name, or of whatever else a client logs in with.
     member _.UserOf(name: ReadOnlySpan<byte>) : uint64 = KeyedHash.ofBytes (seed, name)
 
+    /// Changes the number of password checks at the same time; those that run go on.
+    member _.Resize(checks: int) : unit = slots.Resize checks
+
     /// Time until a login of this user at this source may be looked at; 0 for at once.
     member _.Wait(source: SourceKey, user: uint64, now: int64<ms>) : int64<ms> =
         max (sourceFailures.Wait(source.Narrow, now)) (userFailures.Wait(pairOf (source, user), now))

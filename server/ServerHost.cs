@@ -6,6 +6,7 @@ using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
+using Lightway.Server.Reload;
 using Lightway.Server.Sessions;
 using Lightway.Server.Setup;
 using Lightway.Tunnel.Connections;
@@ -24,18 +25,17 @@ namespace Lightway.Server;
 /// <summary>Puts a server together from its options, and runs it until a signal or a failure ends it.</summary>
 internal static class ServerHost
 {
+    /// <param name="parse">Reads the options again, for a reload.</param>
     /// <returns>Exit code.</returns>
-    public static int Run(ServerOptions options, ILogger log)
+    public static int Run(ServerOptions options, Func<ParseOutcome<ServerOptions>> parse, ILogger log)
     {
         if (!options.CoreDumps)
         {
             Platform.ForbidCoreDumps(log);
         }
         ServerFiles.Require(options);
-        using var authenticator = ServerUsers.Load(options, log);
-        var limits = ServerUsers.LoadLimits(options);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        using var tls = ServerTls.Load(options, log);
+        using var identity = ServerIdentity.Load(options, log);
         var map = ServerFiles.ReadIpMap(options);
         var pool = new AddressPool(
             options.IpPool,
@@ -43,7 +43,7 @@ internal static class ServerHost
             options.RandomizeIpPool,
             [.. map.Select(entry => entry.Network)]
         );
-        pool.Fix(limits.Addresses);
+        pool.Fix(identity.Limits.Addresses);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
         var queues = OpenQueues(options, offload, log);
@@ -63,8 +63,8 @@ internal static class ServerHost
         {
             Settings = SettingsOf(options),
             ConnectionSettings = ConnectionSettingsOf(options),
-            Tls = tls.Datagram,
-            StreamTls = tls.Stream,
+            Identity = identity,
+            Workers = count,
             Proxies = options.ProxyProtocol
                 ? new ProxySources([.. options.ProxyProtocolFrom.Select(NetworkModule.ofIPNetwork)])
                 : null,
@@ -72,12 +72,10 @@ internal static class ServerHost
             Parts = LocalParts.Of(map, pool.Rest, Bound(options.BindAddress.Address)),
             Inside = inside,
             Desk = new LoginDesk(
-                authenticator,
-                new LoginGate(LoginLimits.Standard(ServerUsers.ThreadsOf(options)), seed)
+                identity.Authenticator,
+                new LoginGate(LoginLimits.Standard(identity.LoginChecks), seed)
             ),
             Users = new UserSessions(),
-            Limits = limits,
-            Admission = AdmissionLimits.Of(options.HandshakesPerSource, options.HalfOpenLimit, count),
             Seed = seed,
             Log = log,
         };
@@ -110,14 +108,8 @@ internal static class ServerHost
             [.. workers.All.Select(worker => worker.Context.Counters)],
             log
         );
-        using var signals = new StopSignals(
-            workers.Stop,
-            () =>
-                ProgramLog.Warning(
-                    log,
-                    "SIGHUP has no effect, a reload is not served yet: restart the server to have its files read again"
-                )
-        );
+        using var reloader = new Reloader(parse, options, identity, shared, managers, log);
+        using var signals = new StopSignals(workers.Stop, () => _ = reloader.Reload());
         var first = workers.All[0];
         ProgramLog.Serving(
             log,

@@ -116,6 +116,36 @@ let private slots =
               || (let verdict, _ = start slots 1 1 (now + lease)
                   verdict = LoginVerdict.Started))
 
+      testPropertyWithConfig
+          config
+          "the number of slots may change: those that run go on, and one starts exactly if fewer run than there are"
+      <| fun (steps: (int * int) list) ->
+          let slots = LoginSlots(2, 1_000_000L<ms>)
+          let running = List<int64>()
+          let mutable limit = 2
+          let mutable next = 0
+
+          steps
+          |> List.forall (fun (kind, number) ->
+              match abs (kind % 3) with
+              | 0 ->
+                  limit <- max 1 (abs (number % 6))
+                  slots.Resize limit
+                  true
+              | 1 when running.Count > 0 ->
+                  let ticket = running[abs (number % running.Count)]
+                  running.Remove ticket |> ignore
+                  slots.End ticket
+              | _ ->
+                  next <- next + 1
+                  let verdict, ticket = start slots next next 0L<ms>
+
+                  if verdict = LoginVerdict.Started then
+                      running.Add ticket
+                      running.Count <= limit
+                  else
+                      verdict = LoginVerdict.Full && running.Count >= limit)
+
       testCase "numbers out of range are taken for the nearest that are in range"
       <| fun () ->
           for count, lease in [ Int32.MinValue, Int64.MinValue; 0, 0L; 1, 1L ] do

@@ -54,6 +54,7 @@ let main argv =
               ManagerTests.tests
               AdmissionTests.tests
               LoginTests.tests
+              ReloadTests.tests
               FairnessTests.tests
               SecretsTests.tests
               ClientSessionTests.tests
@@ -61,6 +62,7 @@ let main argv =
               ClientRoutesTests.tests
               ServerTests.tests
               LoginEndToEndTests.tests
+              ReloadEndToEndTests.tests
               TcpModeTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests

@@ -14,6 +14,7 @@ open Lightway.Protocol
 open Lightway.Segmenter
 open Lightway.Server.Addresses
 open Lightway.Server.Auth
+open Lightway.Server.Reload
 open Lightway.Server.Sessions
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
@@ -89,19 +90,28 @@ type Site(limits: Limits) =
 
     let seed: HashSeed = { First = 1UL; Second = 2UL }
 
+    let identity =
+        new ServerIdentity(
+            Tls = tls,
+            Authenticator = users,
+            LoginChecks = 1,
+            Limits = userLimits,
+            HandshakesPerSource = limits.Handshakes,
+            HalfOpenLimit = limits.HalfOpen
+        )
+
     let shared =
         SharedState(
             Settings = settings,
             ConnectionSettings = ConnectionSettings(Role = Role.Server, EnableExpresslane = true),
-            Tls = tls,
+            Identity = identity,
+            Workers = 1,
             Pool = addresses,
             Parts = LocalParts([||], addresses.Rest, Ipv4Address.None),
             Inside = InsideDirectory(addresses.Size, null),
             Desk = LoginDesk(users, LoginGate(LoginLimits.Standard 1, seed)),
             Users = UserSessions(),
-            Limits = userLimits,
             Clock = limits.Clock,
-            Admission = AdmissionLimits.Of(limits.Handshakes, limits.HalfOpen, 1),
             Seed = seed,
             Log = log
         )
@@ -141,6 +151,16 @@ type Site(limits: Limits) =
         let before = server.Delivered.Count
         path.Drain server.Now |> ignore
         List.ofSeq server.Delivered |> List.skip before
+
+    member _.Desk = shared.Desk
+
+    /// What the server is to its clients at the start.
+    member _.Identity = identity
+
+    /// A reload has read another identity.
+    member _.Use(identity: ServerIdentity) =
+        managers[0].Post(identity, Action ignore)
+        server.RunPosted()
 
     /// Runs what other threads have posted: passwords that were checked.
     member _.RunPosted() = server.RunPosted()

@@ -68,6 +68,20 @@ public sealed class LoginDesk
     /// <summary>Whether logins of a kind are checked at all.</summary>
     public bool Serves(LoginKind kind) => _authenticator.Serves(kind);
 
+    /// <summary>Whether the password file has a user.</summary>
+    public bool HasUser(string user) => _authenticator.HasUser(user);
+
+    /// <summary>Logins are checked by another authenticator from now on. What the one before checks is still answered.</summary>
+    /// <param name="checks">As many run at the same time.</param>
+    public void Use(Authenticator authenticator, int checks)
+    {
+        lock (_lock)
+        {
+            _authenticator = authenticator;
+            _gate.Resize(checks);
+        }
+    }
+
     /// <summary>A client asks to be let in, perhaps again.</summary>
     /// <param name="proof">Its secret is owned from here on, and wiped.</param>
     /// <param name="owner">The client's connection.</param>

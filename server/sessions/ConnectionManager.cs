@@ -55,9 +55,9 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _pool = shared.Pool;
         _inside = shared.Inside;
         _log = shared.Log;
-        _strangers = new Strangers(shared.Admission, shared.Seed, worker);
+        _strangers = new Strangers(shared.Identity.AdmissionOf(shared.Workers), shared.Seed, worker);
         _logins = new Logins(shared, worker, _strangers, EndElsewhere);
-        _listener = shared.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
+        _listener = shared.Identity.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
         _acceptor = new StreamAcceptor(shared, worker, _strangers, Create);
         _sweepAt = worker.Now + _settings.SweepMs;
         _expiryAt = worker.Now + ExpiryMs;

@@ -2,6 +2,7 @@ using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Auth;
+using Lightway.Server.Reload;
 using Lightway.Tunnel;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Metrics;
@@ -38,6 +39,9 @@ internal sealed partial class Logins(
     private long _searchAt = long.MinValue;
     private long _logFullAt = long.MinValue;
 
+    /// <summary>What users may have.</summary>
+    public UserLimits Limits { get; set; } = shared.Identity.Limits;
+
     private readonly record struct Refusal(Connection Connection, string Why, long At);
 
     /// <summary>A client asks to be let in, perhaps again. Its password is wiped as soon as nobody checks it any more.</summary>
@@ -69,7 +73,15 @@ internal sealed partial class Logins(
         _sessions.TryGetValue(connection, out var session) ? session : null;
 
     /// <summary>Milliseconds of silence after which a connection ends.</summary>
-    public long IdleLimitOf(Connection connection) => shared.Limits.Of(SessionOf(connection)?.User ?? "").IdleMs;
+    public long IdleLimitOf(Connection connection) => Limits.Of(SessionOf(connection)?.User ?? "").IdleMs;
+
+    /// <summary>The connections of users that the password file has let in, and no longer has.</summary>
+    public List<Connection> OfRemovedUsers() =>
+        [
+            .. _sessions
+                .Where(entry => entry.Value.Means == LoginMeans.PasswordFile && !shared.Desk.HasUser(entry.Value.User))
+                .Select(entry => entry.Key),
+        ];
 
     /// <summary>The connections whose logins have expired.</summary>
     public List<Connection> Expired()
@@ -173,7 +185,7 @@ internal sealed partial class Logins(
             Count(answer);
         }
         shared.Desk.Ended(check, answer.Verdict, worker.Now);
-        if (answer.Verdict != AuthVerdict.Allowed)
+        if (answer.Verdict != AuthVerdict.Allowed || IsRemoved(answer, user))
         {
             // Only the time that a hash takes tells something about the file of users.
             var leastMs = answer.Means == LoginMeans.PasswordFile ? shared.Desk.CommonMs : 0;
@@ -187,6 +199,10 @@ internal sealed partial class Logins(
             Admit(connection, session, Attempts);
         }
     }
+
+    /// <summary>A reload has taken the user out of the password file while the password was checked.</summary>
+    private bool IsRemoved(in LoginAnswer answer, string user) =>
+        answer.Means == LoginMeans.PasswordFile && !shared.Desk.HasUser(user);
 
     private void Count(in LoginAnswer answer)
     {
@@ -210,7 +226,7 @@ internal sealed partial class Logins(
 
     private void Admit(Connection connection, UserSession session, int attempts)
     {
-        var limit = shared.Limits.Of(session.User);
+        var limit = Limits.Of(session.User);
         if (!limit.Address.IsNone)
         {
             AdmitTo(limit, connection, session, attempts);

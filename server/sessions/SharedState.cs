@@ -1,9 +1,9 @@
 using Lightway.Protocol;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
+using Lightway.Server.Reload;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Packets;
-using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Sessions;
@@ -15,11 +15,11 @@ public sealed record SharedState
 
     public required ConnectionSettings ConnectionSettings { get; init; }
 
-    /// <summary>Of DTLS; null: no datagrams are served.</summary>
-    public TlsContext? Tls { get; init; }
+    /// <summary>What the server is to its clients at the start; a reload replaces it.</summary>
+    public required ServerIdentity Identity { get; init; }
 
-    /// <summary>Of TLS; null: no streams are served.</summary>
-    public TlsContext? StreamTls { get; init; }
+    /// <summary>Their number.</summary>
+    public required int Workers { get; init; }
 
     /// <summary>Null: no connection begins with a header of the PROXY protocol.</summary>
     public ProxySources? Proxies { get; init; }
@@ -34,14 +34,8 @@ public sealed record SharedState
 
     public required UserSessions Users { get; init; }
 
-    /// <summary>What users may have.</summary>
-    public required UserLimits Limits { get; init; }
-
     /// <summary>Says when tokens expire.</summary>
     public TimeProvider Clock { get; init; } = TimeProvider.System;
-
-    /// <summary>What strangers may cost one worker.</summary>
-    public required AdmissionLimits Admission { get; init; }
 
     /// <summary>Random and secret: see <see cref="KeyedHash"/>.</summary>
     public required HashSeed Seed { get; init; }

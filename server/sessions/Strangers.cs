@@ -15,10 +15,40 @@ internal sealed class Strangers(AdmissionLimits limits, HashSeed seed, WorkerCon
     private const int LogLinesPerSecond = 10;
     private const int DatagramsOfHandshake = 2; // at least: a ClientHello, and one with the cookie
 
-    private readonly Admission _admission = new(limits, seed);
+    private Admission _admission = new(limits, seed);
+    private AdmissionLimits _limits = limits;
     private readonly RateLimit _logLines = new(1, LogLinesPerSecond, 3 * LogLinesPerSecond);
     private readonly Dictionary<Connection, Guest> _guests = [];
     private readonly Dictionary<long, Connection> _byTicket = [];
+
+    /// <summary>
+    /// Other limits, from now on. What sources have used up is forgotten if they differ. Returns the connections that the
+    /// limits have no place for: they must be ended.
+    /// </summary>
+    public List<Connection> Use(AdmissionLimits limits)
+    {
+        var ended = new List<Connection>();
+        if (limits.Equals(_limits))
+        {
+            return ended;
+        }
+        _limits = limits;
+        _admission = new Admission(limits, seed);
+        var guests = _guests.OrderBy(guest => guest.Key.CreatedAt).ToList();
+        _byTicket.Clear();
+        foreach (var (connection, guest) in guests)
+        {
+            var entry = _admission.HalfOpen.Enter(guest.Source);
+            guest.Ticket = entry.Ticket;
+            _byTicket.Add(entry.Ticket, connection);
+            if (entry.GaveWay != 0 && _byTicket.Remove(entry.GaveWay, out var gaveWay))
+            {
+                _guests.Remove(gaveWay);
+                ended.Add(gaveWay);
+            }
+        }
+        return ended;
+    }
 
     /// <summary>Where a peer's datagrams come from.</summary>
     public SourceKey SourceOf(in PeerAddress peer)
@@ -141,7 +171,7 @@ internal sealed class Strangers(AdmissionLimits limits, HashSeed seed, WorkerCon
     /// <summary>A connection without a login.</summary>
     private sealed class Guest(long ticket, SourceKey source)
     {
-        public long Ticket { get; } = ticket;
+        public long Ticket { get; set; } = ticket;
         public SourceKey Source { get; } = source;
         public long LinkUpAt { get; set; } = Time.Never;
         public bool HasAsked { get; set; }

@@ -23,6 +23,10 @@ internal sealed class StreamAcceptor(
     private const int MaxWaiting = 1024; // for their proxy header
     private const long HeaderMs = 5_000;
     private readonly LinkedList<ProxyWait> _waiting = new(); // the oldest first
+    private TlsContext? _tls = shared.Identity.StreamTls;
+
+    /// <summary>Connections that come from now on have another certificate.</summary>
+    public void Use(TlsContext? tls) => _tls = tls;
 
     /// <inheritdoc cref="Tunnel.Workers.IWorkerProgram.AcceptFrom"/>
     public bool AcceptFrom(StreamListener listener, long now)
@@ -117,7 +121,7 @@ internal sealed class StreamAcceptor(
     {
         try
         {
-            return new TlsSession(shared.StreamTls!);
+            return new TlsSession(_tls!);
         }
         catch (TlsException)
         {

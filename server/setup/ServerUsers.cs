@@ -1,7 +1,7 @@
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Server.Auth;
-using Lightway.Server.Sessions;
+using Lightway.Server.Reload;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Setup;

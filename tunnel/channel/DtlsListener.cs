@@ -15,9 +15,10 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private const int SecretSize = 32; // bytes
     private const long PreviousLifeMs = 60_000;
     private const long SecretLifeMs = 60 * 60_000; // cookies carry no time: the secret's life bounds theirs
-    private readonly TlsContext _context;
     private readonly WorkerContext _worker;
     private readonly byte[] _secret = new byte[SecretSize];
+    private readonly byte[] _previousSecret = new byte[SecretSize];
+    private TlsContext _context;
     private DtlsSession? _session; // null: there was no memory for one
     private DtlsSession? _previous; // has the previous secret, for cookies that were on the way when it changed
     private long _previousUntil;
@@ -49,7 +50,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
         from.Peer.CopyTo(peer);
         peer = peer[..from.Peer.Length];
-        if ((_session ??= TryCreate()) is not { } session)
+        if ((_session ??= TryCreate(_secret)) is not { } session)
         {
             _worker.Counters.Add(Counter.HandshakeIgnored);
             return null;
@@ -57,12 +58,12 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         switch (session.AcceptStateless(peer, body))
         {
             case StatelessOutcome.Accepted:
-                _session = TryCreate();
+                _session = TryCreate(_secret);
                 return session;
             case StatelessOutcome.Failed:
                 _worker.Counters.Add(Counter.HandshakeIgnored);
                 session.Dispose();
-                _session = TryCreate();
+                _session = TryCreate(_secret);
                 break;
         }
         if (_answered || _previous is not { } previous)
@@ -81,6 +82,21 @@ public sealed class DtlsListener : IRecordSink, IDisposable
                 return null;
             default:
                 return null;
+        }
+    }
+
+    /// <summary>
+    /// Handshakes that begin from now on have another certificate. Cookies stay valid; sessions that exist keep what they have.
+    /// </summary>
+    public void Use(TlsContext context)
+    {
+        _context = context;
+        _session?.Dispose();
+        _session = TryCreate(_secret);
+        if (_previous is not null)
+        {
+            _previous.Dispose();
+            _previous = TryCreate(_previousSecret);
         }
     }
 
@@ -109,6 +125,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         if (now >= _secretUntil)
         {
             _previous = _session;
+            _secret.CopyTo(_previousSecret, 0);
             _previousUntil = now + PreviousLifeMs;
             Renew(now);
         }
@@ -118,15 +135,15 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     {
         RandomNumberGenerator.Fill(_secret);
         _secretUntil = now + SecretLifeMs;
-        _session = TryCreate();
+        _session = TryCreate(_secret);
     }
 
     /// <summary>Null if wolfSSL has no memory: handshakes are ignored until it has.</summary>
-    private DtlsSession? TryCreate()
+    private DtlsSession? TryCreate(byte[] secret)
     {
         try
         {
-            return new DtlsSession(_context, _secret) { Sink = this };
+            return new DtlsSession(_context, secret) { Sink = this };
         }
         catch (TlsException)
         {

@@ -58,6 +58,7 @@ public enum Counter
     ConnAgedOut,
     ConnGaveWay, // not logged in, ended for a newcomer
     ConnReplaced, // ended for another session of its user, or for a user without an address
+    ConnUserRemoved, // ended because a reload has removed its user
     UserAuthEviction, // ended because its login has expired
     LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,

@@ -1,7 +1,7 @@
 using Lightway.Options;
 using Lightway.Segmenter;
 
-namespace Lightway.Server.Sessions;
+namespace Lightway.Server.Reload;
 
 /// <summary>What one user may have.</summary>
 /// <param name="Address">The inside address that only this user gets; None: one of the pool.</param>

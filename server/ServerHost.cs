@@ -108,7 +108,7 @@ internal static class ServerHost
             [.. workers.All.Select(worker => worker.Context.Counters)],
             log
         );
-        using var reloader = new Reloader(parse, options, identity, shared, managers, log);
+        using var reloader = new Reloader(parse, options, map, identity, shared, managers, log);
         using var signals = new StopSignals(workers.Stop, () => _ = reloader.Reload());
         var first = workers.All[0];
         ProgramLog.Serving(

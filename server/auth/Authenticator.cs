@@ -218,7 +218,7 @@ public sealed class Authenticator : IDisposable
             && known;
     }
 
-    /// <summary>Checks that have been asked for are still made.</summary>
+    /// <summary>Checks that have been asked for are still made; so the verifier of tokens is left to the garbage collector.</summary>
     public void Dispose()
     {
         if (_hashers.IsValueCreated)

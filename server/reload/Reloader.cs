@@ -14,11 +14,13 @@ namespace Lightway.Server.Reload;
 /// </summary>
 /// <param name="parse">Reads the options as at the start: from the same flags, the environment and the file.</param>
 /// <param name="started">The options that the server runs with.</param>
+/// <param name="ipMap">The map of local addresses that it runs with.</param>
 /// <param name="identity">What it is to its clients with them; owned from here on.</param>
 /// <param name="managers">Of all workers.</param>
 internal sealed partial class Reloader(
     Func<ParseOutcome<ServerOptions>> parse,
     ServerOptions started,
+    IReadOnlyList<IpMapEntry> ipMap,
     ServerIdentity identity,
     SharedState shared,
     IReadOnlyList<ConnectionManager> managers,
@@ -26,7 +28,6 @@ internal sealed partial class Reloader(
 ) : IDisposable
 {
     private readonly Lock _serial = new();
-    private readonly IReadOnlyList<IpMapEntry> _ipMap = ServerFiles.ReadIpMap(started);
     private ServerOptions _options = started;
     private ServerIdentity _identity = identity;
     private bool _isOver;
@@ -118,7 +119,7 @@ internal sealed partial class Reloader(
     private List<string> RestartKeys(ServerOptions read)
     {
         var keys = ServerReload.needRestart(_options, read).ToList();
-        if (!keys.Contains("ip_map") && !ServerFiles.ReadIpMap(read).SequenceEqual(_ipMap))
+        if (!keys.Contains("ip_map") && !ServerFiles.ReadIpMap(read).SequenceEqual(ipMap))
         {
             keys.Add("ip_map"); // the same file has another map
         }

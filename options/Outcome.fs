@@ -16,6 +16,8 @@ type OutcomeKind =
     | Version = 3
     /// Print `Text` (one line) to standard error and exit with 2.
     | Error = 4
+    /// Ask a running server by its control socket, according to `Control` (server only).
+    | Control = 5
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
@@ -40,7 +42,14 @@ type InitOptions =
 [<Sealed>]
 type ParseOutcome<'Options>
     internal
-    (kind: OutcomeKind, ?options: 'Options, ?init: InitOptions, ?text: string, ?warnings: IReadOnlyList<string>) =
+    (
+        kind: OutcomeKind,
+        ?options: 'Options,
+        ?init: InitOptions,
+        ?text: string,
+        ?warnings: IReadOnlyList<string>,
+        ?control: ControlOptions
+    ) =
     let need what value =
         match value with
         | Some value -> value
@@ -53,6 +62,9 @@ type ParseOutcome<'Options>
 
     /// Raises InvalidOperationException unless Kind is Init.
     member _.Init: InitOptions = need "init options" init
+
+    /// Raises InvalidOperationException unless Kind is Control.
+    member _.Control: ControlOptions = need "control options" control
 
     /// Raises InvalidOperationException unless Kind is Help, Version or Error.
     member _.Text: string = need "text" text

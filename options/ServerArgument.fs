@@ -25,6 +25,11 @@ type internal InitArgument =
 [<RequireQualifiedAccess>]
 type internal ServerArgument =
     | [<CliPrefix(CliPrefix.None)>] Init of ParseResults<InitArgument>
+    | [<CliPrefix(CliPrefix.None)>] Status of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Sessions of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Kick of ParseResults<KickArgument>
+    | [<CliPrefix(CliPrefix.None)>] Reload of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Drain of ParseResults<DrainArgument>
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
     | Version
@@ -79,6 +84,7 @@ type internal ServerArgument =
     | Log_Format of format: string
     | Statistics_Reporting_Interval of duration: string
     | Metrics_File of path: string
+    | Control_Socket of path: string
     | Core_Dumps of bool: string option
 
     interface IArgParserTemplate with
@@ -86,6 +92,11 @@ type internal ServerArgument =
             match this with
             | Init _ ->
                 "write a complete set-up (certificates, key, user, server.yaml, client.yaml) into a new directory."
+            | Status _ -> "show what a running server does: sessions, workers, offload, totals, drops."
+            | Sessions _ -> "list the sessions of a running server."
+            | Kick _ -> "end a session, or all sessions of a user."
+            | Reload _ -> "have a running server read its files again."
+            | Drain _ -> "let a running server end when its last session has gone; new ones are refused."
             | Config_File _ -> "YAML configuration file. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
             | Version -> "print the version and exit."
@@ -160,6 +171,8 @@ type internal ServerArgument =
             | Statistics_Reporting_Interval _ -> "time between two statistics lines in the log. Default: 30s."
             | Metrics_File _ ->
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
+            | Control_Socket _ ->
+                "Unix socket for `lightway-server status` and its like, which only the user of the server and root may use. Default: none."
             | Core_Dumps _ ->
                 "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
 
@@ -182,6 +195,7 @@ module internal ServerArgument =
 
 Usage: lightway-server --config-file FILE [OPTIONS]
        lightway-server init DIR [--address HOST:PORT] [--user NAME]
+       lightway-server status|sessions|kick|reload|drain [--control-socket PATH] [--json]
 
 Every option can also be set in the YAML file (user_db: ...) and in the environment (LW_SERVER_USER_DB=...).
 A flag overrides the environment, the environment overrides the file, and the file overrides the default.

@@ -53,6 +53,8 @@ type ServerOptions =
         SessionIdleLimit: TimeSpan
         StatisticsReportingInterval: TimeSpan
         MetricsFile: string | null
+        /// Path of the control socket; null: none.
+        ControlSocket: string | null
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
         UdpBufferSize: int
         Offload: OffloadOptions
@@ -196,6 +198,7 @@ module internal ServerReading =
               SessionIdleLimit = interval "session_idle_limit" 86_400.
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
+              ControlSocket = reader.ReadOrNull<string>("control_socket", ControlSocket.path)
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
               Offload = OffloadOptions.read false reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)
@@ -285,6 +288,11 @@ module private InitReading =
             | ServerArgument.Init arguments when arguments.IsUsageRequested ->
                 Some(ParseOutcome(OutcomeKind.Help, text = arguments.Parser.PrintUsage()))
             | ServerArgument.Init arguments -> Some(read arguments)
+            | ServerArgument.Status arguments -> Some(ControlReading.plain ControlCommand.Status arguments)
+            | ServerArgument.Sessions arguments -> Some(ControlReading.plain ControlCommand.Sessions arguments)
+            | ServerArgument.Kick arguments -> Some(ControlReading.kick arguments)
+            | ServerArgument.Reload arguments -> Some(ControlReading.plain ControlCommand.Reload arguments)
+            | ServerArgument.Drain arguments -> Some(ControlReading.drain arguments)
             | _ -> None)
 
 type ServerOptions with

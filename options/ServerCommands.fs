@@ -1,0 +1,124 @@
+namespace Lightway.Options
+
+open System
+open Argu
+
+[<RequireQualifiedAccess>]
+module private ControlUsage =
+    let socket =
+        $"control socket of the server (its option control_socket). Default: {ControlSocket.DefaultPath}."
+
+    let json =
+        "print the server's answer as it came, one JSON object per line, for scripts."
+
+/// Flags of `lightway-server status`, `sessions` and `reload`.
+[<RequireQualifiedAccess>]
+type internal ControlArgument =
+    | [<Unique>] Control_Socket of path: string
+    | [<Unique>] Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Control_Socket _ -> ControlUsage.socket
+            | Json -> ControlUsage.json
+
+/// Flags of `lightway-server kick`.
+[<RequireQualifiedAccess>]
+type internal KickArgument =
+    | [<MainCommand; Unique>] Target of ``session or user``: string
+    | [<Unique>] Control_Socket of path: string
+    | [<Unique>] Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Target _ -> "session id of 16 hexadecimal digits, as `sessions` shows it, or the name of a user."
+            | Control_Socket _ -> ControlUsage.socket
+            | Json -> ControlUsage.json
+
+/// Flags of `lightway-server drain`.
+[<RequireQualifiedAccess>]
+type internal DrainArgument =
+    | [<Unique>] Deadline of duration: string
+    | [<Unique>] Control_Socket of path: string
+    | [<Unique>] Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Deadline _ -> "time after which the sessions that are left are ended. Default: 5m."
+            | Control_Socket _ -> ControlUsage.socket
+            | Json -> ControlUsage.json
+
+/// Reads the commands for a running server.
+[<RequireQualifiedAccess>]
+module internal ControlReading =
+    /// A value of the command line, for a `Reader`.
+    let given (flag: string) (value: string) : string * Setting =
+        flag,
+        { Key = flag
+          Node = Node.Scalar value
+          Source = Source.Flag("--" + flag) }
+
+    let private target: Parser<string> =
+        fun text ->
+            if text = "" || text.Length > 255 || Seq.exists Char.IsControl text then
+                Error "a session id or a user name of 1 to 255 characters without control characters"
+            else
+                Ok text
+
+    /// A page of help, or the command.
+    let private read
+        (command: ControlCommand)
+        (results: ParseResults<'Argument>)
+        (values: (string * Setting) list)
+        (json: bool)
+        : ParseOutcome<'Options> =
+        if results.IsUsageRequested then
+            ParseOutcome(OutcomeKind.Help, text = results.Parser.PrintUsage())
+        else
+            let reader = Reader(Map values)
+
+            if command = ControlCommand.Kick && reader.TryFind("target").IsNone then
+                reader.Refuse "kick: the session or user is missing; allowed: lightway-server kick SESSION_OR_USER"
+
+            let options =
+                { Command = command
+                  Socket = reader.Read("control-socket", ControlSocket.path, ControlSocket.DefaultPath)
+                  Json = json
+                  Target = reader.Read("target", target, "")
+                  Deadline = reader.Read("deadline", Value.duration, TimeSpan.FromMinutes 5L) }
+
+            match reader.Error with
+            | Some message -> CommandLine.error message
+            | None -> ParseOutcome(OutcomeKind.Control, control = options)
+
+    let plain (command: ControlCommand) (results: ParseResults<ControlArgument>) : ParseOutcome<'Options> =
+        let values =
+            [ for argument in results.GetAllResults() do
+                  match argument with
+                  | ControlArgument.Control_Socket path -> given "control-socket" path
+                  | ControlArgument.Json -> () ]
+
+        read command results values (results.Contains <@ ControlArgument.Json @>)
+
+    let kick (results: ParseResults<KickArgument>) : ParseOutcome<'Options> =
+        let values =
+            [ for argument in results.GetAllResults() do
+                  match argument with
+                  | KickArgument.Target name -> given "target" name
+                  | KickArgument.Control_Socket path -> given "control-socket" path
+                  | KickArgument.Json -> () ]
+
+        read ControlCommand.Kick results values (results.Contains <@ KickArgument.Json @>)
+
+    let drain (results: ParseResults<DrainArgument>) : ParseOutcome<'Options> =
+        let values =
+            [ for argument in results.GetAllResults() do
+                  match argument with
+                  | DrainArgument.Deadline time -> given "deadline" time
+                  | DrainArgument.Control_Socket path -> given "control-socket" path
+                  | DrainArgument.Json -> () ]
+
+        read ControlCommand.Drain results values (results.Contains <@ DrainArgument.Json @>)

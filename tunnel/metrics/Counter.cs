@@ -58,6 +58,8 @@ public enum Counter
     ConnAgedOut,
     ConnGaveWay, // not logged in, ended for a newcomer
     ConnReplaced, // ended for another session of its user, or for a user without an address
+    ConnKicked, // ended by the operator
+    ConnRefusedDraining, // new, while the server drains: ended after their handshake
     LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,
     ConnRejectedAccessDenied,

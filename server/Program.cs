@@ -1,14 +1,18 @@
 using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Server;
+using Lightway.Server.Control;
 using Lightway.Server.Setup;
 
 var outcome = ServerOptions.Parse(args, Environment.GetEnvironmentVariable, File.ReadAllText);
-return outcome.Kind == OutcomeKind.Init
-    ? Init.Run(outcome.Init, Console.Out, Console.Error)
-    : Entry.Run(
+return outcome.Kind switch
+{
+    OutcomeKind.Init => Init.Run(outcome.Init, Console.Out, Console.Error),
+    OutcomeKind.Control => ControlClient.Run(outcome.Control, Console.Out, Console.Error),
+    _ => Entry.Run(
         outcome,
         "lightway-server",
         options => Logging.Create(options.LogFormat, options.LogLevel),
         ServerHost.Run
-    );
+    ),
+};

@@ -49,6 +49,7 @@ let main argv =
               StreamHooksTests.tests
               WorkerTests.tests
               ManagerTests.tests
+              ControlTests.tests
               AdmissionTests.tests
               FairnessTests.tests
               SecretsTests.tests
@@ -57,6 +58,7 @@ let main argv =
               ClientRoutesTests.tests
               ServerTests.tests
               TcpModeTests.tests
+              ControlEndToEndTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests

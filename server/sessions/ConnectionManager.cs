@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Addresses;
@@ -14,9 +15,6 @@ using Lightway.Tunnel.Workers;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Sessions;
-
-/// <summary>Numbers of one worker's connections, for the report.</summary>
-internal sealed record Census(int Online, int Connections, int Rotations);
 
 /// <summary>
 /// The connections of one worker: whose datagram and whose packet it is, who comes and who goes. All members run on the
@@ -41,7 +39,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private Connection? _recent; // the latest connection that its address and its session id both named
     private int _online; // connections that have been Online
     private int _rejectsLeft = RejectsPerTick;
-    private Census _latest = new(0, 0, 0);
+    private Census _latest = new(0, 0, 0, null, 0);
     private long _sweepAt;
     private long _reportAt;
 
@@ -65,10 +63,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     public required IReadOnlyList<ConnectionManager> Siblings { get; init; }
 
     /// <summary>Connections of this worker, up to a second ago. Any thread.</summary>
-    private Census Latest
+    internal Census Latest
     {
         get => Volatile.Read(ref _latest);
-        set => Volatile.Write(ref _latest, value);
+        private set => Volatile.Write(ref _latest, value);
     }
 
     private Counters Counters => _worker.Counters;
@@ -151,7 +149,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
             _sweepAt = now + _settings.SweepMs;
             Sweep(now);
         }
-        Latest = new Census(_online, _table.Count, _table.PendingRotations);
+        Latest = Count();
+        EndIfDrained(now);
         if (now >= _reportAt)
         {
             _reportAt = now + _settings.ReportMs;
@@ -172,7 +171,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _acceptor.Dispose();
     }
 
-    public void AuthRequested(Connection connection, AuthRequest request) => _logins.OnRequest(connection, request);
+    public void AuthRequested(Connection connection, AuthRequest request)
+    {
+        if (connection.Record.IsTurnedAway)
+        {
+            CryptographicOperations.ZeroMemory(request.Password);
+            return;
+        }
+        _logins.OnRequest(connection, request);
+    }
 
     public void StateChanged(Connection connection)
     {
@@ -180,6 +187,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             _strangers.OnLinkUp(connection, _worker.Now);
             LogLinkUp(_log, connection.SessionId.ToString(), connection.Path.Peer, connection.Security);
+            RefuseIfTurnedAway(connection);
             return;
         }
         _online++;
@@ -387,6 +395,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
+        TurnAwayIfDraining(connection);
         if (_strangers.Enter(connection) is { } gaveWay)
         {
             Counters.Add(Counter.ConnGaveWay);
@@ -454,36 +463,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         });
     }
 
-    /// <summary>A line for each session that was Online; of peers that never logged in, as many lines as strangers may cause.</summary>
-    private void LogClosing(Connection connection, string why)
-    {
-        if (connection.WasOnline)
-        {
-            LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
-        }
-        else if (_strangers.MayLog(_worker.Now))
-        {
-            LogNotOnline(_log, connection.Path.Peer, why, connection.TlsError);
-        }
-    }
-
     private void Release(Connection connection)
     {
         Counters.Add(Counter.ConnClosed);
         _online -= connection.WasOnline ? 1 : 0;
+        _turnedAway -= connection.Record.IsTurnedAway ? 1 : 0;
         _recent = null;
         _table.Remove(connection, _worker.Now);
         _strangers.Remove(connection);
         _logins.Release(connection);
         connection.Dispose();
     }
-
-    private void Report() =>
-        LogReport(
-            _log,
-            Siblings.Sum(manager => manager.Latest.Online),
-            Siblings.Sum(manager => manager.Latest.Connections),
-            Siblings.Sum(manager => manager.Latest.Rotations),
-            _pool.Assigned
-        );
 }

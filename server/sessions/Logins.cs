@@ -56,7 +56,10 @@ internal sealed partial class Logins(
     }
 
     /// <summary>Who has logged in on a connection, fit for the log; empty before.</summary>
-    public string UserOf(Connection connection) => Printable(_users.GetValueOrDefault(connection, ""));
+    public string UserOf(Connection connection) => Printable(NameOf(connection));
+
+    /// <summary>The same as the client wrote it.</summary>
+    public string NameOf(Connection connection) => _users.GetValueOrDefault(connection, "");
 
     /// <summary>
     /// Answers the refusals whose time has come. They wait for the tick after the slowest check of the file, so that the

@@ -27,6 +27,28 @@ type ControlOptions =
         Deadline: TimeSpan
     }
 
+/// What `lightway-server setup-host` does.
+type HostAction =
+    /// Show what `Apply` would do, as a shell script.
+    | Print = 0
+    | Apply = 1
+    /// Take back what `Apply` has done.
+    | Undo = 2
+
+/// Options of `lightway-server setup-host`.
+type HostOptions =
+    {
+        Action: HostAction
+        /// The server's configuration file, of which the set-up takes device, address and network.
+        ConfigFile: string
+        /// Name of the device that leads to the Internet; null: that of the default route.
+        Uplink: string | null
+        /// The user that the server runs as; null: root.
+        User: string | null
+        ClientToClient: bool
+        ClientToHost: bool
+    }
+
 [<RequireQualifiedAccess>]
 module ControlSocket =
     /// Where the commands look for the socket, and where the packaged configuration has it.

@@ -18,6 +18,8 @@ type OutcomeKind =
     | Error = 4
     /// Ask a running server by its control socket, according to `Control` (server only).
     | Control = 5
+    /// Prepare this machine for a server, according to `Host` (server only).
+    | SetUpHost = 6
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
@@ -36,6 +38,14 @@ type InitOptions =
         ServerName: string
         /// Prefix from /8 to /28.
         IpPool: IPNetwork
+        /// PEM file of an existing certificate with its chain; null: `init` makes an authority and a certificate.
+        Certificate: string | null
+        /// PEM file of its key; null if `Certificate` is.
+        Key: string | null
+        /// Directory that a web server of `ServerName` serves, for certbot(1); null: certbot is not run.
+        AcmeWebroot: string | null
+        /// Set up the host as well, as `lightway-server setup-host --apply` does.
+        SetUpHost: bool
     }
 
 /// Result of reading flags, environment and file. Only the members that `Kind` names have a value.
@@ -48,7 +58,8 @@ type ParseOutcome<'Options>
         ?init: InitOptions,
         ?text: string,
         ?warnings: IReadOnlyList<string>,
-        ?control: ControlOptions
+        ?control: ControlOptions,
+        ?host: HostOptions
     ) =
     let need what value =
         match value with
@@ -65,6 +76,9 @@ type ParseOutcome<'Options>
 
     /// Raises InvalidOperationException unless Kind is Control.
     member _.Control: ControlOptions = need "control options" control
+
+    /// Raises InvalidOperationException unless Kind is SetUpHost.
+    member _.Host: HostOptions = need "host options" host
 
     /// Raises InvalidOperationException unless Kind is Help, Version or Error.
     member _.Text: string = need "text" text

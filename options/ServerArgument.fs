@@ -10,6 +10,10 @@ type internal InitArgument =
     | [<Unique>] User of name: string
     | [<Unique>] Server_Name of name: string
     | [<Unique>] Ip_Pool of network: string
+    | [<Unique>] Certificate of path: string
+    | [<Unique>] Key of path: string
+    | [<Unique>] Acme_Webroot of dir: string
+    | [<Unique>] Setup_Host
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -20,11 +24,18 @@ type internal InitArgument =
             | User _ -> "name of the first user, who gets a random password. Default: lightway."
             | Server_Name _ -> "DNS name in the server's certificate. Default: server.lightway.internal."
             | Ip_Pool _ -> "IPv4 network for the clients, /8 to /28. Default: 10.125.0.0/16."
+            | Certificate _ ->
+                "existing certificate with its chain, a PEM file, which stays where it is. Default: init makes an authority and a certificate."
+            | Key _ -> "private key of the certificate, a PEM file; needs --certificate."
+            | Acme_Webroot _ ->
+                "directory that a web server of the server's name serves: certbot gets the certificate (certbot certonly --webroot)."
+            | Setup_Host -> "set up the host as well, as `lightway-server setup-host --apply` does."
 
 /// Flags of the server: the names, in the order of the help page. Values are typed by `ServerOptions`.
 [<RequireQualifiedAccess>]
 type internal ServerArgument =
     | [<CliPrefix(CliPrefix.None)>] Init of ParseResults<InitArgument>
+    | [<CliPrefix(CliPrefix.None); CustomCommandLine "setup-host">] Set_Up_Host of ParseResults<SetUpHostArgument>
     | [<CliPrefix(CliPrefix.None)>] Status of ParseResults<ControlArgument>
     | [<CliPrefix(CliPrefix.None)>] Sessions of ParseResults<ControlArgument>
     | [<CliPrefix(CliPrefix.None)>] Kick of ParseResults<KickArgument>
@@ -92,6 +103,7 @@ type internal ServerArgument =
             match this with
             | Init _ ->
                 "write a complete set-up (certificates, key, user, server.yaml, client.yaml) into a new directory."
+            | Set_Up_Host _ -> "prepare this machine: device, address, forwarding, NAT, isolation of the clients."
             | Status _ -> "show what a running server does: sessions, workers, offload, totals, drops."
             | Sessions _ -> "list the sessions of a running server."
             | Kick _ -> "end a session, or all sessions of a user."
@@ -195,6 +207,7 @@ module internal ServerArgument =
 
 Usage: lightway-server --config-file FILE [OPTIONS]
        lightway-server init DIR [--address HOST:PORT] [--user NAME]
+       lightway-server setup-host --print|--apply|--undo --config-file FILE
        lightway-server status|sessions|kick|reload|drain [--control-socket PATH] [--json]
 
 Every option can also be set in the YAML file (user_db: ...) and in the environment (LW_SERVER_USER_DB=...).

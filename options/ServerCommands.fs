@@ -51,6 +51,30 @@ type internal DrainArgument =
             | Control_Socket _ -> ControlUsage.socket
             | Json -> ControlUsage.json
 
+/// Flags of `lightway-server setup-host`.
+[<RequireQualifiedAccess>]
+type internal SetUpHostArgument =
+    | [<Unique>] Print
+    | [<Unique>] Apply
+    | [<Unique>] Undo
+    | [<Unique; AltCommandLine "-c">] Config_File of path: string
+    | [<Unique>] Uplink of device: string
+    | [<Unique>] User of name: string
+    | [<Unique>] Allow_Client_To_Client
+    | [<Unique>] Allow_Client_To_Host
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Print -> "show what --apply would do, as a shell script; changes nothing."
+            | Apply -> "do it. A second time changes nothing more."
+            | Undo -> "take back what --apply has done, and nothing else."
+            | Config_File _ -> "configuration file of the server. Required."
+            | Uplink _ -> "network device that leads to the Internet. Default: that of the default route."
+            | User _ -> "user that the server runs as, who may open the device then. Default: root."
+            | Allow_Client_To_Client -> "clients reach each other."
+            | Allow_Client_To_Host -> "clients reach all ports of this host, and not only DNS."
+
 /// Reads the commands for a running server.
 [<RequireQualifiedAccess>]
 module internal ControlReading =
@@ -122,3 +146,63 @@ module internal ControlReading =
                   | DrainArgument.Json -> () ]
 
         read ControlCommand.Drain results values (results.Contains <@ DrainArgument.Json @>)
+
+/// Reads `lightway-server setup-host`.
+[<RequireQualifiedAccess>]
+module internal HostReading =
+    let private userName: Parser<string> =
+        fun text ->
+            if text = "" || text[0] = '-' || Seq.exists (fun c -> Char.IsWhiteSpace c || Char.IsControl c) text then
+                Error "the name of a user of this machine"
+            else
+                Ok text
+
+    let private device: Parser<string> =
+        fun text ->
+            if HostPlan.isPlainName text then
+                Value.interfaceName text
+            else
+                Error "the name of a network device, of letters, digits, '.', '_' and '-'"
+
+    let read (results: ParseResults<SetUpHostArgument>) : ParseOutcome<'Options> =
+        if results.IsUsageRequested then
+            ParseOutcome(OutcomeKind.Help, text = results.Parser.PrintUsage())
+        else
+            let arguments = results.GetAllResults()
+
+            let reader =
+                Reader(
+                    Map
+                        [ for argument in arguments do
+                              match argument with
+                              | SetUpHostArgument.Config_File path -> ControlReading.given "config-file" path
+                              | SetUpHostArgument.Uplink device -> ControlReading.given "uplink" device
+                              | SetUpHostArgument.User name -> ControlReading.given "user" name
+                              | _ -> () ]
+                )
+
+            let actions =
+                [ for argument in arguments do
+                      match argument with
+                      | SetUpHostArgument.Print -> HostAction.Print
+                      | SetUpHostArgument.Apply -> HostAction.Apply
+                      | SetUpHostArgument.Undo -> HostAction.Undo
+                      | _ -> () ]
+
+            if actions.Length <> 1 then
+                reader.Refuse "setup-host: one of --print, --apply and --undo is required"
+
+            if reader.TryFind("config-file").IsNone then
+                reader.Refuse "config-file: missing; name the server's configuration file with --config-file FILE"
+
+            let options =
+                { Action = List.tryHead actions |> Option.defaultValue HostAction.Print
+                  ConfigFile = reader.Read("config-file", Value.nonEmpty "a file path", "")
+                  Uplink = reader.ReadOrNull<string>("uplink", device)
+                  User = reader.ReadOrNull<string>("user", userName)
+                  ClientToClient = results.Contains <@ SetUpHostArgument.Allow_Client_To_Client @>
+                  ClientToHost = results.Contains <@ SetUpHostArgument.Allow_Client_To_Host @> }
+
+            match reader.Error with
+            | Some message -> CommandLine.error message
+            | None -> ParseOutcome(OutcomeKind.SetUpHost, host = options)

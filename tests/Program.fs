@@ -50,6 +50,7 @@ let main argv =
               WorkerTests.tests
               ManagerTests.tests
               ControlTests.tests
+              HostPlanTests.tests
               AdmissionTests.tests
               FairnessTests.tests
               SecretsTests.tests
@@ -59,6 +60,7 @@ let main argv =
               ServerTests.tests
               TcpModeTests.tests
               ControlEndToEndTests.tests
+              HostSetUpTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests

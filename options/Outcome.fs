@@ -16,6 +16,10 @@ type OutcomeKind =
     | Version = 3
     /// Print `Text` (one line) to standard error and exit with 2.
     | Error = 4
+    /// Ask a running server by its control socket, according to `Control` (server only).
+    | Control = 5
+    /// Prepare this machine for a server, according to `Host` (server only).
+    | SetUpHost = 6
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
@@ -34,13 +38,29 @@ type InitOptions =
         ServerName: string
         /// Prefix from /8 to /28.
         IpPool: IPNetwork
+        /// PEM file of an existing certificate with its chain; null: `init` makes an authority and a certificate.
+        Certificate: string | null
+        /// PEM file of its key; null if `Certificate` is.
+        Key: string | null
+        /// Directory that a web server of `ServerName` serves, for certbot(1); null: certbot is not run.
+        AcmeWebroot: string | null
+        /// Set up the host as well, as `lightway-server setup-host --apply` does.
+        SetUpHost: bool
     }
 
 /// Result of reading flags, environment and file. Only the members that `Kind` names have a value.
 [<Sealed>]
 type ParseOutcome<'Options>
     internal
-    (kind: OutcomeKind, ?options: 'Options, ?init: InitOptions, ?text: string, ?warnings: IReadOnlyList<string>) =
+    (
+        kind: OutcomeKind,
+        ?options: 'Options,
+        ?init: InitOptions,
+        ?text: string,
+        ?warnings: IReadOnlyList<string>,
+        ?control: ControlOptions,
+        ?host: HostOptions
+    ) =
     let need what value =
         match value with
         | Some value -> value
@@ -53,6 +73,12 @@ type ParseOutcome<'Options>
 
     /// Raises InvalidOperationException unless Kind is Init.
     member _.Init: InitOptions = need "init options" init
+
+    /// Raises InvalidOperationException unless Kind is Control.
+    member _.Control: ControlOptions = need "control options" control
+
+    /// Raises InvalidOperationException unless Kind is SetUpHost.
+    member _.Host: HostOptions = need "host options" host
 
     /// Raises InvalidOperationException unless Kind is Help, Version or Error.
     member _.Text: string = need "text" text

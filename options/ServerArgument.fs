@@ -10,6 +10,10 @@ type internal InitArgument =
     | [<Unique>] User of name: string
     | [<Unique>] Server_Name of name: string
     | [<Unique>] Ip_Pool of network: string
+    | [<Unique>] Certificate of path: string
+    | [<Unique>] Key of path: string
+    | [<Unique>] Acme_Webroot of dir: string
+    | [<Unique>] Setup_Host
 
     interface IArgParserTemplate with
         member this.Usage =
@@ -20,11 +24,23 @@ type internal InitArgument =
             | User _ -> "name of the first user, who gets a random password. Default: lightway."
             | Server_Name _ -> "DNS name in the server's certificate. Default: server.lightway.internal."
             | Ip_Pool _ -> "IPv4 network for the clients, /8 to /28. Default: 10.125.0.0/16."
+            | Certificate _ ->
+                "existing certificate with its chain, a PEM file, which stays where it is. Default: init makes an authority and a certificate."
+            | Key _ -> "private key of the certificate, a PEM file; needs --certificate."
+            | Acme_Webroot _ ->
+                "directory that a web server of the server's name serves: certbot gets the certificate (certbot certonly --webroot)."
+            | Setup_Host -> "set up the host as well, as `lightway-server setup-host --apply` does."
 
 /// Flags of the server: the names, in the order of the help page. Values are typed by `ServerOptions`.
 [<RequireQualifiedAccess>]
 type internal ServerArgument =
     | [<CliPrefix(CliPrefix.None)>] Init of ParseResults<InitArgument>
+    | [<CliPrefix(CliPrefix.None); CustomCommandLine "setup-host">] Set_Up_Host of ParseResults<SetUpHostArgument>
+    | [<CliPrefix(CliPrefix.None)>] Status of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Sessions of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Kick of ParseResults<KickArgument>
+    | [<CliPrefix(CliPrefix.None)>] Reload of ParseResults<ControlArgument>
+    | [<CliPrefix(CliPrefix.None)>] Drain of ParseResults<DrainArgument>
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
     | Version
@@ -83,6 +99,7 @@ type internal ServerArgument =
     | Log_Format of format: string
     | Statistics_Reporting_Interval of duration: string
     | Metrics_File of path: string
+    | Control_Socket of path: string
     | Core_Dumps of bool: string option
 
     interface IArgParserTemplate with
@@ -90,6 +107,12 @@ type internal ServerArgument =
             match this with
             | Init _ ->
                 "write a complete set-up (certificates, key, user, server.yaml, client.yaml) into a new directory."
+            | Set_Up_Host _ -> "prepare this machine: device, address, forwarding, NAT, isolation of the clients."
+            | Status _ -> "show what a running server does: sessions, workers, offload, totals, drops."
+            | Sessions _ -> "list the sessions of a running server."
+            | Kick _ -> "end a session, or all sessions of a user."
+            | Reload _ -> "have a running server read its files again."
+            | Drain _ -> "let a running server end when its last session has gone; new ones are refused."
             | Config_File _ -> "YAML configuration file. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
             | Version -> "print the version and exit."
@@ -172,6 +195,8 @@ type internal ServerArgument =
             | Statistics_Reporting_Interval _ -> "time between two statistics lines in the log. Default: 30s."
             | Metrics_File _ ->
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
+            | Control_Socket _ ->
+                "Unix socket for `lightway-server status` and its like, which only the user of the server and root may use. Default: none."
             | Core_Dumps _ ->
                 "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
 
@@ -194,6 +219,8 @@ module internal ServerArgument =
 
 Usage: lightway-server --config-file FILE [OPTIONS]
        lightway-server init DIR [--address HOST:PORT] [--user NAME]
+       lightway-server setup-host --print|--apply|--undo --config-file FILE
+       lightway-server status|sessions|kick|reload|drain [--control-socket PATH] [--json]
 
 Every option can also be set in the YAML file (user_db: ...) and in the environment (LW_SERVER_USER_DB=...).
 A flag overrides the environment, the environment overrides the file, and the file overrides the default.

@@ -55,6 +55,8 @@ type ServerOptions =
         SessionIdleLimit: TimeSpan
         StatisticsReportingInterval: TimeSpan
         MetricsFile: string | null
+        /// Path of the control socket; null: none.
+        ControlSocket: string | null
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
         UdpBufferSize: int
         Offload: OffloadOptions
@@ -189,6 +191,7 @@ module internal ServerReading =
               SessionIdleLimit = interval "session_idle_limit" 86_400.
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
+              ControlSocket = reader.ReadOrNull<string>("control_socket", ControlSocket.path)
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
               Offload = OffloadOptions.read false reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)
@@ -233,6 +236,22 @@ module private InitReading =
             else
                 Ok text
 
+    let private isGiven (reader: Reader) (key: string) = reader.TryFind(key).IsSome
+
+    let private hasCertificate (reader: Reader) =
+        isGiven reader "certificate" || isGiven reader "acme-webroot"
+
+    let private checkCertificate (reader: Reader) : unit =
+        match isGiven reader "certificate", isGiven reader "key", isGiven reader "acme-webroot" with
+        | true, false, _ -> reader.Refuse "key: missing; --certificate needs the key's file as --key"
+        | false, true, _ -> reader.Refuse "certificate: missing; --key needs the certificate's file as --certificate"
+        | true, true, true ->
+            reader.Refuse "acme-webroot: cannot be combined with --certificate: certbot gets another one"
+        | false, false, true when not (isGiven reader "address" || isGiven reader "server-name") ->
+            reader.Refuse
+                "acme-webroot: needs the name that the certificate is for: --address NAME:PORT, or --server-name NAME"
+        | _ -> ()
+
     let read (results: ParseResults<InitArgument>) : ParseOutcome<ServerOptions> =
         let given flag value =
             { Key = flag
@@ -248,7 +267,11 @@ module private InitReading =
                           | InitArgument.Address value -> "address", given "address" value
                           | InitArgument.User value -> "user", given "user" value
                           | InitArgument.Server_Name value -> "server-name", given "server-name" value
-                          | InitArgument.Ip_Pool value -> "ip-pool", given "ip-pool" value ]
+                          | InitArgument.Ip_Pool value -> "ip-pool", given "ip-pool" value
+                          | InitArgument.Certificate value -> "certificate", given "certificate" value
+                          | InitArgument.Key value -> "key", given "key" value
+                          | InitArgument.Acme_Webroot value -> "acme-webroot", given "acme-webroot" value
+                          | InitArgument.Setup_Host -> "setup-host", given "setup-host" "true" ]
             )
 
         if reader.TryFind("directory").IsNone then
@@ -257,14 +280,29 @@ module private InitReading =
         let struct (host, port) =
             reader.Read("address", Value.hostPort, struct ("127.0.0.1", 27690))
 
+        let path (key: string) =
+            reader.ReadOrNull<string>(key, Value.nonEmpty "a file path")
+
+        checkCertificate reader
+
+        /// The name in an existing certificate is likely the one that clients know the server by.
+        let defaultName =
+            match dnsName host with
+            | Ok name when hasCertificate reader -> name
+            | _ -> "server.lightway.internal"
+
         let options =
             { Directory = reader.Read("directory", directory, "")
               ServerHost = host
               ServerPort = port
               IsAddressGiven = reader.TryFind("address").IsSome
               User = reader.Read("user", userName, "lightway")
-              ServerName = reader.Read("server-name", dnsName, "server.lightway.internal")
-              IpPool = reader.Read("ip-pool", Value.ipv4Network 8 28, IPNetwork.Parse "10.125.0.0/16") }
+              ServerName = reader.Read("server-name", dnsName, defaultName)
+              IpPool = reader.Read("ip-pool", Value.ipv4Network 8 28, IPNetwork.Parse "10.125.0.0/16")
+              Certificate = path "certificate"
+              Key = path "key"
+              AcmeWebroot = path "acme-webroot"
+              SetUpHost = reader.Bool("setup-host", false) }
 
         match reader.Error with
         | Some message -> CommandLine.error message
@@ -278,6 +316,12 @@ module private InitReading =
             | ServerArgument.Init arguments when arguments.IsUsageRequested ->
                 Some(ParseOutcome(OutcomeKind.Help, text = arguments.Parser.PrintUsage()))
             | ServerArgument.Init arguments -> Some(read arguments)
+            | ServerArgument.Set_Up_Host arguments -> Some(HostReading.read arguments)
+            | ServerArgument.Status arguments -> Some(ControlReading.plain ControlCommand.Status arguments)
+            | ServerArgument.Sessions arguments -> Some(ControlReading.plain ControlCommand.Sessions arguments)
+            | ServerArgument.Kick arguments -> Some(ControlReading.kick arguments)
+            | ServerArgument.Reload arguments -> Some(ControlReading.plain ControlCommand.Reload arguments)
+            | ServerArgument.Drain arguments -> Some(ControlReading.drain arguments)
             | _ -> None)
 
 type ServerOptions with

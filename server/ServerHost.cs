@@ -6,6 +6,7 @@ using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
+using Lightway.Server.Control;
 using Lightway.Server.Reload;
 using Lightway.Server.Sessions;
 using Lightway.Server.Setup;
@@ -127,6 +128,30 @@ internal static class ServerHost
             first.Offload.MaxSegments,
             sockets.Length > 0 && sockets[0].IsCoalescing
         );
+        using var commands = new ControlCommands(
+            shared,
+            workers.All,
+            managers,
+            new Status(
+                shared,
+                workers.All,
+                managers,
+                options.Mode,
+                address.ToString(),
+                queues[0].Name,
+                new OffloadStatus(
+                    queues[0].Tso,
+                    queues[0].Uso,
+                    first.Offload.TunGroTcp,
+                    first.Offload.TunGroUdp,
+                    first.Offload.MaxSegments,
+                    sockets.Length > 0 && sockets[0].IsCoalescing
+                )
+            ).Answer,
+            reloader.Reload,
+            log
+        );
+        using var control = ControlServer.Start(options.ControlSocket, commands, log);
         CheckMtu(queues[0].Name, first.Context.InsideMtu, shared.ConnectionSettings, options, log);
         first.Context.InsideMtuChanged = mtu =>
         {

@@ -26,7 +26,11 @@ let private withSetUp (port: int) (body: string -> unit) =
               IsAddressGiven = true
               User = "me"
               ServerName = "server.example.com"
-              IpPool = IPNetwork.Parse "10.125.0.0/16" }
+              IpPool = IPNetwork.Parse "10.125.0.0/16"
+              Certificate = null
+              Key = null
+              AcmeWebroot = null
+              SetUpHost = false }
 
         Expect.equal (Init.Run(options, TextWriter.Null, TextWriter.Null)) 0 "the set-up is written"
         body directory

@@ -9,8 +9,10 @@ open System.Security.Cryptography.X509Certificates
 open System.Text
 open Expecto
 open Lightway.Hosting
+open Lightway.Lab
 open Lightway.Server
 open Lightway.Server.Auth
+open Lightway.Server.Host
 open Lightway.Server.Setup
 open Lightway.Tunnel.Kernel
 open Lightway.Options
@@ -22,7 +24,11 @@ let private options directory : InitOptions =
       IsAddressGiven = true
       User = "me \"#1\" \\"
       ServerName = "gateway.example.com"
-      IpPool = IPNetwork.Parse "10.7.0.0/20" }
+      IpPool = IPNetwork.Parse "10.7.0.0/20"
+      Certificate = null
+      Key = null
+      AcmeWebroot = null
+      SetUpHost = false }
 
 /// Runs `body` with a directory that is gone afterwards. Its parents pass the checks: the temporary one is sticky.
 let private withDirectory (body: string -> unit) =
@@ -205,4 +211,154 @@ let private setUp =
               Expect.equal (error.TrimEnd().Split('\n').Length) 1 ""
           } ]
 
-let tests: Test = testList "Init" [ setUp ]
+/// A certificate of the operator's own: that of another set-up.
+let private withCertificate (body: string -> InitOptions -> unit) =
+    withSetUp (fun other ->
+        withDirectory (fun parent ->
+            body
+                other
+                { options (Path.Combine(parent, "new")) with
+                    Certificate = Path.Combine(other, "server.crt")
+                    Key = Path.Combine(other, "server.key") }))
+
+let private existing =
+    testList
+        "Existing certificate"
+        [ test "it stays where it is, and the server starts on it" {
+              withCertificate (fun other options ->
+                  Expect.equal (init options |> fun (code, _, error) -> code, error) (0, "") "written"
+                  let server = serverOptions options.Directory
+
+                  Expect.equal
+                      (server.ServerCert, server.ServerKey)
+                      (Path.Combine(other, "server.crt"), Path.Combine(other, "server.key"))
+                      "the paths"
+
+                  ServerFiles.Require server
+
+                  Expect.equal
+                      (Directory.GetFiles options.Directory |> Array.map Path.GetFileName |> Array.sort)
+                      [| "client.yaml"; "server.yaml"; "users.htpasswd" |]
+                      "no authority, no copies"
+
+                  let client = clientOptions options.Directory
+                  Expect.equal client.CaCert "/etc/ssl/certs/ca-certificates.crt" "the authorities of the system"
+                  Expect.equal client.ServerDn "gateway.example.com" "the name")
+          }
+
+          test "one that the server would refuse, or clients, is refused, and nothing is written" {
+              withCertificate (fun other options ->
+                  let refused (options: InitOptions) (words: string list) =
+                      let code, output, error = init options
+                      Expect.equal (code, output) (2, "") error
+                      Expect.equal (error.TrimEnd().Split('\n').Length) 1 "one line"
+
+                      for word in words do
+                          Expect.stringContains error word "the reason"
+
+                      Expect.isFalse (Directory.Exists options.Directory) "nothing is written"
+
+                  refused
+                      { options with
+                          ServerName = "other.example.com" }
+                      [ "gateway.example.com"; "--server-name" ]
+
+                  refused
+                      { options with
+                          Certificate = "/nowhere.crt" }
+                      [ "/nowhere.crt" ]
+
+                  refused
+                      { options with
+                          Key = Path.Combine(other, "ca.key") }
+                      [ "ca.key" ]
+
+                  refused
+                      { options with
+                          Key = Path.Combine(other, "users.htpasswd") }
+                      [ "users.htpasswd" ]
+
+                  File.SetUnixFileMode(options.Key, enum<UnixFileMode> 0o644)
+                  refused options [ "chmod 600" ])
+          }
+
+          test "certbot is named if it is missing, and so is a directory that is not there" {
+              withDirectory (fun parent ->
+                  let asked =
+                      { options (Path.Combine(parent, "new")) with
+                          AcmeWebroot = parent }
+
+                  let _, _, error =
+                      init
+                          { asked with
+                              AcmeWebroot = "/nowhere/www" }
+
+                  Expect.stringContains error "/nowhere/www" "the directory"
+
+                  if isNull (HostPrograms.Find "certbot") then
+                      let code, _, error = init asked
+                      Expect.equal code 2 ""
+
+                      for word in [ "apt-get install certbot"; "--certificate FILE" ] do
+                          Expect.stringContains error word "the remedy")
+          }
+
+          test "certbot is run for the server's name, and its certificate is used" {
+              Checks.needsRoot ()
+
+              withSetUp (fun other ->
+                  withDirectory (fun parent ->
+                      // What certbot leaves: links in live/NAME, which only root may enter.
+                      let certbot =
+                          $"""#!/bin/sh -e
+test "$*" = "certonly --webroot -w {parent} -d gateway.example.com"
+live=/etc/letsencrypt/live/gateway.example.com
+install -d -m 700 /etc/letsencrypt/archive $live
+cp {other}/server.crt /etc/letsencrypt/archive/fullchain1.pem
+cp {other}/server.key /etc/letsencrypt/archive/privkey1.pem
+ln -s ../../archive/fullchain1.pem $live/fullchain.pem
+ln -s ../../archive/privkey1.pem $live/privkey.pem
+"""
+
+                      let script =
+                          [ "set -e"
+                            $"cp -a /etc {parent}/copy; mount -t tmpfs -o mode=755 tmpfs /etc; cp -a {parent}/copy/. /etc"
+                            $"PATH={parent}:$PATH"
+                            $"{Programs.OfThisBuild().Server} init {parent}/new --address gateway.example.com:4433 --acme-webroot {parent}"
+                            $"cp {parent}/new/server.yaml {parent}/found" ]
+
+                      File.WriteAllText(Path.Combine(parent, "certbot"), certbot)
+                      Shell.run "chmod" [ "755"; Path.Combine(parent, "certbot") ] |> ignore
+                      Shell.run "unshare" [ "--mount"; "sh"; "-c"; String.Join("\n", script) ] |> ignore
+                      let found = File.ReadAllText(Path.Combine(parent, "found"))
+                      let live = "/etc/letsencrypt/live/gateway.example.com"
+                      Expect.stringContains found $"server_cert: \"{live}/fullchain.pem\"" "the certificate"
+                      Expect.stringContains found $"server_key: \"{live}/privkey.pem\"" "the key"))
+          }
+
+          test "certificate and key come together, and certbot needs a name" {
+              let parse (argv: string list) =
+                  ServerOptions.Parse(Array.ofList ("init" :: "dir" :: argv), noVariables, Func<_, _>(fun _ -> ""))
+
+              let refused argv word =
+                  let outcome = parse argv
+                  Expect.equal outcome.Kind OutcomeKind.Error "refused"
+                  Expect.stringContains outcome.Text word "the reason"
+
+              refused [ "--certificate"; "a" ] "--key"
+              refused [ "--key"; "a" ] "--certificate"
+              refused [ "--certificate"; "a"; "--key"; "b"; "--acme-webroot"; "c" ] "acme-webroot"
+              refused [ "--acme-webroot"; "c" ] "--server-name"
+
+              let nameOf argv = (parse argv).Init.ServerName
+              let address = [ "--address"; "vpn.example.com:443" ]
+              Expect.equal (nameOf address) "server.lightway.internal" "a certificate that init makes"
+              Expect.equal (nameOf ([ "--acme-webroot"; "c" ] @ address)) "vpn.example.com" "one that exists"
+
+              Expect.equal
+                  (nameOf ([ "--certificate"; "a"; "--key"; "b"; "--server-name"; "x.example.com" ] @ address))
+                  "x.example.com"
+                  "as it is given"
+          } ]
+
+let tests: Test = testList "Init" [ setUp; existing ]

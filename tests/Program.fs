@@ -52,6 +52,8 @@ let main argv =
               StreamHooksTests.tests
               WorkerTests.tests
               ManagerTests.tests
+              ControlTests.tests
+              HostPlanTests.tests
               AdmissionTests.tests
               LoginTests.tests
               ReloadTests.tests
@@ -64,6 +66,8 @@ let main argv =
               LoginEndToEndTests.tests
               ReloadEndToEndTests.tests
               TcpModeTests.tests
+              ControlEndToEndTests.tests
+              HostSetUpTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests

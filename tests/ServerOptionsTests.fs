@@ -125,7 +125,12 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       "core_dumps", "true", (fun o -> { o with CoreDumps = true })
       "workers", "3", (fun o -> { o with Workers = 3 })
       "pin_workers", "true", (fun o -> { o with PinWorkers = true })
-      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
+      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" })
+      "control_socket",
+      "/run/control",
+      (fun o ->
+          { o with
+              ControlSocket = "/run/control" }) ]
 
 /// Every option without an effect, a value, and one that is refused.
 let serverNotServed: (string * string * string option) list =
@@ -176,6 +181,7 @@ let serverDefaults: ServerOptions =
       SessionIdleLimit = TimeSpan.FromDays 1.
       StatisticsReportingInterval = TimeSpan.FromSeconds 30L
       MetricsFile = null
+      ControlSocket = null
       UdpBufferSize = 15 * 1024 * 1024
       Offload =
         { EnableTunOffload = false

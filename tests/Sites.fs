@@ -123,6 +123,8 @@ type Site(limits: Limits) =
     new() = new Site(Limits())
 
     member _.Manager = managers[0]
+    member _.Managers = managers
+    member _.Shared = shared
     member _.Counters = server.Context.Counters
     member _.Wire = server.Wire
     member _.Context = server.Context

@@ -45,6 +45,10 @@ let private around (program: string) (commands: string list) =
     | Some index -> List.take index commands, commands[index], List.skip (index + 1) commands
     | None -> failtestf "no command starts %s in %A" program commands
 
+/// Not a command of the installed server.
+let private isInstallation (command: string) =
+    not (command.Contains "lightway-server init" || command.Contains "setup-host")
+
 /// What a command changes outside the namespaces of the network is in mounts of its own: /etc, /opt, /usr/local/bin. There
 /// any user may open /dev/net/tun, as on a usual machine.
 let private sandbox =
@@ -52,6 +56,7 @@ let private sandbox =
       "cp -a /etc copy; mount -t tmpfs tmpfs /etc; cp -a copy/. /etc; rm -rf copy"
       "mkdir bin; mount --bind /usr/local/bin bin; mount -t tmpfs tmpfs /usr/local/bin; ln -s $PWD/bin/* /usr/local/bin/"
       "mount -t tmpfs tmpfs /opt"
+      "mount -t tmpfs tmpfs /run"
       "mount -t tmpfs tmpfs /dev/net; mknod -m 666 /dev/net/tun c 10 200"
       "unset LIGHTWAY_WOLFSSL" ]
 
@@ -84,6 +89,7 @@ let private follow (serverCommands: string list) (check: Child -> unit) =
     use topology = Topology.Create()
     Shell.inside topology.Server "sysctl" [ "-q"; "-w"; "net.ipv4.ip_forward=0" ] |> ignore
     Shell.ip $"-n {topology.RemoteHost} route del {Topology.Pool}" |> ignore
+    Shell.ip $"-n {topology.Server} route add default via {Topology.Remote} dev remote" |> ignore
 
     let folder name =
         Directory.CreateDirectory(Path.Combine(topology.Folder, name)).FullName
@@ -112,7 +118,7 @@ let private follow (serverCommands: string list) (check: Child -> unit) =
 
     File.WriteAllText(file, edited)
     let install, _, _ = around "lightway-server" readme.Value
-    let install = install |> List.filter (fun command -> not (command.Contains "init"))
+    let install = List.filter isInstallation install
     let _, clientProgram, _ = around "lightway-client" readme.Value
     use client = start topology.Client "client" there install clientProgram
 
@@ -142,13 +148,17 @@ let tests: Test =
 
               test "operations, Running: the same with a device that survives restarts" {
                   let before, program, _ = around "lightway-server" readme.Value
+
+                  let before =
+                      before |> List.filter (fun command -> not (command.Contains "setup-host"))
+
                   let device = commandsBelow "docs/operations.md" "## Running"
                   follow (before @ device @ [ program ]) ignore
               }
 
               test "operations, Without root: the same without root and without a capability" {
                   let install, _, _ = around "lightway-server" readme.Value
-                  let install = install |> List.filter (fun command -> not (command.Contains "init"))
+                  let install = List.filter isInstallation install
                   let section = commandsBelow "docs/operations.md" "### Without root"
 
                   follow (install @ section) (fun server ->

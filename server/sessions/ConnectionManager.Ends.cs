@@ -51,23 +51,11 @@ public sealed partial class ConnectionManager
         });
     }
 
-    /// <summary>A line for each session that was Online; of peers that never logged in, as many lines as strangers may cause.</summary>
-    private void LogClosing(Connection connection, string why)
-    {
-        if (connection.WasOnline)
-        {
-            LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
-        }
-        else if (_strangers.MayLog(_worker.Now))
-        {
-            LogNotOnline(_log, connection.Path.Peer, why, connection.TlsError);
-        }
-    }
-
     private void Release(Connection connection)
     {
         Counters.Add(Counter.ConnClosed);
         _online -= connection.WasOnline ? 1 : 0;
+        _turnedAway -= connection.Record.IsTurnedAway ? 1 : 0;
         _recent = null;
         _table.Remove(connection, _worker.Now);
         _strangers.Remove(connection);

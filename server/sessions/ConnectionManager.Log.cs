@@ -1,4 +1,5 @@
 using Lightway.Segmenter;
+using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Udp;
 using Microsoft.Extensions.Logging;
 
@@ -7,6 +8,28 @@ namespace Lightway.Server.Sessions;
 /// <content>Lines of the log.</content>
 public sealed partial class ConnectionManager
 {
+    /// <summary>A line for each session that was Online; of peers that never logged in, as many lines as strangers may cause.</summary>
+    private void LogClosing(Connection connection, string why)
+    {
+        if (connection.WasOnline)
+        {
+            LogClosed(_log, connection.SessionId.ToString(), connection.Path.Peer, why);
+        }
+        else if (_strangers.MayLog(_worker.Now))
+        {
+            LogNotOnline(_log, connection.Path.Peer, why, connection.TlsError);
+        }
+    }
+
+    private void Report() =>
+        LogReport(
+            _log,
+            Siblings.Sum(manager => manager.Latest.Online),
+            Siblings.Sum(manager => manager.Latest.Connections),
+            Siblings.Sum(manager => manager.Latest.Rotations),
+            _pool.Assigned
+        );
+
     [LoggerMessage(Level = LogLevel.Debug, Message = "session {Session}: link up with {Peer} ({Security})")]
     private static partial void LogLinkUp(ILogger log, string session, PeerAddress peer, string security);
 
@@ -36,4 +59,7 @@ public sealed partial class ConnectionManager
         Message = "{Online} online, {All} connections, {Pending} pending rotations, {Addresses} addresses assigned"
     )]
     private static partial void LogReport(ILogger log, int online, int all, int pending, int addresses);
+
+    [LoggerMessage(Level = LogLevel.Information, Message = "drained: {Left} sessions are left, and the server ends")]
+    private static partial void LogDrained(ILogger log, int left);
 }

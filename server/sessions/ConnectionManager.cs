@@ -1,3 +1,4 @@
+using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
 using Lightway.Server.Addresses;
@@ -14,9 +15,6 @@ using Lightway.Tunnel.Workers;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Server.Sessions;
-
-/// <summary>Numbers of one worker's connections, for the report.</summary>
-internal sealed record Census(int Online, int Connections, int Rotations);
 
 /// <summary>
 /// The connections of one worker: whose datagram and whose packet it is, who comes and who goes. All members run on the
@@ -42,7 +40,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private Connection? _recent; // the latest connection that its address and its session id both named
     private int _online; // connections that have been Online
     private int _rejectsLeft = RejectsPerTick;
-    private Census _latest = new(0, 0, 0);
+    private Census _latest = new(0, 0, 0, null, 0);
     private long _sweepAt;
     private long _expiryAt;
     private long _reportAt;
@@ -68,10 +66,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     public required IReadOnlyList<ConnectionManager> Siblings { get; init; }
 
     /// <summary>Connections of this worker, up to a second ago. Any thread.</summary>
-    private Census Latest
+    internal Census Latest
     {
         get => Volatile.Read(ref _latest);
-        set => Volatile.Write(ref _latest, value);
+        private set => Volatile.Write(ref _latest, value);
     }
 
     private Counters Counters => _worker.Counters;
@@ -159,7 +157,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
             _expiryAt = now + ExpiryMs;
             EndExpired();
         }
-        Latest = new Census(_online, _table.Count, _table.PendingRotations);
+        Latest = Count();
+        EndIfDrained(now);
         if (now >= _reportAt)
         {
             _reportAt = now + _settings.ReportMs;
@@ -180,7 +179,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _acceptor.Dispose();
     }
 
-    public void AuthRequested(Connection connection, AuthRequest request) => _logins.OnRequest(connection, request);
+    public void AuthRequested(Connection connection, AuthRequest request)
+    {
+        if (connection.Record.IsTurnedAway)
+        {
+            CryptographicOperations.ZeroMemory(request.Password);
+            return;
+        }
+        _logins.OnRequest(connection, request);
+    }
 
     public void StateChanged(Connection connection)
     {
@@ -188,6 +195,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             _strangers.OnLinkUp(connection, _worker.Now);
             LogLinkUp(_log, connection.SessionId.ToString(), connection.Path.Peer, connection.Security);
+            RefuseIfTurnedAway(connection);
             return;
         }
         _online++;
@@ -395,6 +403,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
+        TurnAwayIfDraining(connection);
         if (_strangers.Enter(connection) is { } gaveWay)
         {
             Counters.Add(Counter.ConnGaveWay);
@@ -426,13 +435,4 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         Counters.Add(Counter.UdpSends);
         _ = _worker.Control.Send(to, reject, 0); // best effort: the peer asks again
     }
-
-    private void Report() =>
-        LogReport(
-            _log,
-            Siblings.Sum(manager => manager.Latest.Online),
-            Siblings.Sum(manager => manager.Latest.Connections),
-            Siblings.Sum(manager => manager.Latest.Rotations),
-            _pool.Assigned
-        );
 }

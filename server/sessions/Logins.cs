@@ -66,7 +66,10 @@ internal sealed partial class Logins(
     }
 
     /// <summary>Who has logged in on a connection, fit for the log; empty before.</summary>
-    public string UserOf(Connection connection) => Printable(SessionOf(connection)?.User ?? "");
+    public string UserOf(Connection connection) => Printable(NameOf(connection));
+
+    /// <summary>The same as the client wrote it.</summary>
+    public string NameOf(Connection connection) => SessionOf(connection)?.User ?? "";
 
     /// <summary>Who has logged in on a connection; null before.</summary>
     public UserSession? SessionOf(Connection connection) =>

@@ -1,6 +1,7 @@
 using Lightway.Protocol;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
+using Lightway.Server.Control;
 using Lightway.Server.Reload;
 using Lightway.Tunnel.Connections;
 using Lightway.Tunnel.Packets;
@@ -39,6 +40,9 @@ public sealed record SharedState
 
     /// <summary>Random and secret: see <see cref="KeyedHash"/>.</summary>
     public required HashSeed Seed { get; init; }
+
+    /// <summary>Whether new sessions are refused, and until when the others go on.</summary>
+    public Draining Draining { get; } = new();
 
     public required ILogger Log { get; init; }
 }

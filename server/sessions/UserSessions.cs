@@ -29,6 +29,15 @@ public sealed class UserSessions
         }
     }
 
+    /// <summary>The sessions of this user, as they are now.</summary>
+    public IReadOnlyList<Connection> Of(string user)
+    {
+        lock (_gate)
+        {
+            return _byUser.TryGetValue(user, out var sessions) ? [.. sessions] : [];
+        }
+    }
+
     /// <summary>A session of this user has ended.</summary>
     public void Remove(string user, Connection connection)
     {

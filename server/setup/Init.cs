@@ -1,6 +1,7 @@
 using System.Text;
 using Lightway.Hosting;
 using Lightway.Options;
+using Lightway.Server.Host;
 
 namespace Lightway.Server.Setup;
 
@@ -29,16 +30,36 @@ public static class Init
                 error.WriteLine($"init: \"{directory}\" exists and is not an empty directory; nothing was written");
                 return Entry.BadConfiguration;
             }
-            var files = SetUpFiles.All(options, directory, DateTimeOffset.UtcNow);
+            var existing = ExistingCertificate.Of(options);
+            var files = SetUpFiles.All(options, directory, existing, DateTimeOffset.UtcNow);
             Write(directory, files);
             Tell(options, directory, files, output);
-            return 0;
+            return options.SetUpHost ? PrepareHost(directory, output, error) : 0;
         }
-        catch (Exception problem) when (problem is IOException or UnauthorizedAccessException or ConfigurationException)
+        catch (ConfigurationException problem)
+        {
+            error.WriteLine(problem.Message);
+            return Entry.BadConfiguration;
+        }
+        catch (Exception problem) when (problem is IOException or UnauthorizedAccessException)
         {
             error.WriteLine($"init: cannot write \"{directory}\": {problem.Message}");
             return Entry.BadConfiguration;
         }
+    }
+
+    private static int PrepareHost(string directory, TextWriter output, TextWriter error)
+    {
+        var options = new HostOptions(
+            HostAction.Apply,
+            Path.Combine(directory, "server.yaml"),
+            uplink: null,
+            user: null,
+            clientToClient: false,
+            clientToHost: false
+        );
+        output.WriteLine();
+        return SetUpHost.Run(options, output, error);
     }
 
     private static void Write(string directory, IReadOnlyList<SetUpFile> files)
@@ -76,6 +97,10 @@ public static class Init
             output.WriteLine();
         }
         output.WriteLine("Next, on the server and on the client:");
+        if (!options.SetUpHost)
+        {
+            output.WriteLine($"  lightway-server setup-host --apply --config-file {directory}/server.yaml");
+        }
         output.WriteLine($"  lightway-server --config-file {directory}/server.yaml");
         output.WriteLine($"  lightway-client --config-file {directory}/client.yaml");
     }

@@ -22,12 +22,15 @@ internal static class SetUpFiles
     private const int SaltLength = 16; // characters, the longest that SHA-512 crypt uses
 
     /// <param name="directory">Absolute path of the directory the files will be in.</param>
+    /// <param name="existing">The certificate to use, which stays where it is; null: one is made, and its authority.</param>
     /// <exception cref="ConfigurationException">The machine has no libcrypt to hash the password with.</exception>
-    public static IReadOnlyList<SetUpFile> All(InitOptions options, string directory, DateTimeOffset now)
+    public static IReadOnlyList<SetUpFile> All(
+        InitOptions options,
+        string directory,
+        ExistingCertificate? existing,
+        DateTimeOffset now
+    )
     {
-        using var authority = new CertificateAuthority(now);
-        var ca = authority.Export();
-        var server = authority.Issue(options.ServerName);
         var password = RandomNumberGenerator.GetString(Letters, PasswordLength);
         var hash =
             LibCrypt.Hash(
@@ -36,43 +39,62 @@ internal static class SetUpFiles
             ) ?? throw new ConfigurationException($"init: {LibCrypt.Missing}");
         return
         [
+            .. existing is null ? Certificates(options.ServerName, now) : [],
+            new("users.htpasswd", Secret, $"{options.User}:{hash}\n"),
+            new("server.yaml", Secret, ServerYaml(options, directory, existing)),
+            new("client.yaml", Secret, ClientYaml(options, directory, existing, password)),
+        ];
+    }
+
+    private static SetUpFile[] Certificates(string serverName, DateTimeOffset now)
+    {
+        using var authority = new CertificateAuthority(now);
+        var ca = authority.Export();
+        var server = authority.Issue(serverName);
+        return
+        [
             new("ca_cert.crt", Public, ca.Certificate + "\n"),
             new("ca.key", Secret, ca.PrivateKey + "\n"),
             new("server.crt", Public, server.Certificate + "\n"),
             new("server.key", Secret, server.PrivateKey + "\n"),
-            new("users.htpasswd", Secret, $"{options.User}:{hash}\n"),
-            new("server.yaml", Secret, ServerYaml(options, directory)),
-            new("client.yaml", Secret, ClientYaml(options, directory, password)),
         ];
     }
 
-    private static string ServerYaml(InitOptions options, string directory)
+    private static string ServerYaml(InitOptions options, string directory, ExistingCertificate? existing)
     {
+        var certificate = existing is null
+            ? $"""
+                # Certificate and key of this server; clients trust them by ca_cert.crt. ca.key makes further
+                # certificates: the server does not need it, so keep it elsewhere.
+                server_cert: {Quoted($"{directory}/server.crt")}
+                server_key: {Quoted($"{directory}/server.key")}
+                """
+            : $"""
+                # Certificate and key of this server. After a renewal: lightway-server reload
+                server_cert: {Quoted(existing.Certificate)}
+                server_key: {Quoted(existing.Key)}
+                """;
         var bind = IsIPv6(options.ServerHost) ? "[::]" : "0.0.0.0";
         var tun = Host(options.IpPool, 2);
         return $"""
             # Lightway server. `lightway-server --help` explains every key. Start it with:
             #   lightway-server --config-file {directory}/server.yaml
             #
-            # The server makes the TUN interface; address, MTU, forwarding and NAT are yours to set while it runs:
-            #   ip address add {tun}/{options.IpPool.PrefixLength} dev lightway
-            #   ip link set lightway mtu 1350 txqueuelen 10000
-            #   sysctl -w net.ipv4.ip_forward=1
-            #   iptables -t nat -A POSTROUTING -s {options.IpPool} ! -o lightway -j MASQUERADE
+            # Before that, once after each start of the machine, as root:
+            #   lightway-server setup-host --apply --config-file {directory}/server.yaml
+            # It makes the TUN interface with its address and MTU, forwards the clients' packets with NAT, and keeps the
+            # clients apart. --print shows what it does, --undo takes it back.
 
-            # Transport: this build serves udp.
+            # Transport: udp, tcp or both. tcp is for clients whose networks block UDP.
             mode: udp
             # Address and UDP port to listen on.
             bind_address: "{bind}:{options.ServerPort}"
 
-            # Certificate and key of this server; clients trust them by ca_cert.crt. ca.key makes further
-            # certificates: the server does not need it, so keep it elsewhere.
-            server_cert: {Quoted($"{directory}/server.crt")}
-            server_key: {Quoted($"{directory}/server.key")}
+            {certificate}
             # Users, one user:hash per line. Add one: echo "name:$(openssl passwd -6)" >> users.htpasswd
             user_db: {Quoted($"{directory}/users.htpasswd")}
 
-            # TUN interface, and the address it will have: the server keeps it out of the pool.
+            # TUN interface, and the address that setup-host gives it: the server keeps it out of the pool.
             tun_name: lightway
             tun_ip: {tun}
 
@@ -90,14 +112,33 @@ internal static class SetUpFiles
             # UDP GRO and write superpackets to the TUN.
             enable_tun_offload: true
 
+            # Socket for `lightway-server status`, `sessions`, `kick`, `reload` and `drain`.
+            # control_socket: {ControlSocket.DefaultPath}
+
             # trace, debug, info, warn, error or off.
             log_level: info
 
             """;
     }
 
-    private static string ClientYaml(InitOptions options, string directory, string password)
+    private static string ClientYaml(
+        InitOptions options,
+        string directory,
+        ExistingCertificate? existing,
+        string password
+    )
     {
+        var authority = existing is null
+            ? $"""
+                # The certificate that signed the server's, and the name that the server's must have. On another
+                # machine, copy ca_cert.crt along and edit the path.
+                ca_cert: {Quoted($"{directory}/ca_cert.crt")}
+                """
+            : $"""
+                # The authorities that may have signed the server's certificate, here those that this system trusts,
+                # and the name that the server's must have.
+                ca_cert: {Quoted(ExistingCertificate.SystemAuthorities)}
+                """;
         var host = IsIPv6(options.ServerHost) ? $"[{options.ServerHost}]" : options.ServerHost;
         return $"""
             # Lightway client. `lightway-client --help` explains every key. Start it with:
@@ -106,12 +147,10 @@ internal static class SetUpFiles
 
             # Where the server is: edit this when it moves.
             server: "{host}:{options.ServerPort}"
-            # Transport: this build serves udp.
+            # Transport: udp or tcp, as the server has it.
             mode: udp
 
-            # The certificate that signed the server's, and the name that the server's must have. On another
-            # machine, copy ca_cert.crt along and edit the path.
-            ca_cert: {Quoted($"{directory}/ca_cert.crt")}
+            {authority}
             server_dn: {Quoted(options.ServerName)}
 
             user: {Quoted(options.User)}

@@ -12,4 +12,7 @@ public sealed class PeerRecord
 
     /// <summary>From when on a move is logged again, in ms.</summary>
     public long LogMovesAt { get; set; } = long.MinValue;
+
+    /// <summary>It came while the server takes no new sessions.</summary>
+    public bool IsTurnedAway { get; set; }
 }

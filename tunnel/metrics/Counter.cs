@@ -60,6 +60,8 @@ public enum Counter
     ConnReplaced, // ended for another session of its user, or for a user without an address
     ConnUserRemoved, // ended because a reload has removed its user
     UserAuthEviction, // ended because its login has expired
+    ConnKicked, // ended by the operator
+    ConnRefusedDraining, // new, while the server drains: ended after their handshake
     LogLinesSuppressed, // about peers without a login
     ConnRejectedNoFreeIp,
     ConnRejectedAccessDenied,

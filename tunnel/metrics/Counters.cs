@@ -15,6 +15,9 @@ public sealed class Counters
     private static readonly string[] s_names = BuildNames();
     private readonly long[] _values = new long[s_named + DropReasonModule.count];
 
+    /// <summary>Names of the counters that <c>drops_total</c> sums.</summary>
+    public static IEnumerable<string> DropNames => s_names.Skip((int)FirstDrop).Where(name => name.Length > 0);
+
     public void Add(Counter counter) => _values[(int)counter]++;
 
     public void Add(Counter counter, long amount) => _values[(int)counter] += amount;

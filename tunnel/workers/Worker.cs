@@ -19,7 +19,7 @@ public sealed partial class Worker : IDisposable
     private const long TickMs = 1000;
     private readonly TunQueue _tun;
     private readonly UdpSocket? _socket;
-    private readonly StreamListener? _listener;
+    private StreamListener? _listener; // null: no connections are accepted, from the start or from now on
     private readonly Epoll _epoll = new();
     private readonly StreamLoop _streams;
     private readonly ReadyFlag _tunReady = new();
@@ -118,6 +118,20 @@ public sealed partial class Worker : IDisposable
             _epoll.Wake();
         }
     }
+
+    /// <summary>
+    /// Accepts no connections from now on: the kernel resets those that wait, and refuses later ones. Any thread.
+    /// </summary>
+    public void StopListening() =>
+        Post(() =>
+        {
+            if (_listener is { } listener)
+            {
+                _listener = null;
+                _epoll.Remove(listener.Fd, _listenerToken);
+                listener.Dispose();
+            }
+        });
 
     /// <summary>Ends <see cref="Run"/>. Any thread.</summary>
     public void Stop()

@@ -1,7 +1,7 @@
 using Lightway.Protocol;
 using Lightway.Tunnel.Udp;
 
-namespace Lightway.Server.Sessions;
+namespace Lightway.Server.Addresses;
 
 /// <summary>Whose connections begin with a header of the PROXY protocol. Immutable.</summary>
 /// <param name="networks">Of the proxies.</param>

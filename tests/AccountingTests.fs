@@ -293,5 +293,48 @@ let private statistics =
         Expect.stringContains (report 50) "0/0/0 active, 0/0/0 standby" "after an hour"
     }
 
+let private labels =
+    test "handshakes and logins are counted with their labels, and errors by what they end" {
+        use site = new Site()
+        use guest = new Guest(site, at "198.51.100.7" 4000, "secret")
+        guest.Reach ConnectionState.Online
+
+        use refusing =
+            new Guest(site, at "198.51.100.8" 4000, "me", "secret", TestCertificate.strangerTls ())
+
+        refusing.Connection.Start refusing.End.Now
+        refusing.Pump()
+
+        let counted =
+            [ for pair in site.Manager.Book.Counts.All do
+                  (pair.Key.Name, pair.Key.First, pair.Key.Third), pair.Value ]
+            |> Map
+
+        let cipher =
+            site.Manager.Book.Counts.All
+            |> Array.pick (fun pair ->
+                if pair.Key.Name = "conn_online" then
+                    Some pair.Key.First
+                else
+                    None)
+
+        Expect.equal
+            counted
+            (Map
+                [ ("conn_created", "1.3", ""), 2L
+                  ("conn_link_up", cipher, "DTLSv1.3"), 1L
+                  ("conn_online", cipher, "DTLSv1.3"), 1L
+                  ("conn_tls_error", "true", ""), 1L ])
+            "counters"
+
+        Expect.stringContains cipher "AES" "a suite"
+        let book = site.Manager.Book
+
+        let total (histogram: Lightway.Tunnel.Metrics.Histogram) =
+            Seq.sum (seq { for range in 0 .. histogram.Bounds.Count -> histogram.CountOf range })
+
+        Expect.equal (total book.ToLinkUp, total book.ToOnline) (1L, 1L) "times"
+    }
+
 let tests: Test =
-    testList "Accounting" [ files; testSequenced sockets; entries; statistics ]
+    testList "Accounting" [ files; testSequenced sockets; entries; statistics; labels ]

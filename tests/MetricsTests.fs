@@ -31,13 +31,14 @@ let needsProgram (name: string) (package: string) : string =
     | Some path -> path
     | None -> skiptest $"{name} is not installed (Debian: {package})"
 
+/// A server without workers.
+let private viewOf (state: ServingState) : ServerView =
+    ServerView([||], [||], [| Counters() |], AddressPool(IPNetwork.Parse "10.125.0.0/16", [||], false), state)
+
 /// The metrics of a server that does nothing.
 let idleMetrics: Lazy<string> =
     lazy
-        (let pool = AddressPool(IPNetwork.Parse "10.125.0.0/16", [||], false)
-
-         let registry =
-             MetricsRegistry(ServerView([||], [||], [| Counters() |], pool, ServingState()))
+        (let registry = MetricsRegistry(viewOf (ServingState()))
 
          use output = new MemoryStream()
          registry.WriteAsync(output, CancellationToken.None).GetAwaiter().GetResult()
@@ -215,11 +216,44 @@ let private raw (port: int) (request: string) : string =
 
     answer.ToString()
 
+/// A port that nobody has at the moment.
+let private freePort () : int =
+    use listener = new TcpListener(IPAddress.Loopback, 0)
+    listener.Start()
+    (listener.LocalEndpoint :?> IPEndPoint).Port
+
+let private readiness =
+    test "a server is ready while it serves, and neither before, nor while it is drained, nor after" {
+        let state = ServingState()
+        let port = freePort ()
+        use _ = MetricsEndpoint.Start(IPEndPoint(IPAddress.Loopback, port), viewOf state)
+        use client = new HttpClient(BaseAddress = Uri $"http://127.0.0.1:{port}")
+
+        let expect code (text: string) (ready: float) (draining: float) =
+            let answer = client.GetAsync("/readyz").Result
+            Expect.equal (int answer.StatusCode, answer.Content.ReadAsStringAsync().Result) (code, text) "readyz"
+            let page = client.GetStringAsync("/metrics").Result
+            Expect.equal (valueOf page "ready", valueOf page "draining") (ready, draining) "metrics"
+            Expect.equal (client.GetStringAsync("/healthz").Result) "ok\n" "it is alive all the time"
+
+        expect 503 "not serving\n" 0. 0.
+        state.IsServing <- true
+        expect 200 "ready\n" 1. 0.
+        state.IsDraining <- true
+        expect 503 "draining\n" 0. 1.
+        state.IsDraining <- false
+        expect 200 "ready\n" 1. 0.
+        state.IsServing <- false
+        expect 503 "not serving\n" 0. 0.
+    }
+
 let private http =
     testSequenced (
         testList
             "by HTTP"
-            [ test "metrics, health and readiness; only GET and HEAD; limits of a request" {
+            [ readiness
+
+              test "metrics, health and readiness; only GET and HEAD; limits of a request" {
                   withServer 1 settings (fun topology vpn ->
                       vpn.Start()
                       use forward = new Forward(topology.Server, 9100)

@@ -107,6 +107,18 @@ let installLab () =
           program "traceroute" "traceroute"
           program "nft" "nftables" ]
 
+/// What looks at the server in the tests of monitoring. Without it these are skipped, so a failed installation does not stop
+/// the others.
+let installMonitors () =
+    if Environment.IsPrivilegedProcess then
+        try
+            install
+                [ program "promtool" "prometheus"
+                  program "chromium" "chromium"
+                  program "chromedriver" "chromium-driver" ]
+        with error ->
+            say $"tests of the metrics endpoint and the status page will be skipped: {error.Message}"
+
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
@@ -294,6 +306,7 @@ let private initTargets (requested: string option) (extra: string list) =
 
     target "Test" "Specs, fuzzing, tests and end-to-end tests; root" (fun () ->
         installLab ()
+        installMonitors ()
         runSuite "Lightway.Tests" extra
 
         match suites |> List.sumBy _.Failed with

@@ -100,6 +100,9 @@ type internal ServerArgument =
     | Statistics_Reporting_Interval of duration: string
     | Metrics_File of path: string
     | Control_Socket of path: string
+    | Metrics_Address of ``ip:port``: string
+    | Accounting of target: string
+    | Accounting_Interval of duration: string
     | Core_Dumps of bool: string option
 
     interface IArgParserTemplate with
@@ -197,6 +200,11 @@ type internal ServerArgument =
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
             | Control_Socket _ ->
                 "Unix socket for `lightway-server status` and its like, which only the user of the server and root may use. Default: none."
+            | Metrics_Address _ ->
+                "address and port, or a port of 127.0.0.1, to serve metrics (/metrics), health (/healthz, /readyz) and a status page at by HTTP. Default: none."
+            | Accounting _ ->
+                "file that a JSON line about each session is appended to at its end and every accounting_interval, or unix:/path of a datagram socket. Default: none."
+            | Accounting_Interval _ -> "time between two lines of accounting about a session. Default: 15m."
             | Core_Dumps _ ->
                 "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
 

@@ -57,6 +57,11 @@ type ServerOptions =
         MetricsFile: string | null
         /// Path of the control socket; null: none.
         ControlSocket: string | null
+        /// Where metrics are served by HTTP; null: nowhere.
+        MetricsAddress: IPEndPoint | null
+        /// A file, or `unix:` and the path of a datagram socket; null: no accounting.
+        Accounting: string | null
+        AccountingInterval: TimeSpan
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
         UdpBufferSize: int
         Offload: OffloadOptions
@@ -192,6 +197,9 @@ module internal ServerReading =
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
               MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
               ControlSocket = reader.ReadOrNull<string>("control_socket", ControlSocket.path)
+              MetricsAddress = reader.ReadOrNull<IPEndPoint>("metrics_address", Value.localEndPoint)
+              Accounting = reader.ReadOrNull<string>("accounting", Value.accounting)
+              AccountingInterval = interval "accounting_interval" 900.
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
               Offload = OffloadOptions.read false reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)

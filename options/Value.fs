@@ -128,6 +128,24 @@ module internal Value =
                 | _ -> Ok value
             | _ -> allowed
 
+    /// An address and a port, or a port of 127.0.0.1.
+    let localEndPoint: Parser<IPEndPoint> =
+        fun text ->
+            match whole 1I 65535I text, endPoint text with
+            | ValueSome port, _ when Seq.forall Char.IsAsciiDigit text -> Ok(IPEndPoint(IPAddress.Loopback, int port))
+            | _, Ok value -> Ok value
+            | _ -> Error "address:port such as 127.0.0.1:9100 or [::1]:9100, or a port of 127.0.0.1 such as 9100"
+
+    /// A file, or `unix:` and the absolute path of a socket.
+    let accounting: Parser<string> =
+        fun text ->
+            let isSocket = text.StartsWith("unix:", StringComparison.Ordinal)
+
+            if String.IsNullOrWhiteSpace text || (isSocket && not (text.StartsWith "unix:/")) then
+                Error "a file path, or unix:/path of a Unix datagram socket"
+            else
+                Ok text
+
     /// Characters of a DNS name (RFC 1035 §2.3.4: 255 octets with the length of each label); the resolver raises beyond it.
     let private maxNameLength = 253
 

@@ -4,9 +4,11 @@ using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Server.Accounting;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Server.Control;
+using Lightway.Server.Observe;
 using Lightway.Server.Reload;
 using Lightway.Server.Sessions;
 using Lightway.Server.Setup;
@@ -37,6 +39,7 @@ internal static class ServerHost
         ServerFiles.Require(options);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         using var identity = ServerIdentity.Load(options, log);
+        using var accounting = AccountingLog.Open(options.Accounting, options.AccountingInterval, log);
         var map = ServerFiles.ReadIpMap(options);
         var pool = new AddressPool(
             options.IpPool,
@@ -78,6 +81,7 @@ internal static class ServerHost
             ),
             Users = new UserSessions(),
             Seed = seed,
+            Accounting = accounting,
             Log = log,
         };
         var managers = new List<ConnectionManager>();
@@ -106,11 +110,21 @@ internal static class ServerHost
         using var steered = steering; // given up before the workers close the device
         using var metrics = new MetricsFile(
             options.MetricsFile,
-            [.. workers.All.Select(worker => worker.Context.Counters)],
+            [.. workers.All.Select(worker => worker.Context.Counters), .. CountersOf(accounting)],
             log
         );
+        var state = new ServingState(shared.Draining);
+        var view = new ServerView(workers.All, managers, CountersOf(accounting), pool, state);
+        using var endpoint = ServeMetrics(options.MetricsAddress, view, log);
         using var reloader = new Reloader(parse, options, map, identity, shared, managers, log);
-        using var signals = new StopSignals(workers.Stop, () => _ = reloader.Reload());
+        using var signals = new StopSignals(
+            workers.Stop,
+            () =>
+            {
+                accounting?.Reopen();
+                _ = reloader.Reload();
+            }
+        );
         var first = workers.All[0];
         ProgramLog.Serving(
             log,
@@ -158,11 +172,32 @@ internal static class ServerHost
             ProgramLog.MtuChanged(log, queues[0].Name, mtu);
             CheckMtu(queues[0].Name, mtu, shared.ConnectionSettings, options, log);
         };
+        state.IsServing = true;
         workers.Run(options.PinWorkers);
+        state.IsServing = false;
         metrics.Write();
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);
         return 0;
+    }
+
+    private static Counters[] CountersOf(AccountingLog? accounting) => accounting is null ? [] : [accounting.Counters];
+
+    /// <summary>Serves metrics by HTTP, if that is wanted; else nothing of ASP.NET is loaded.</summary>
+    private static IDisposable? ServeMetrics(IPEndPoint? address, ServerView view, ILogger log)
+    {
+        if (address is null)
+        {
+            return null;
+        }
+        if (!IPAddress.IsLoopback(address.Address))
+        {
+            ProgramLog.Warning(
+                log,
+                $"metrics_address: whoever reaches {address} can read metrics and status, there is no password: a firewall must keep clients and the Internet out"
+            );
+        }
+        return MetricsEndpoint.Start(address, view);
     }
 
     /// <summary>None for the wildcard, whose datagrams and connections tell their local addresses, and for IPv6.</summary>

@@ -92,6 +92,7 @@ let private allLaws (settings: Settings) =
           ProxyHeaders.laws
           Networks.laws
           TokenLaws.laws ]
+          SessionUses.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]

@@ -68,6 +68,19 @@ let tests: Test =
               Expect.isEmpty (missing operations.Value counterNames) "add these counters"
           }
 
+          test "every metric of the metrics endpoint is in operations.md" {
+              let names =
+                  [ for name, kind in MetricsTests.families MetricsTests.idleMetrics.Value do
+                        if not (name.StartsWith "dotnet_" || name.StartsWith "process_") then
+                            if kind = "counter" && not ((quoted operations.Value).Contains name) then
+                                name.Substring(0, name.Length - "_total".Length)
+                            else
+                                name ]
+
+              Expect.isGreaterThan names.Length 200 "the names are those of the program"
+              Expect.isEmpty (missing operations.Value names) "add these metrics"
+          }
+
           test "every option of the server is in operations.md" {
               Expect.isGreaterThan server.Length 40 "the names are those of the program"
               Expect.isEmpty (missing operations.Value server) "add these options"

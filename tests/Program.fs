@@ -68,6 +68,10 @@ let main argv =
               TcpModeTests.tests
               ControlEndToEndTests.tests
               HostSetUpTests.tests
+              MetricsTests.tests
+              MonitoringFilesTests.tests
+              StatusPageTests.tests
+              AccountingTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
               LabTests.tests

@@ -130,7 +130,18 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       "/run/control",
       (fun o ->
           { o with
-              ControlSocket = "/run/control" }) ]
+              ControlSocket = "/run/control" })
+      "metrics_address",
+      "192.0.2.7:9100",
+      (fun o ->
+          { o with
+              MetricsAddress = IPEndPoint.Parse "192.0.2.7:9100" })
+      "accounting", "unix:/run/a", (fun o -> { o with Accounting = "unix:/run/a" })
+      "accounting_interval",
+      "1h",
+      (fun o ->
+          { o with
+              AccountingInterval = TimeSpan.FromHours 1. }) ]
 
 /// Every option without an effect, a value, and one that is refused.
 let serverNotServed: (string * string * string option) list =
@@ -182,6 +193,9 @@ let serverDefaults: ServerOptions =
       StatisticsReportingInterval = TimeSpan.FromSeconds 30L
       MetricsFile = null
       ControlSocket = null
+      MetricsAddress = null
+      Accounting = null
+      AccountingInterval = TimeSpan.FromMinutes 15L
       UdpBufferSize = 15 * 1024 * 1024
       Offload =
         { EnableTunOffload = false
@@ -234,6 +248,35 @@ let private proxies (settings: (string * Node) list) =
 
     let reader = Reader given
     ServerReading.read "config.yaml" (Func<_, _>(fun _ -> null)) reader, reader.Error
+
+let private observation =
+    testList
+        "Metrics and accounting"
+        [ test "a port alone is one of 127.0.0.1; IPv6 is in brackets" {
+              for text, expected in
+                  [ "9100", "127.0.0.1:9100"
+                    "65535", "127.0.0.1:65535"
+                    "127.0.0.1:9100", "127.0.0.1:9100"
+                    "[::1]:9100", "[::1]:9100"
+                    "0.0.0.0:80", "0.0.0.0:80" ] do
+                  let options = run (server [ "--metrics-address"; text ] [] least)
+                  Expect.equal options.MetricsAddress (IPEndPoint.Parse expected) text
+          }
+
+          test "an address without a port, a port that does not exist and a name are refused" {
+              for text in [ "0"; "65536"; "-1"; "0x10"; ""; "127.0.0.1"; "127.0.0.1:0"; "localhost:9100"; "9100 " ] do
+                  expectAll
+                      (refusal (server [ $"--metrics-address={text}" ] [] least))
+                      [ "metrics-address"; "127.0.0.1:9100" ]
+          }
+
+          test "accounting goes to a file, or to a socket with an absolute path" {
+              for text in [ "a.jsonl"; "/var/log/a"; "unix:/run/a.socket" ] do
+                  Expect.equal (run (server [ "--accounting"; text ] [] least)).Accounting text "accepted"
+
+              for text in [ ""; " "; "unix:"; "unix:a.socket"; "unix: /a" ] do
+                  expectAll (refusal (server [ $"--accounting={text}" ] [] least)) [ "accounting"; "unix:/path" ]
+          } ]
 
 let private proxyProtocol =
     let from (node: Node) =
@@ -354,4 +397,4 @@ let private refusals =
               let outcome = server [] [] yaml
               outcome.Kind = OutcomeKind.Error && not (outcome.Text.Contains '\n') ]
 
-let tests: Test = testList "Server" [ keys; proxyProtocol; refusals ]
+let tests: Test = testList "Server" [ keys; observation; proxyProtocol; refusals ]

@@ -33,7 +33,7 @@ public sealed partial class ConnectionManager
     {
         LogClosing(connection, why);
         connection.Disconnect();
-        Release(connection);
+        Release(connection, why);
     }
 
     /// <summary>Ends a connection of this or another worker, on its thread, and runs an action there.</summary>
@@ -51,9 +51,10 @@ public sealed partial class ConnectionManager
         });
     }
 
-    private void Release(Connection connection)
+    private void Release(Connection connection, string why)
     {
         Counters.Add(Counter.ConnClosed);
+        _book.Ended(connection, why);
         _online -= connection.WasOnline ? 1 : 0;
         _turnedAway -= connection.Record.IsTurnedAway ? 1 : 0;
         _recent = null;

@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Segmenter;
+using Lightway.Server.Accounting;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Tunnel;
@@ -36,6 +37,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private readonly DtlsListener? _listener;
     private readonly StreamAcceptor _acceptor;
     private readonly ConnectionTable _table = new();
+    private readonly SessionBook _book;
     private readonly ILogger _log;
     private Connection? _recent; // the latest connection that its address and its session id both named
     private int _online; // connections that have been Online
@@ -57,6 +59,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _logins = new Logins(shared, worker, _strangers, EndElsewhere);
         _listener = shared.Identity.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
         _acceptor = new StreamAcceptor(shared, worker, _strangers, Create);
+        _book = new SessionBook(worker, shared.Accounting);
         _sweepAt = worker.Now + _settings.SweepMs;
         _expiryAt = worker.Now + ExpiryMs;
         _reportAt = worker.Now + _settings.ReportMs;
@@ -142,6 +145,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _table.ForgetClosed(now);
         _logins.Tick(now);
         _acceptor.Tick(now);
+        _book.Tick(now);
         foreach (var connection in _strangers.Overdue(now))
         {
             Counters.Add(Counter.ConnStaleClosed);
@@ -174,7 +178,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         foreach (var connection in _table.All.ToArray())
         {
             connection.Disconnect();
-            Release(connection);
+            Release(connection, "the server stops");
         }
         _acceptor.Dispose();
     }
@@ -194,12 +198,14 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         if (connection.State == ConnectionState.LinkUp)
         {
             _strangers.OnLinkUp(connection, _worker.Now);
+            _book.LinkUp(connection);
             LogLinkUp(_log, connection.SessionId.ToString(), connection.Path.Peer, connection.Security);
             RefuseIfTurnedAway(connection);
             return;
         }
         _online++;
         _strangers.OnOnline(connection, _worker.Now);
+        _book.Online(connection);
         LogOnline(
             _log,
             connection.SessionId.ToString(),
@@ -231,7 +237,8 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
                 ? "TlsFatalAlert, the client refuses the handshake and its log says why"
                 : reason.ToString()
         );
-        Release(connection);
+        _book.Failed(reason);
+        Release(connection, reason.ToString());
     }
 
     public bool AcceptFrom(StreamListener listener, long now) => _acceptor.AcceptFrom(listener, now);
@@ -403,6 +410,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _recent = null;
         _table.Add(connection);
         Counters.Add(Counter.ConnCreated);
+        _book.Created(connection);
         TurnAwayIfDraining(connection);
         if (_strangers.Enter(connection) is { } gaveWay)
         {

@@ -279,6 +279,7 @@ internal sealed partial class Logins(
         connection.Translation = TranslationModule.server(address, shared.Settings.ClientIp);
         shared.Inside.Set(shared.Pool.OffsetOf(address), connection);
         _sessions.Add(connection, session);
+        connection.Record.User = session.User;
         foreach (var oldest in shared.Users.Add(session.User, connection, limit))
         {
             endElsewhere(

@@ -1,4 +1,5 @@
 using Lightway.Protocol;
+using Lightway.Server.Accounting;
 using Lightway.Server.Addresses;
 using Lightway.Server.Auth;
 using Lightway.Server.Control;
@@ -43,6 +44,9 @@ public sealed record SharedState
 
     /// <summary>Whether new sessions are refused, and until when the others go on.</summary>
     public Draining Draining { get; } = new();
+
+    /// <summary>Null: there is none.</summary>
+    public AccountingLog? Accounting { get; init; }
 
     public required ILogger Log { get; init; }
 }

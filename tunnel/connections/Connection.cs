@@ -25,6 +25,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
     private readonly TimerNode _timer;
     private TunnelError _failure; // why it ended; None while it lives
     private int _depth; // entry points on the stack
+    private long _packetsSeen; // packets of the peer up to its latest datagram
     private long _now; // set by entry points only
 
     private Connection(
@@ -101,6 +102,15 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
 
     /// <summary>When the last authenticated datagram came.</summary>
     public long LastOutsideAt { get; private set; }
+
+    /// <summary>When the last datagram with a packet for the TUN came; <see cref="long.MinValue"/>: none did.</summary>
+    public long LastPacketAt { get; private set; } = long.MinValue;
+
+    /// <summary>Packets and bytes so far. Any thread.</summary>
+    public ref readonly Traffic Traffic => ref _packets.Traffic;
+
+    /// <summary>Protocol version of its datagrams.</summary>
+    public ushort Version => _envelope.Version;
 
     public bool IsExpresslaneReady => _packets.Expresslane.IsReady;
 
@@ -411,6 +421,11 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         if (frames > 0)
         {
             LastOutsideAt = _now;
+            if (_packets.Traffic.PacketsIn != _packetsSeen)
+            {
+                _packetsSeen = _packets.Traffic.PacketsIn;
+                LastPacketAt = _now;
+            }
             _side.OnAuthenticated(session, frames, _now);
         }
     }

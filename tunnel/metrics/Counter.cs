@@ -74,6 +74,7 @@ public enum Counter
     ConnTimedOut,
     KeyUpdateStart,
     KeyUpdateComplete,
+    ConnAllocFragMap, // times that a connection took memory for fragments
     KeyUpdateAbandoned, // not answered in time; asked for again after an interval
     UdpConnRecoveredViaSession,
     UdpMoveNotLogged, // of those, moves that followed another within a minute
@@ -101,6 +102,8 @@ public enum Counter
     EcnChanged, // packets that got a mark from their datagram
     CodecPacketsSent, // encoded
     CodecPacketsReceived, // encoded
+    AccountingRecords, // lines written
+    AccountingLost, // lines that were not: the disk is full, nobody reads, or too many wait
     EcnUnexpected, // a combination of marks that no router and no correct tunnel makes
 
     // Drops: something arrived and went nowhere.

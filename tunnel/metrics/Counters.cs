@@ -18,6 +18,15 @@ public sealed class Counters
     /// <summary>Names of the counters that <c>drops_total</c> sums.</summary>
     public static IEnumerable<string> DropNames => s_names.Skip((int)FirstDrop).Where(name => name.Length > 0);
 
+    /// <summary>Datagrams per system call of the inside to outside path.</summary>
+    public Histogram DatagramsPerSend { get; } = Histogram.OfPowers(1024);
+
+    /// <summary>Datagrams per run: segments that the kernel cuts from one buffer.</summary>
+    public Histogram SegmentsPerRun { get; } = Histogram.OfPowers(64);
+
+    /// <summary>Packets per read from the TUN: the segments of a superpacket, or one.</summary>
+    public Histogram PacketsPerRead { get; } = Histogram.OfPowers(64);
+
     public void Add(Counter counter) => _values[(int)counter]++;
 
     public void Add(Counter counter, long amount) => _values[(int)counter] += amount;
@@ -26,6 +35,14 @@ public sealed class Counters
     public void Add(DropReason reason) => _values[s_named + (int)reason]++;
 
     public long this[Counter counter] => Volatile.Read(ref _values[(int)counter]);
+
+    /// <summary>Its drops are those from here on, and the segmenter's reasons.</summary>
+    public static Counter FirstDropped => FirstDrop;
+
+    public long this[DropReason reason] => Volatile.Read(ref _values[s_named + (int)reason]);
+
+    /// <summary>As metrics have it: snake case.</summary>
+    public static string NameOf(Counter counter) => s_names[(int)counter];
 
     /// <summary>Name and value of every counter of <paramref name="workers"/>, summed, and totals derived from them.</summary>
     public static IReadOnlyList<KeyValuePair<string, long>> Sum(IEnumerable<Counters> workers)

@@ -30,6 +30,7 @@ internal sealed class PacketPath : IDisposable
     private readonly bool _isStream;
     private bool _isPlain; // packets from the peer pass, and nobody wants to see them
     private Translation _translation;
+    private Traffic _traffic;
     private BurstRate _burstRate;
     private long _sentSinceBegin; // bytes
     private long _now; // of the latest Begin
@@ -83,6 +84,8 @@ internal sealed class PacketPath : IDisposable
     }
 
     public ExpresslaneChannel Expresslane { get; }
+
+    public ref readonly Traffic Traffic => ref _traffic;
 
     /// <summary>The connection's plugins and codec; null if it has none.</summary>
     public PacketHooks? Hooks { get; }
@@ -351,9 +354,7 @@ internal sealed class PacketPath : IDisposable
         }
         _worker.ToOutside.Commit(length);
         _worker.Counters.Add(Counter.ExpresslanePacketsSent);
-        _worker.Counters.Add(Counter.TunToClient, packet.Length);
-        _sentSinceBegin += length;
-        Probes?.OnSent(packet.Length, _now);
+        CountSent(packet.Length, length);
         return SendResult.Accepted;
     }
 
@@ -372,9 +373,7 @@ internal sealed class PacketPath : IDisposable
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(_isStream ? Counter.TlsPacketsSent : Counter.DtlsPacketsSent);
-            _worker.Counters.Add(Counter.TunToClient, length);
-            _sentSinceBegin += frame.Length;
-            Probes?.OnSent(length, _now);
+            CountSent(length, frame.Length);
         }
         return result;
     }
@@ -387,11 +386,19 @@ internal sealed class PacketPath : IDisposable
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(Counter.DtlsPacketsSent);
-            _worker.Counters.Add(Counter.TunToClient, packet.Length);
-            _sentSinceBegin += packet.Length;
-            probes.OnSent(packet.Length, _now);
+            CountSent(packet.Length, packet.Length);
         }
         return result;
+    }
+
+    /// <param name="packet">Bytes of the packet.</param>
+    /// <param name="sent">Bytes that leave for it, about.</param>
+    private void CountSent(int packet, int sent)
+    {
+        _worker.Counters.Add(Counter.TunToClient, packet);
+        _traffic.CountOut(packet);
+        _sentSinceBegin += sent;
+        Probes?.OnSent(packet, _now);
     }
 
     private TunnelError Decode(ReadOnlySpan<byte> encoded, uint sender, ulong counter) =>
@@ -410,6 +417,7 @@ internal sealed class PacketPath : IDisposable
             {
                 ClampMss(packet);
             }
+            _traffic.CountIn(packet.Length);
             _worker.ToInside.Commit(packet.Length, sender, counter);
         }
         return TunnelError.None;

@@ -27,7 +27,11 @@ internal sealed class Reassembly(WorkerContext worker) : IDisposable
             worker.Counters.Add(Counter.FragmentOverBudget);
             return false;
         }
-        _table ??= new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
+        if (_table is null)
+        {
+            _table = new FragmentTable(FragmentIds, FragmentBytes, FragmentTimeoutMs);
+            worker.Counters.Add(Counter.ConnAllocFragMap);
+        }
         var slot = worker.ToInside.Reserve(Sizes.MaxPacket);
         var length = 0;
         var held = _table.BytesHeld;

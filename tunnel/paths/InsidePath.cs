@@ -184,6 +184,7 @@ public sealed class InsidePath : IDisposable
         _count = count;
         _length = length;
         _next = 0;
+        _worker.Counters.PacketsPerRead.Observe(count);
         return SendRest();
     }
 

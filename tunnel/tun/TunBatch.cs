@@ -66,6 +66,12 @@ public sealed class TunBatch : IDisposable
     /// <summary>Called when the kernel refuses superpackets of a protocol, which are off then.</summary>
     public Action<CapabilityRefused>? Refused { get; set; }
 
+    /// <summary>TCP segments share superpackets. Any thread.</summary>
+    public bool MergesTcp => _tcp && _tcpLatch.IsOn;
+
+    /// <summary>UDP datagrams share superpackets. Any thread.</summary>
+    public bool MergesUdp => _udp && _udpLatch.IsOn;
+
     /// <summary>
     /// Makes room for a packet, flushing if there is none. The slot becomes part of the batch with <see cref="Commit"/>;
     /// until then it may be reserved again.
@@ -107,8 +113,8 @@ public sealed class TunBatch : IDisposable
         {
             return;
         }
-        _coalescer.MergeTcp = _tcp && _tcpLatch.IsOn;
-        _coalescer.MergeUdp = _udp && _udpLatch.IsOn;
+        _coalescer.MergeTcp = MergesTcp;
+        _coalescer.MergeUdp = MergesUdp;
         if (_disordered)
         {
             Sort();

@@ -83,6 +83,9 @@ public sealed class SendBatch : IDisposable
     /// <summary>The socket was full at the last flush: wait until it is writable, then flush again.</summary>
     public bool IsBlocked { get; private set; }
 
+    /// <summary>Runs leave segmented over this address family. Any thread.</summary>
+    public bool Segments(bool ipv6) => _maxSegments > 1 && LatchOf(ipv6).IsOn;
+
     /// <summary>Called when the kernel refuses to segment for an address family, and segmentation goes off for it.</summary>
     public Action<CapabilityRefused>? Refused { get; set; }
 
@@ -276,8 +279,11 @@ public sealed class SendBatch : IDisposable
     {
         var runs = _runs.AsSpan(_first, count);
         var result = _sender.Send(runs, _bytes.Span);
+        var datagrams = 0;
         for (var i = 0; i < result; i++)
         {
+            datagrams += _states[_first + i].Count;
+            _counters.SegmentsPerRun.Observe(_states[_first + i].Count);
             CountSent(_states[_first + i].Count, runs[i].Length);
             if (runs[i].SegmentSize > 0)
             {
@@ -285,7 +291,11 @@ public sealed class SendBatch : IDisposable
                 _counters.Add(Counter.UdpGsoSegments, _states[_first + i].Count);
             }
         }
-        _first += Math.Max(0, result);
+        if (result > 0)
+        {
+            _counters.DatagramsPerSend.Observe(datagrams);
+            _first += result;
+        }
         return result;
     }
 
@@ -297,6 +307,8 @@ public sealed class SendBatch : IDisposable
         if (result >= 0)
         {
             CountSent(1, length);
+            _counters.SegmentsPerRun.Observe(1);
+            _counters.DatagramsPerSend.Observe(1);
             ref var refusal = ref _states[_first].Refusal;
             if (refusal != 0)
             {

@@ -86,9 +86,25 @@ public sealed partial class Worker : IDisposable
     /// <summary>The offloads in use: allowed, and found to work.</summary>
     public Offload Offload { get; }
 
+    /// <summary>The kernel's number of the thread that <see cref="Run"/> is on; 0 before. Any thread.</summary>
+    public int Thread { get; private set; }
+
+    /// <summary>What of the offload is in use now. Any thread.</summary>
+    public IReadOnlyList<OffloadState> OffloadStates =>
+        [
+            new("tun_tso", _tun.Tso),
+            new("tun_uso", _tun.Uso),
+            new("tun_gro_tcp", Context.ToInside.MergesTcp),
+            new("tun_gro_udp", Context.ToInside.MergesUdp),
+            new("udp_gso_ipv4", _socket is not null && Context.ToOutside.Segments(ipv6: false)),
+            new("udp_gso_ipv6", _socket is not null && Context.ToOutside.Segments(ipv6: true)),
+            new("udp_gro", _socket is { IsCoalescing: true }),
+        ];
+
     /// <summary>Runs until <see cref="Stop"/>, on the calling thread.</summary>
     public void Run()
     {
+        Thread = ThreadTime.CurrentThread;
         _tunToken = _epoll.Add(_tun.Fd, _tunReady);
         if (_socket is not null)
         {

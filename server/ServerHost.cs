@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Lightway.Hosting;
+using Lightway.Hosting.Service;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
@@ -110,7 +111,15 @@ internal static class ServerHost
             log
         );
         using var reloader = new Reloader(parse, options, map, identity, shared, managers, log);
-        using var signals = new StopSignals(workers.Stop, () => _ = reloader.Reload());
+        using var service = ServiceNotifier.Create(log);
+        using var signals = new StopSignals(
+            () =>
+            {
+                service.Stopping();
+                workers.Stop();
+            },
+            () => service.Reload(() => _ = reloader.Reload())
+        );
         var first = workers.All[0];
         ProgramLog.Serving(
             log,
@@ -158,7 +167,12 @@ internal static class ServerHost
             ProgramLog.MtuChanged(log, queues[0].Name, mtu);
             CheckMtu(queues[0].Name, mtu, shared.ConnectionSettings, options, log);
         };
+        service.Ready(
+            $"serving {(sockets.Length > 0 ? address : listeners[0].LocalEndPoint)} on device {queues[0].Name}, workers: {count}",
+            () => [.. workers.All.Select(worker => worker.Context.Now)]
+        );
         workers.Run(options.PinWorkers);
+        service.Stopping(); // a worker may have ended by itself
         metrics.Write();
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);

@@ -43,6 +43,7 @@ let main argv =
               MetricsFileTests.tests
               StartTests.tests
               ExitCodesTests.tests
+              ServiceTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests

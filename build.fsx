@@ -171,6 +171,14 @@ let private initTargets (requested: string option) (extra: string list) =
         "The .deb packages for this processor, not compressed, in artifacts/package/quick"
         Package.quick
 
+
+    target "PackageTest" "Package twice, compare, and boot a Debian with the packages; root, half an hour" (fun () ->
+        install [ program "debootstrap" "debootstrap"; program "systemd-nspawn" "systemd-container" ]
+
+        run "bash" [ root </> "tests" </> "deploy" </> "reproduce.sh"; artifacts </> "reproduced" ]
+        let packages = artifacts </> "reproduced" </> "first" </> "artifacts" </> "dist"
+        run "bash" [ root </> "tests" </> "deploy" </> "boot.sh"; packages ])
+
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
 
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
@@ -184,9 +192,10 @@ let private initTargets (requested: string option) (extra: string list) =
         "Build" ==> onBuild |> ignore
 
     "Native" ==> "QuickPackage" |> ignore
+    "Build" ==> "QuickPackage" ==> "Test" |> ignore
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
-let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests" ]
+let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests"; "PackageTest" ]
 
 /// Runs the whole build again as root. The build itself then hands `artifacts` back to the user who called sudo.
 let private rerunWithSudo name extra =

@@ -166,8 +166,10 @@ let private part (name: string) (version: string) (hash: string) =
     { Name = name
       Version = version
       Licence =
-        match field "license" with
-        | Some license when string (license.Attribute(XName.Get "type")) = "type=\"expression\"" -> license.Value
+        match field "license", field "licenseUrl" with
+        | Some license, _ when string (license.Attribute(XName.Get "type")) = "type=\"expression\"" -> license.Value
+        // Packages of .NET from before 2018 have an address only.
+        | _, Some url when url.Value.EndsWith "dotnet/corefx/blob/master/LICENSE.TXT" -> "MIT"
         | _ -> "NOASSERTION"
       Authors = field "authors" |> Option.map _.Value |> Option.defaultValue "unknown"
       Hash = hash }
@@ -318,7 +320,7 @@ let private fillTree
     let package = $"lightway-{program}"
     let lib = $"usr/lib/{package}"
     let documents = $"usr/share/doc/{package}"
-    let units = "lib/systemd/system"
+    let units = "usr/lib/systemd/system"
     let unit' name = deployed $"systemd/{name}"
     copy tree execute $"{lib}/{package}" binary
     copy tree read $"{lib}/libwolfssl.so" wolfSsl
@@ -439,7 +441,7 @@ let private tarball (folder: string) (tree: string) (program: string) (machine: 
             match Path.GetDirectoryName path with
             | folder when folder = $"usr/lib/{package}" -> Some(Path.GetFileName path)
             | folder when folder = $"usr/share/doc/{package}" && path.EndsWith ".txt" -> Some(Path.GetFileName path)
-            | folder when folder = "lib/systemd/system" -> Some("systemd" </> Path.GetFileName path)
+            | folder when folder = "usr/lib/systemd/system" -> Some("systemd" </> Path.GetFileName path)
             | _ -> None
 
         match place with

@@ -104,7 +104,9 @@ let installLab () =
           program "sysctl" "procps"
           program "useradd" "passwd"
           program "traceroute" "traceroute"
-          program "nft" "nftables" ]
+          program "nft" "nftables"
+          program "setpriv" "util-linux"
+          program "systemd-analyze" "systemd" ]
 
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =

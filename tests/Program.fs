@@ -71,6 +71,7 @@ let main argv =
               HostSetUpTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
+              DeployTests.tests
               LabTests.tests
               ClientEndToEndTests.tests
               OffloadTests.tests

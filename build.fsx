@@ -3,186 +3,23 @@
 #r "nuget: System.Reactive, 5.0.0" // what FAKE asks for is gone from the feed; naming its successor avoids a warning
 #r "nuget: Fake.Core.Target, 5.20.3"
 #r "nuget: Fake.IO.FileSystem, 5.20.3"
+#load "build/Steps.fsx"
+#load "build/Native.fsx"
+#load "build/Package.fsx"
 
 open System
-open System.Diagnostics
 open System.IO
-open System.Runtime.InteropServices
-open System.Security.Cryptography
-open System.Text
 open Fake.Core
 open Fake.Core.TargetOperators
 open Fake.IO
 open Fake.IO.FileSystemOperators
-
-let root = __SOURCE_DIRECTORY__
-let artifacts = root </> "artifacts"
-let say (text: string) = printfn $"build: {text}"
-
-// Processes. A signal is passed on, so that a test or a demo can clean up what it made, and then ends the build.
-
-[<DllImport("libc", EntryPoint = "kill")>]
-extern int private sendSignal(int pid, int signal)
-
-let mutable private child: Process option = None
-let mutable private interrupted = false
-
-let private passOn (context: PosixSignalContext) =
-    context.Cancel <- true
-    interrupted <- true
-    child |> Option.iter (fun running -> sendSignal (running.Id, 15) |> ignore) // SIGTERM
-
-let private signals =
-    [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
-          PosixSignalRegistration.Create(signal, Action<_> passOn) ]
-
-/// Runs a program in the repository's root, with our standard streams, and returns its exit code.
-let exitCodeOf (program: string) (arguments: string list) =
-    use running =
-        Process.Start(ProcessStartInfo(program, arguments, WorkingDirectory = root))
-
-    child <- Some running
-    running.WaitForExit()
-    child <- None
-
-    if interrupted then
-        failwith "interrupted"
-
-    running.ExitCode
-
-let run program arguments =
-    match exitCodeOf program arguments with
-    | 0 -> ()
-    | code ->
-        let line = String.concat " " (Path.GetFileName(program: string) :: arguments)
-        failwith $"`{line}` failed with exit code {code}"
-
-let dotnet arguments =
-    run Environment.ProcessPath (arguments: string list)
-
-// Debian packages.
-
-let onPath (program: string) =
-    $"""{Environment.GetEnvironmentVariable "PATH"}:/usr/sbin:/sbin""".Split ':'
-    |> Array.exists (fun folder -> File.Exists(folder </> program))
-
-/// Installs each package whose probe returns false.
-let install (needs: ((unit -> bool) * string) list) =
-    let missing =
-        [ for isThere, package in needs do
-              if not (isThere ()) then
-                  package ]
-
-    let names = String.concat " " missing
-
-    if not missing.IsEmpty then
-        if not (Environment.IsPrivilegedProcess && onPath "apt-get") then
-            failwith $"missing: {names}. Install them, on Debian by `sudo apt-get install {names}`, and run this again."
-
-        say $"installing with apt: {names}"
-        Environment.SetEnvironmentVariable("DEBIAN_FRONTEND", "noninteractive")
-        run "apt-get" [ "update"; "-qq" ]
-        run "apt-get" ([ "install"; "-y"; "-qq"; "--no-install-recommends" ] @ missing)
-
-let program name package = (fun () -> onPath name), package
-
-let installCompiler () =
-    install
-        [ program "autoreconf" "autoconf"
-          program "automake" "automake"
-          program "libtoolize" "libtool"
-          program "make" "make"
-          program "gcc" "gcc"
-          (fun () -> File.Exists "/usr/include/stdio.h"), "libc6-dev"
-          (fun () -> File.Exists "/etc/ssl/certs/ca-certificates.crt"), "ca-certificates" ]
-
-let installLab () =
-    install
-        [ program "ip" "iproute2"
-          program "ethtool" "ethtool"
-          program "ping" "iputils-ping"
-          program "iptables" "iptables"
-          program "sysctl" "procps"
-          program "useradd" "passwd"
-          program "traceroute" "traceroute"
-          program "nft" "nftables" ]
-
-/// What looks at the server in the tests of monitoring. Without it these are skipped, so a failed installation does not stop
-/// the others.
-let installMonitors () =
-    if Environment.IsPrivilegedProcess then
-        try
-            install
-                [ program "promtool" "prometheus"
-                  program "chromium" "chromium"
-                  program "chromedriver" "chromium-driver" ]
-        with error ->
-            say $"tests of the metrics endpoint and the status page will be skipped: {error.Message}"
-
-/// Without it one law is skipped, so a failed installation does not stop the build.
-let installOracles () =
-    if Environment.IsPrivilegedProcess then
-        install [ program "tshark" "tshark" ]
-
-// wolfSSL: the one named by LIGHTWAY_WOLFSSL, else the system's, else our own build in artifacts/native.
-
-let nativeFolder = artifacts </> "native"
-
-let exportsDtls13 (library: string) =
-    match NativeLibrary.TryLoad library with
-    | false, _ -> false
-    | true, handle ->
-        let found, _ = NativeLibrary.TryGetExport(handle, "wolfDTLSv1_3_server_method")
-        NativeLibrary.Free handle
-        found
-
-/// What the build of the library depends on; when it has not changed, the library is not built again.
-let nativeStamp () =
-    [ "wolfssl.pin"; "wolfssl.flags"; "build.sh" ]
-    |> List.map (fun file -> File.ReadAllText(root </> "native" </> file))
-    |> String.concat "\000"
-    |> Encoding.UTF8.GetBytes
-    |> SHA256.HashData
-    |> Convert.ToHexStringLower
-
-let buildNative () =
-    let library = nativeFolder </> "libwolfssl.so"
-    let stampFile = nativeFolder </> "stamp"
-    let isCurrent = File.Exists stampFile && File.ReadAllText stampFile = nativeStamp ()
-
-    if isCurrent && exportsDtls13 library then
-        say $"""wolfSSL {File.ReadAllText(nativeFolder </> "version").Trim()} is built already"""
-    else
-        installCompiler ()
-        Shell.cleanDir nativeFolder
-        run "bash" [ root </> "native" </> "build.sh"; nativeFolder ]
-
-        if not (exportsDtls13 library) then
-            failwith $"{library} was built without DTLS 1.3: see {nativeFolder}/build.log"
-
-        File.WriteAllText(stampFile, nativeStamp ())
-
-    Environment.SetEnvironmentVariable("LIGHTWAY_WOLFSSL", library)
-
-let native () =
-    match Environment.GetEnvironmentVariable "LIGHTWAY_WOLFSSL" with
-    | path when not (String.IsNullOrEmpty path) ->
-        if not (File.Exists path) then
-            failwith
-                $"LIGHTWAY_WOLFSSL names {path}, which does not exist. Correct it, or unset it to have wolfSSL built."
-
-        if not (exportsDtls13 path) then
-            failwith
-                $"LIGHTWAY_WOLFSSL names {path}, which is not wolfSSL with DTLS 1.3. Unset it to have wolfSSL built."
-
-        say $"wolfSSL is {path}, as LIGHTWAY_WOLFSSL says"
-    | _ when exportsDtls13 "libwolfssl.so" -> say "wolfSSL is the system's"
-    | _ -> buildNative ()
+open Steps
+open Native
 
 // Code.
 
 let fsharpSources =
-    [ "segmenter"; "protocol"; "options"; "specs"; "tests"; "lab"; "bench"; "build.fsx" ]
+    [ "segmenter"; "protocol"; "options"; "specs"; "tests"; "lab"; "bench"; "build"; "build.fsx" ]
 
 let csharpSources = [ "tunnel"; "hosting"; "server"; "client"; "samples" ]
 
@@ -328,6 +165,21 @@ let private initTargets (requested: string option) (extra: string list) =
     target "Micro" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
     target "Pack" "Packages of the pure core, for other programs, in artifacts/packages" pack
+    target "Package" "Programs as single files, .deb packages, SBOMs, in artifacts/dist; x64 and arm64" Package.all
+
+    target
+        "QuickPackage"
+        "The .deb packages for this processor, not compressed, in artifacts/package/quick"
+        Package.quick
+
+
+    target "PackageTest" "Package twice, compare, and boot a Debian with the packages; root, half an hour" (fun () ->
+        install [ program "debootstrap" "debootstrap"; program "systemd-nspawn" "systemd-container" ]
+
+        run "bash" [ root </> "tests" </> "deploy" </> "reproduce.sh"; artifacts </> "reproduced" ]
+        let packages = artifacts </> "reproduced" </> "first" </> "artifacts" </> "dist"
+        run "bash" [ root </> "tests" </> "deploy" </> "boot.sh"; packages ])
+
     target "Clean" "Remove artifacts" (fun () -> Shell.deleteDir artifacts)
 
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
@@ -340,9 +192,11 @@ let private initTargets (requested: string option) (extra: string list) =
     for onBuild in [ "Specs"; "Fuzz"; "Pack" ] do
         "Build" ==> onBuild |> ignore
 
+    "Native" ==> "QuickPackage" |> ignore
+    "Build" ==> "QuickPackage" ==> "Test" |> ignore
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
-let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests" ]
+let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests"; "PackageTest" ]
 
 /// Runs the whole build again as root. The build itself then hands `artifacts` back to the user who called sudo.
 let private rerunWithSudo name extra =
@@ -384,7 +238,7 @@ let private runTarget name =
     returnArtifacts ()
     let code = summarize ()
 
-    if interrupted then 130
+    if interrupted () then 130
     else if isDone then code
     else 1
 

@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using System.Text;
 using Lightway.Client.Network;
 using Lightway.Hosting;
+using Lightway.Hosting.Service;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
@@ -30,10 +31,19 @@ internal static class ClientHost
             Platform.ForbidCoreDumps(log);
         }
         using var stopping = new CancellationTokenSource();
-        using var signals = new StopSignals(stopping.Cancel, HangUp(stopping, log));
+        using var service = ServiceNotifier.Create(log);
+        var hangUp = HangUp(stopping, log);
+        using var signals = new StopSignals(
+            () =>
+            {
+                service.Stopping();
+                stopping.Cancel();
+            },
+            () => service.Reload(hangUp)
+        );
         try
         {
-            return Run(options, log, stopping.Token);
+            return Run(options, log, service, stopping.Token);
         }
         catch (OperationCanceledException)
         {
@@ -41,7 +51,7 @@ internal static class ClientHost
         }
     }
 
-    private static int Run(ClientOptions options, ILogger log, CancellationToken stopping)
+    private static int Run(ClientOptions options, ILogger log, ServiceNotifier service, CancellationToken stopping)
     {
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
@@ -93,7 +103,11 @@ internal static class ClientHost
                     log
                 )
                 {
-                    Online = routes.Install,
+                    Online = server =>
+                    {
+                        routes.Install(server);
+                        service.Status("online");
+                    },
                     MtuGranted = mtu => SetMtu(tun.Name, mtu, context, log),
                 }
         );
@@ -103,7 +117,9 @@ internal static class ClientHost
         using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
         using var stop = stopping.Register(worker.Stop); // at once, if it is asked for already
         session.Start();
+        service.Ready($"connecting to {options.ServerHost}", () => [worker.Context.Now]);
         worker.Run();
+        service.Stopping();
         metrics.Write();
         if (!session.HasFailed)
         {

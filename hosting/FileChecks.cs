@@ -6,7 +6,9 @@ public enum FileRule
     /// <summary>Others may read it; only its owner may write it.</summary>
     ReadableByOthers,
 
-    /// <summary>Only its owner may read or write it.</summary>
+    /// <summary>
+    /// Only its owner may read or write it; the group of a service that is not root may read a file of root's.
+    /// </summary>
     OwnerOnly,
 }
 
@@ -87,7 +89,7 @@ public static class FileChecks
                 {
                     return steps.Count > 0
                         ? $"\"{path}\" does not exist or is not a file"
-                        : FileProblem(current, known.Permissions, rule, IsIn(credentials, current));
+                        : FileProblem(current, known, rule, IsIn(credentials, current));
                 }
                 else if (DirectoryProblem(current, known.Permissions) is { } directory)
                 {
@@ -133,15 +135,31 @@ public static class FileChecks
             : $"\"{path}\" belongs to user {status.Owner}, who may change it; run: chown -h {(self == 0 ? "root" : self)} {path}";
     }
 
-    private static string? FileProblem(string file, UnixFileMode mode, FileRule rule, bool isCredential)
+    /// <summary>
+    /// A file of root's may be readable by the group that this process runs as: then a service reads its key and cannot
+    /// change it, and `chmod 640` is as good as a copy of the service's own.
+    /// </summary>
+    private static string? FileProblem(string file, FileStatus status, FileRule rule, bool isCredential)
     {
-        var allowed = isCredential ? UnixFileMode.GroupRead : 0;
+        var mode = status.Permissions;
+        var isLent = status.Owner == 0 && FileStatus.Self != 0;
+        var lend = $"run: chgrp {FileStatus.SelfGroup} {file} && chmod 640 {file}";
+        var allowed =
+            isCredential || (isLent && status.Group == FileStatus.SelfGroup)
+                ? UnixFileMode.GroupRead
+                : UnixFileMode.None;
         if (rule == FileRule.OwnerOnly && (mode & OthersAccess & ~allowed) != 0)
         {
-            return $"\"{file}\" has mode {Octal(mode)}, but only its owner may access it; run: chmod 600 {file}";
+            return isLent
+                ? $"\"{file}\" has mode {Octal(mode)}, but only root and the group of this process may read it; {lend}"
+                : $"\"{file}\" has mode {Octal(mode)}, but only its owner may access it; run: chmod 600 {file}";
         }
-        return (mode & OthersWrite) != 0
-            ? $"\"{file}\" has mode {Octal(mode)}, but only its owner may write it; run: chmod go-w {file}"
+        if ((mode & OthersWrite) != 0)
+        {
+            return $"\"{file}\" has mode {Octal(mode)}, but only its owner may write it; run: chmod go-w {file}";
+        }
+        return isLent && FileStatus.IsClosed(file)
+            ? $"\"{file}\" belongs to root, and this process may not read it; {lend}"
             : null;
     }
 

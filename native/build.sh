@@ -1,5 +1,7 @@
 #!/usr/bin/env bash
-# Builds wolfSSL from source: native/build.sh OUTDIR writes OUTDIR/libwolfssl.so and OUTDIR/version.
+# Builds wolfSSL from source: native/build.sh OUTDIR [MACHINE] writes OUTDIR/libwolfssl.so and OUTDIR/version.
+# MACHINE is x86_64 or aarch64; another than this one needs a cross-compiler (Debian: gcc-aarch64-linux-gnu).
+# The same source and compiler give the same bytes, whatever the folder: its name is kept out of the library.
 # The source comes from the first that works: the mirror apt is configured with (pinned SHA-256), the upstream git
 # tag (pinned commit), the source package of the mirror's stable suite (verified by apt, older, no ML-KEM).
 set -euo pipefail
@@ -81,8 +83,9 @@ from_mirror || { say "not there; trying the upstream git tag"; from_git; } ||
     exit 1
 }
 
-machine=$(uname -m)
-configure=(--quiet --disable-static --enable-shared) cflags=()
+machine=${2:-$(uname -m)}
+configure=(--quiet --disable-static --enable-shared) cflags=("-ffile-prefix-map=$work/src=.")
+[ "$machine" = "$(uname -m)" ] || configure+=("--host=$machine-linux-gnu")
 minor=$(cut -d. -f2 <<<"$version")
 while read -r line; do
     case $line in
@@ -94,7 +97,7 @@ while read -r line; do
     case $line in --*) configure+=("$line") ;; *) cflags+=("$line") ;; esac
 done <"$here/wolfssl.flags"
 
-say "building wolfSSL $version"
+say "building wolfSSL $version for $machine"
 cd src
 {
     ./autogen.sh && ./configure "${configure[@]}" CFLAGS="${cflags[*]}" && make -j"$(nproc)" src/libwolfssl.la

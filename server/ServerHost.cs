@@ -1,6 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Lightway.Hosting;
+using Lightway.Hosting.Service;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
@@ -117,12 +118,17 @@ internal static class ServerHost
         var view = new ServerView(workers.All, managers, CountersOf(accounting), pool, state);
         using var endpoint = ServeMetrics(options.MetricsAddress, view, log);
         using var reloader = new Reloader(parse, options, map, identity, shared, managers, log);
+        using var service = ServiceNotifier.Create(log);
         using var signals = new StopSignals(
-            workers.Stop,
+            () =>
+            {
+                service.Stopping();
+                workers.Stop();
+            },
             () =>
             {
                 accounting?.Reopen();
-                _ = reloader.Reload();
+                service.Reload(() => _ = reloader.Reload());
             }
         );
         var first = workers.All[0];
@@ -172,9 +178,14 @@ internal static class ServerHost
             ProgramLog.MtuChanged(log, queues[0].Name, mtu);
             CheckMtu(queues[0].Name, mtu, shared.ConnectionSettings, options, log);
         };
+        service.Ready(
+            $"serving {(sockets.Length > 0 ? address : listeners[0].LocalEndPoint)} on device {queues[0].Name}, workers: {count}",
+            () => [.. workers.All.Select(worker => worker.Context.Now)]
+        );
         state.IsServing = true;
         workers.Run(options.PinWorkers);
         state.IsServing = false;
+        service.Stopping(); // a worker may have ended by itself
         metrics.Write();
         managers.ForEach(manager => manager.Dispose());
         ProgramLog.Stopped(log);

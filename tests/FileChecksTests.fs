@@ -161,6 +161,52 @@ let tests: Test =
                       Expect.equal (isNull message) isTaken "")
               }
 
+          for owner, group, octal, isTaken in
+              [ 0, 4321, "640", true
+                0, 4321, "440", true
+                0, 4321, "600", false // it could not read it
+                0, 4322, "640", false
+                0, 4321, "660", false
+                0, 4321, "644", false
+                4321, 4321, "640", false
+                4321, 4321, "600", true ] do
+              test
+                  $"a service of user and group 4321, a secret of {owner}:{group} with mode {octal}: taken is {isTaken}" {
+                  needsRoot ()
+
+                  withDirectory (fun directory ->
+                      let program = Path.Combine(directory, "program")
+                      File.SetUnixFileMode(directory, mode "711")
+
+                      Shell.run "cp" [ "-r"; Path.GetDirectoryName(Programs.OfThisBuild().Client) + "/."; program ]
+                      |> ignore
+
+                      let file = Path.Combine(directory, "client.yaml")
+                      // The password of a client: the first thing that it does is to check this file, then the authority.
+                      File.WriteAllText(file, "server: 192.0.2.1:1\nuser: me\npassword: secret\nca_cert: /none\n")
+                      Shell.run "chown" [ $"{owner}:{group}"; file ] |> ignore
+                      File.SetUnixFileMode(file, mode octal)
+
+                      let struct (code, _, error) =
+                          Shell.tryRun
+                              "setpriv"
+                              [ "--reuid=4321"
+                                "--regid=4321"
+                                "--clear-groups"
+                                Path.Combine(program, "lightway-client")
+                                "--config-file"
+                                file ]
+
+                      Expect.equal code 2 error
+
+                      if isTaken then
+                          Expect.stringContains error "ca_cert: \"/none\" does not exist" "the next step"
+                      elif owner = 0 && group = 4321 && octal <> "600" then
+                          Expect.stringContains error $"run: chgrp 4321 {file} && chmod 640 {file}" "the remedy"
+                      else
+                          Expect.stringContains error file "which file")
+              }
+
           test "what is missing or no file is refused by name" {
               withDirectory (fun directory ->
                   for path in [ directory; Path.Combine(directory, "none") ] do

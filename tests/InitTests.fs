@@ -16,6 +16,8 @@ open Lightway.Server.Host
 open Lightway.Server.Setup
 open Lightway.Tunnel.Kernel
 open Lightway.Options
+open Lightway.Lab
+open Lightway.Tests.Checks
 
 let private options directory : InitOptions =
     { Directory = directory
@@ -102,6 +104,34 @@ let private setUp =
                       ""
 
                   Expect.equal (modeOf directory) "700" "")
+          }
+
+          test "in a directory with the set-group-ID bit, what the server reads is for the directory's group" {
+              needsRoot ()
+
+              withDirectory (fun parent ->
+                  let directory = Directory.CreateDirectory(Path.Combine(parent, "new")).FullName
+                  Shell.run "chown" [ "0:4321"; directory ] |> ignore
+                  Shell.run "chmod" [ "2750"; directory ] |> ignore
+                  let code, output, error = init (options directory)
+                  Expect.equal (code, error) (0, "") "written"
+
+                  let status =
+                      Shell.run "sh" [ "-c"; "cd \"$0\"; stat -c '%n %g %a' . * | LC_ALL=C sort"; directory ]
+
+                  Expect.equal
+                      (List.ofArray (status.Trim().Split '\n'))
+                      [ ". 4321 2750"
+                        "ca.key 4321 600"
+                        "ca_cert.crt 4321 644"
+                        "client.yaml 4321 600"
+                        "server.crt 4321 644"
+                        "server.key 4321 640"
+                        "server.yaml 4321 640"
+                        "users.htpasswd 4321 640" ]
+                      ""
+
+                  Expect.stringContains output "0640 server.key" "said")
           }
 
           test "the server starts on it: options, file checks, users" {

@@ -43,6 +43,7 @@ let main argv =
               MetricsFileTests.tests
               StartTests.tests
               ExitCodesTests.tests
+              ServiceTests.tests
               KernelTests.tests
               SendBatchTests.tests
               TunBatchTests.tests
@@ -74,6 +75,7 @@ let main argv =
               AccountingTests.tests
               EndToEndTests.tests
               WalkthroughTests.tests
+              DeployTests.tests
               LabTests.tests
               ClientEndToEndTests.tests
               OffloadTests.tests

@@ -9,6 +9,8 @@ namespace Lightway.Server.Setup;
 public static class Init
 {
     private const UnixFileMode OwnerOnly = UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute;
+    private const UnixFileMode SharedMost =
+        OwnerOnly | UnixFileMode.SetGroup | UnixFileMode.GroupRead | UnixFileMode.GroupExecute;
 
     /// <summary>Writes the files and prints the next commands. A directory that holds anything is left alone.</summary>
     /// <returns>Exit code: 0, or 1 (a library is missing) or 2 after one line on <paramref name="error"/>.</returns>
@@ -31,7 +33,7 @@ public static class Init
                 return Entry.BadConfiguration;
             }
             var existing = ExistingCertificate.Of(options);
-            var files = SetUpFiles.All(options, directory, existing, DateTimeOffset.UtcNow);
+            var files = ForGroup(directory, SetUpFiles.All(options, directory, existing, DateTimeOffset.UtcNow));
             Write(directory, files);
             Tell(options, directory, files, output);
             return options.SetUpHost ? PrepareHost(directory, output, error) : 0;
@@ -62,10 +64,20 @@ public static class Init
         return SetUpHost.Run(options, output, error);
     }
 
+    /// <summary>
+    /// A directory with the set-group-ID bit gives its files its group (inode(7)). The package's /etc/lightway has it: what
+    /// the server reads is then for the group of its user.
+    /// </summary>
+    private static IReadOnlyList<SetUpFile> ForGroup(string directory, IReadOnlyList<SetUpFile> files) =>
+        Directory.Exists(directory) && File.GetUnixFileMode(directory).HasFlag(UnixFileMode.SetGroup)
+            ? [.. files.Select(file => file.IsServers ? file with { Mode = file.Mode | UnixFileMode.GroupRead } : file)]
+            : files;
+
     private static void Write(string directory, IReadOnlyList<SetUpFile> files)
     {
         Directory.CreateDirectory(directory, OwnerOnly);
-        File.SetUnixFileMode(directory, OwnerOnly); // it may have existed
+        var existing = File.GetUnixFileMode(directory);
+        File.SetUnixFileMode(directory, existing.HasFlag(UnixFileMode.SetGroup) ? existing & SharedMost : OwnerOnly);
         foreach (var file in files)
         {
             var options = new FileStreamOptions

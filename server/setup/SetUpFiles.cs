@@ -10,7 +10,8 @@ using Lightway.Server.Auth;
 namespace Lightway.Server.Setup;
 
 /// <summary>One file of a set-up: its name in the directory, its mode and its text.</summary>
-internal sealed record SetUpFile(string Name, UnixFileMode Mode, string Text);
+/// <param name="IsServers">A secret that the server reads when it starts, which may run as another user.</param>
+internal sealed record SetUpFile(string Name, UnixFileMode Mode, string Text, bool IsServers = false);
 
 /// <summary>The files that a server and its first client need to start.</summary>
 internal static class SetUpFiles
@@ -40,8 +41,8 @@ internal static class SetUpFiles
         return
         [
             .. existing is null ? Certificates(options.ServerName, now) : [],
-            new("users.htpasswd", Secret, $"{options.User}:{hash}\n"),
-            new("server.yaml", Secret, ServerYaml(options, directory, existing)),
+            new("users.htpasswd", Secret, $"{options.User}:{hash}\n", IsServers: true),
+            new("server.yaml", Secret, ServerYaml(options, directory, existing), IsServers: true),
             new("client.yaml", Secret, ClientYaml(options, directory, existing, password)),
         ];
     }
@@ -56,7 +57,7 @@ internal static class SetUpFiles
             new("ca_cert.crt", Public, ca.Certificate + "\n"),
             new("ca.key", Secret, ca.PrivateKey + "\n"),
             new("server.crt", Public, server.Certificate + "\n"),
-            new("server.key", Secret, server.PrivateKey + "\n"),
+            new("server.key", Secret, server.PrivateKey + "\n", IsServers: true),
         ];
     }
 

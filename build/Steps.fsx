@@ -1,0 +1,126 @@
+/// How the build runs programs, and installs those that it needs.
+module Steps
+
+#r "nuget: System.Reactive, 5.0.0" // what FAKE asks for is gone from the feed; naming its successor avoids a warning
+#r "nuget: Fake.Core.Target, 5.20.3"
+#r "nuget: Fake.IO.FileSystem, 5.20.3"
+
+open System
+open System.Diagnostics
+open System.IO
+open System.Runtime.InteropServices
+open Fake.IO.FileSystemOperators
+
+let root = Path.GetDirectoryName __SOURCE_DIRECTORY__
+let artifacts = root </> "artifacts"
+let say (text: string) = printfn $"build: {text}"
+
+// Processes. A signal is passed on, so that a test or a demo can clean up what it made, and then ends the build.
+
+[<DllImport("libc", EntryPoint = "kill")>]
+extern int private sendSignal(int pid, int signal)
+
+let mutable private child: Process option = None
+let mutable private wasInterrupted = false
+
+/// A signal has ended the build.
+let interrupted () = wasInterrupted
+
+let private passOn (context: PosixSignalContext) =
+    context.Cancel <- true
+    wasInterrupted <- true
+    child |> Option.iter (fun running -> sendSignal (running.Id, 15) |> ignore) // SIGTERM
+
+let private signals =
+    [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
+          PosixSignalRegistration.Create(signal, Action<_> passOn) ]
+
+/// Runs a program in the repository's root, with our standard streams, and returns its exit code.
+let exitCodeOf (program: string) (arguments: string list) =
+    use running =
+        Process.Start(ProcessStartInfo(program, arguments, WorkingDirectory = root))
+
+    child <- Some running
+    running.WaitForExit()
+    child <- None
+
+    if wasInterrupted then
+        failwith "interrupted"
+
+    running.ExitCode
+
+let run program arguments =
+    match exitCodeOf program arguments with
+    | 0 -> ()
+    | code ->
+        let line = String.concat " " (Path.GetFileName(program: string) :: arguments)
+        failwith $"`{line}` failed with exit code {code}"
+
+let dotnet arguments =
+    run Environment.ProcessPath (arguments: string list)
+
+// Debian packages.
+
+let onPath (program: string) =
+    $"""{Environment.GetEnvironmentVariable "PATH"}:/usr/sbin:/sbin""".Split ':'
+    |> Array.exists (fun folder -> File.Exists(folder </> program))
+
+/// Installs each package whose probe returns false.
+let install (needs: ((unit -> bool) * string) list) =
+    let missing =
+        [ for isThere, package in needs do
+              if not (isThere ()) then
+                  package ]
+
+    let names = String.concat " " missing
+
+    if not missing.IsEmpty then
+        if not (Environment.IsPrivilegedProcess && onPath "apt-get") then
+            failwith $"missing: {names}. Install them, on Debian by `sudo apt-get install {names}`, and run this again."
+
+        say $"installing with apt: {names}"
+        Environment.SetEnvironmentVariable("DEBIAN_FRONTEND", "noninteractive")
+        run "apt-get" [ "update"; "-qq" ]
+        run "apt-get" ([ "install"; "-y"; "-qq"; "--no-install-recommends" ] @ missing)
+
+let program name package = (fun () -> onPath name), package
+
+let installCompiler () =
+    install
+        [ program "autoreconf" "autoconf"
+          program "automake" "automake"
+          program "libtoolize" "libtool"
+          program "make" "make"
+          program "gcc" "gcc"
+          (fun () -> File.Exists "/usr/include/stdio.h"), "libc6-dev"
+          (fun () -> File.Exists "/etc/ssl/certs/ca-certificates.crt"), "ca-certificates" ]
+
+let installLab () =
+    install
+        [ program "ip" "iproute2"
+          program "ethtool" "ethtool"
+          program "ping" "iputils-ping"
+          program "iptables" "iptables"
+          program "sysctl" "procps"
+          program "useradd" "passwd"
+          program "traceroute" "traceroute"
+          program "nft" "nftables"
+          program "setpriv" "util-linux"
+          program "systemd-analyze" "systemd" ]
+
+/// What looks at the server in the tests of monitoring. Without it these are skipped, so a failed installation does not stop
+/// the others.
+let installMonitors () =
+    if Environment.IsPrivilegedProcess then
+        try
+            install
+                [ program "promtool" "prometheus"
+                  program "chromium" "chromium"
+                  program "chromedriver" "chromium-driver" ]
+        with error ->
+            say $"tests of the metrics endpoint and the status page will be skipped: {error.Message}"
+
+/// Without it one law is skipped, so a failed installation does not stop the build.
+let installOracles () =
+    if Environment.IsPrivilegedProcess then
+        install [ program "tshark" "tshark" ]

@@ -72,6 +72,10 @@ let main argv =
               WalkthroughTests.tests
               LabTests.tests
               ClientEndToEndTests.tests
+              ClientPlansTests.tests
+              ClientMovesTests.tests
+              ClientLeaksTests.tests
+              ClientDnsTests.tests
               OffloadTests.tests
               PestTests.tests
               NetworkErrorTests.tests

@@ -107,6 +107,33 @@ let installLab () =
           program "traceroute" "traceroute"
           program "nft" "nftables" ]
 
+/// Debian packages that tests use without installing them, as that would change this machine's DNS: unpacked in
+/// artifacts/debian. Without them, and without dbus-daemon, two tests are skipped.
+let unpackLab () =
+    let folder = artifacts </> "debian"
+
+    try
+        install [ program "dbus-daemon" "dbus-daemon" ]
+    with error ->
+        say $"{error.Message}"
+
+    for package in [ "openresolv"; "systemd-resolved"; "libsystemd-shared" ] do
+        if not (Directory.Exists(folder </> package)) && onPath "apt-get" && onPath "dpkg-deb" then
+            try
+                let download = Directory.CreateTempSubdirectory("lightway-debian").FullName
+
+                let fetch =
+                    "cd $0 && (apt-get download -qq $1 || (apt-get update -qq && apt-get download -qq $1))"
+
+                run "sh" [ "-c"; fetch; download; package ]
+
+                for file in Directory.GetFiles(download, "*.deb") do
+                    run "dpkg-deb" [ "-x"; file; folder </> package ]
+
+                Directory.Delete(download, recursive = true)
+            with error ->
+                say $"{package}: {error.Message}"
+
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
@@ -294,6 +321,7 @@ let private initTargets (requested: string option) (extra: string list) =
 
     target "Test" "Specs, fuzzing, tests and end-to-end tests; root" (fun () ->
         installLab ()
+        unpackLab ()
         runSuite "Lightway.Tests" extra
 
         match suites |> List.sumBy _.Failed with

@@ -144,6 +144,7 @@ let private initTargets (requested: string option) (extra: string list) =
     target "Test" "Specs, fuzzing, tests and end-to-end tests; root" (fun () ->
         installLab ()
         installMonitors ()
+        unpackLab ()
         runSuite "Lightway.Tests" extra
 
         match suites |> List.sumBy _.Failed with

@@ -120,6 +120,33 @@ let installMonitors () =
         with error ->
             say $"tests of the metrics endpoint and the status page will be skipped: {error.Message}"
 
+/// Debian packages that tests use without installing them, as that would change this machine's DNS: unpacked in
+/// artifacts/debian. Without them, and without dbus-daemon, two tests are skipped.
+let unpackLab () =
+    let folder = artifacts </> "debian"
+
+    try
+        install [ program "dbus-daemon" "dbus-daemon" ]
+    with error ->
+        say $"{error.Message}"
+
+    for package in [ "openresolv"; "systemd-resolved"; "libsystemd-shared" ] do
+        if not (Directory.Exists(folder </> package)) && onPath "apt-get" && onPath "dpkg-deb" then
+            try
+                let download = Directory.CreateTempSubdirectory("lightway-debian").FullName
+
+                let fetch =
+                    "cd $0 && (apt-get download -qq $1 || (apt-get update -qq && apt-get download -qq $1))"
+
+                run "sh" [ "-c"; fetch; download; package ]
+
+                for file in Directory.GetFiles(download, "*.deb") do
+                    run "dpkg-deb" [ "-x"; file; folder </> package ]
+
+                Directory.Delete(download, recursive = true)
+            with error ->
+                say $"{package}: {error.Message}"
+
 /// Without it one law is skipped, so a failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then

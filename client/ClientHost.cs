@@ -59,18 +59,17 @@ internal static class ClientHost
         using var tls = TlsOf(options, log);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
-        var routes = new Routes(
-            new RouteSettings(options.RouteMode, options.TunName, options.TunPeerIp, options.TunDnsIp),
-            log
-        );
-        var (servers, unreachable) = Reachable(options, routes, stopping);
+        using var network = new HostNetwork(options, log);
+        var (servers, unreachable) = Reachable(options, network, stopping);
+        network.Close(servers.Select(address => HostNetwork.ServerAt(options, address)));
         // A socket of IPv6 serves both families; hosts without IPv6 can't open one, and have no route to such an address.
         var isDual = servers.Any(address => address.AddressFamily == AddressFamily.InterNetworkV6);
         var isStream = options.Mode == TransportMode.Tcp;
         var longest = isStream
             ? Sizes.MaxPacket
             : Sizes.insideMtu(options.OutsideMtu, isDual, options.EnableExpresslane);
-        var tun = OpenTun(options, Sizes.deviceMtu(granted: 0, longest), offload);
+        var tun = TunQueue.Open(options.TunName, offload);
+        network.SetUp(Sizes.deviceMtu(granted: 0, longest));
         var socket = isStream
             ? null
             : UdpSocket.Bind(
@@ -105,27 +104,28 @@ internal static class ClientHost
                 {
                     Online = server =>
                     {
-                        routes.Install(server);
+                        network.Install(server);
                         service.Status("online");
                     },
-                    MtuGranted = mtu => SetMtu(tun.Name, mtu, context, log),
+                    MtuGranted = mtu => SetMtu(network.Device, tun.Name, mtu, context, log),
                 }
         );
         using var ending = session!;
-        using var made = routes; // given up before the worker, which it calls, and the device
-        routes.Moved = session!.NetworkChanged;
+        using var made = network; // given up before the worker, which it calls, and the device
+        network.Moved = _ => ending.NetworkChanged();
         using var metrics = new MetricsFile(options.MetricsFile, [worker.Context.Counters], log);
         using var stop = stopping.Register(worker.Stop); // at once, if it is asked for already
-        session.Start();
+        ending.Start();
         service.Ready($"connecting to {options.ServerHost}", () => [worker.Context.Now]);
         worker.Run();
         service.Stopping();
         metrics.Write();
-        if (!session.HasFailed)
+        network.Undo(isOrderly: !ending.HasFailed);
+        if (!ending.HasFailed)
         {
             return 0;
         }
-        ProgramLog.Fatal(log, EndingText.Of(options, session.Endings, unreachable));
+        ProgramLog.Fatal(log, EndingText.Of(options, ending.Endings, unreachable));
         return Entry.Failed;
     }
 
@@ -133,15 +133,15 @@ internal static class ClientHost
     /// <exception cref="IOException">The name can't be resolved, or there is a route to none of its addresses.</exception>
     private static (IReadOnlyList<IPAddress> Servers, IReadOnlyList<string> Unreachable) Reachable(
         ClientOptions options,
-        Routes routes,
+        HostNetwork network,
         CancellationToken stopping
     )
     {
-        var all = ServerName.Resolve(options.ServerHost, stopping);
+        var all = network.Resolve(options, stopping);
         // About marked datagrams, rules of the operator decide, which the look-up does not follow.
         var groups = all.ToLookup(address =>
             options.Fwmark == 0
-                ? routes.Reaches(address)
+                ? network.Reaches(address)
                 : address.AddressFamily == AddressFamily.InterNetwork || Socket.OSSupportsIPv6
         );
         var servers = groups[true].ToArray();
@@ -208,7 +208,7 @@ internal static class ClientHost
     }
 
     /// <summary>Gives the device the MTU that the server's answer leads to.</summary>
-    private static void SetMtu(string device, int mtu, WorkerContext context, ILogger log)
+    private static void SetMtu(TunDevice device, string name, int mtu, WorkerContext context, ILogger log)
     {
         if (mtu == context.InsideMtu)
         {
@@ -216,26 +216,14 @@ internal static class ClientHost
         }
         try
         {
-            TunInterface.SetMtu(device, mtu);
+            device.SetMtu(mtu);
             context.InsideMtu = mtu;
-            ProgramLog.MtuChanged(log, device, mtu);
+            ProgramLog.MtuChanged(log, name, mtu);
         }
         catch (IOException error)
         {
-            ProgramLog.Warning(
-                log,
-                $"the MTU of device {device} stays {context.InsideMtu}, not {mtu}: {error.Message}"
-            );
+            ProgramLog.Warning(log, $"the MTU of device {name} stays {context.InsideMtu}, not {mtu}: {error.Message}");
         }
-    }
-
-    private static TunQueue OpenTun(ClientOptions options, int mtu, Offload offload)
-    {
-        var tun = TunQueue.Open(options.TunName, offload);
-        TunInterface.SetMtu(tun.Name, mtu);
-        TunInterface.SetAddresses(tun.Name, Ipv4Address.Of(options.TunLocalIp), Ipv4Address.Of(options.TunPeerIp));
-        TunInterface.BringUp(tun.Name);
-        return tun;
     }
 
     private static ConnectionSettings SettingsOf(ClientOptions options) =>

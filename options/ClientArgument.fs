@@ -6,6 +6,7 @@ open Argu
 /// Hidden ones belong to other platforms; files that contain them are accepted.
 [<RequireQualifiedAccess>]
 type internal ClientArgument =
+    | [<CliPrefix(CliPrefix.None)>] Reset
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
     | Version
@@ -34,6 +35,8 @@ type internal ClientArgument =
     | Tun_Dns_Ip of ip: string
     | Route_Mode of mode: string
     | Dns_Config_Mode of mode: string
+    | Kill_Switch of bool: string option
+    | Allow_Ipv6_Outside of bool: string option
     | Enable_Tun_Iouring of bool: string option
     | Iouring_Entry_Count of count: string
     | Iouring_Sqpoll_Idle_Time of duration: string
@@ -67,6 +70,8 @@ type internal ClientArgument =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
+            | Reset ->
+                "removes what a killed client has left behind, and ends: its routes, DNS settings and kill switch."
             | Config_File _ -> "YAML configuration file, accessible to its owner only. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
             | Version -> "print the version and exit."
@@ -102,7 +107,11 @@ type internal ClientArgument =
             | Route_Mode _ ->
                 "routes to install: default (everything through the tunnel), lan (all but local networks) or noexec (none). Default: default."
             | Dns_Config_Mode _ ->
-                "DNS settings to install: default or noexec (none); not served yet. Default: default."
+                "DNS settings to install: default (names are asked for at tun_dns_ip) or noexec (none). Default: default."
+            | Kill_Switch _ ->
+                "let nothing out but through the tunnel, by nftables: also while it is down, and after the client was killed, until it is started and stopped again or `lightway-client reset`. Default: false."
+            | Allow_Ipv6_Outside _ ->
+                "let IPv6, which does not go through the tunnel, pass beside it. Default: false, it is blocked."
             | Enable_Tun_Iouring _ -> "use io_uring on the TUN; not served yet. Default: false."
             | Iouring_Entry_Count _ -> "entries of the io_uring queue; not served yet. Default: 1024."
             | Iouring_Sqpoll_Idle_Time _ ->
@@ -143,7 +152,8 @@ type internal ClientArgument =
 module internal ClientArgument =
     /// The first flag of each group of the help page and the group's heading.
     let headings =
-        [ "--config-file", "Configuration"
+        [ "reset", "Commands"
+          "--config-file", "Configuration"
           "--server ", "Outside: server and socket"
           "--server,", "Outside: server and socket"
           "--server-dn", "TLS"
@@ -158,6 +168,7 @@ module internal ClientArgument =
         """Lightway VPN client: connects to a Lightway server over UDP (DTLS 1.3) and sends packets from a TUN interface through it.
 
 Usage: lightway-client --config-file FILE [OPTIONS]
+       lightway-client reset
 
 Every option can also be set in the YAML file (server_dn: ...) and in the environment (LW_CLIENT_SERVER_DN=...).
 A flag overrides the environment, the environment overrides the file, and the file overrides the default.

@@ -18,6 +18,11 @@ type RouteMode =
     | Lan = 1
     | NoExec = 2
 
+/// Who may change this machine's DNS settings: the client, or nobody.
+type DnsConfigMode =
+    | Default = 0
+    | NoExec = 1
+
 /// The client's options, checked and with every default filled in. If the file has a list of servers, its first entry
 /// has replaced the options of the same names.
 [<NoComparison>]
@@ -58,6 +63,9 @@ type ClientOptions =
         /// Bytes, for SO_RCVBUF.
         ReceiveBuffer: int
         RouteMode: RouteMode
+        DnsConfigMode: DnsConfigMode
+        KillSwitch: bool
+        AllowIPv6Outside: bool
         /// SO_MARK of the outside socket; 0 for none.
         Fwmark: uint32
         Tos: TosOptions
@@ -234,6 +242,14 @@ module internal ClientReading =
                     Value.oneOf [ "default", RouteMode.Default; "lan", RouteMode.Lan; "noexec", RouteMode.NoExec ],
                     RouteMode.Default
                 )
+              DnsConfigMode =
+                reader.Read(
+                    "dns_config_mode",
+                    Value.oneOf [ "default", DnsConfigMode.Default; "noexec", DnsConfigMode.NoExec ],
+                    DnsConfigMode.Default
+                )
+              KillSwitch = reader.Bool("kill_switch", false)
+              AllowIPv6Outside = reader.Bool("allow_ipv6_outside", false)
               Fwmark = uint32 (reader.Read("fwmark", Value.number 0L (int64 UInt32.MaxValue), 0L))
               Tos = TosOptions.read reader
               EnableExpresslane = reader.Bool("enable_expresslane", false)
@@ -266,6 +282,8 @@ type ClientOptions with
                 (fun results ->
                     if results.Contains ClientArgument.Version then
                         Some(CommandLine.version "lightway-client")
+                    elif results.Contains ClientArgument.Reset then
+                        Some(ParseOutcome OutcomeKind.Reset)
                     else
                         None)
               Read = ClientReading.read }

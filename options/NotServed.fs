@@ -46,7 +46,6 @@ module internal NotServed =
           yet "enable_batch_receive" Value.boolean
           yield! ioUring
           yet "enable_inside_pkt_encoding" Value.boolean
-          yet "dns_config_mode" (Value.oneOf [ "default", (); "noexec", () ])
           yet "tracer_packet_timeout" Value.positiveDuration
           yet "keylog" Value.text
           yet "tls_debug" Value.boolean

@@ -20,6 +20,8 @@ type OutcomeKind =
     | Control = 5
     /// Prepare this machine for a server, according to `Host` (server only).
     | SetUpHost = 6
+    /// Remove what a killed client has left behind (client only).
+    | Reset = 7
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]

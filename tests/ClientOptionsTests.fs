@@ -34,6 +34,13 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
               Offload.DisableTunGroUdp = true })
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "dns_config_mode",
+      "noexec",
+      (fun o ->
+          { o with
+              DnsConfigMode = DnsConfigMode.NoExec })
+      "kill_switch", "true", (fun o -> { o with KillSwitch = true })
+      "allow_ipv6_outside", "true", (fun o -> { o with AllowIPv6Outside = true })
       "core_dumps", "true", (fun o -> { o with CoreDumps = true })
       "enable_pmtud", "true", (fun o -> { o with EnablePmtud = true })
       "pmtud_base_mtu", "1200", (fun o -> { o with PmtudBaseMtu = 1200 })
@@ -49,7 +56,6 @@ let private clientNotServed: (string * string * string option) list =
       "iouring_entry_count", "64", Some "32769"
       "iouring_sqpoll_idle_time", "0s", Some "5"
       "enable_inside_pkt_encoding", "true", Some "maybe"
-      "dns_config_mode", "noexec", Some "lan"
       "tracer_packet_timeout", "5s", Some "0s"
       "keylog", "/tmp/keys", None
       "tls_debug", "true", Some "2" ]
@@ -116,6 +122,9 @@ let private offload =
                 "disable_tun_gro_udp", "2", "true or false"
                 "disable_udp_gso", "2", "true or false"
                 "disable_udp_gro", "2", "true or false"
+                "dns_config_mode", "lan", "default, noexec"
+                "kill_switch", "maybe", "true or false"
+                "allow_ipv6_outside", "maybe", "true or false"
                 "metrics_file", "' '", "a file path" ] do
               test $"{key}: {value} is refused with its line and what is allowed" {
                   expectAll (refusal (client [] [] $"{leastClient}{key}: {value}")) [ key; allowed; "config.yaml:5" ]

@@ -10,6 +10,7 @@ open Lightway.Client.Network
 open Lightway.Lab
 open Lightway.Options
 open Lightway.Tests.Checks
+open Microsoft.Extensions.Logging.Abstractions
 
 let private address (text: string) = IPAddress.Parse text
 let private network (text: string) = IPNetwork.Parse text
@@ -29,15 +30,34 @@ let private static' = 4uy // RTPROT_STATIC
 let private show (route: Route) =
     $"{route} {route.Device} {route.Metric} {route.Protocol}"
 
-let private wanted mode server way =
-    RoutePlan.wanted (mode, address server, way, tun, address "100.64.0.5", address "100.64.0.1")
-    |> Seq.map show
-    |> List.ofSeq
+let private unreachable destination metric =
+    Route(network destination, null, 0, metric, RoutePlan.Protocol, true, null)
+
+let private wishes mode server way =
+    { Mode = mode
+      Server = address server
+      Way = way
+      LocalWay = way
+      LocalWay6 = null
+      Device = tun
+      TunPeer = address "100.64.0.5"
+      TunDns = address "100.64.0.1"
+      BlocksIPv6 = true }
+
+let private wanted wishes =
+    RoutePlan.wanted wishes |> Seq.map show |> List.ofSeq
 
 let private way = route "0.0.0.0/0" "192.0.2.254" 2 100u static'
+let private way6 = route "::/0" "fe80::1" 3 1024u static'
 
 let private everything =
     [ "100.64.0.1/32 9 0 76"; "0.0.0.0/1 via 100.64.0.5 9 0 76"; "128.0.0.0/1 via 100.64.0.5 9 0 76" ]
+
+let private blocked =
+    [ "unreachable ::/1 0 1024 76"; "unreachable 8000::/1 0 1024 76" ]
+
+let private server =
+    [ "203.0.113.9/32 via 192.0.2.254 2 0 76"; "unreachable 203.0.113.9/32 0 4294967294 76" ]
 
 let private local =
     [ for network in [ "192.168.0.0/16"; "172.16.0.0/12"; "10.0.0.0/8"; "169.254.0.0/16"; "224.0.0.0/24" ] do
@@ -46,29 +66,49 @@ let private local =
 let private plan =
     testList
         "plan"
-        [ test "mode default: the server keeps its way, then all goes into the tunnel" {
-              Expect.equal
-                  (wanted RouteMode.Default "203.0.113.9" way)
-                  ("203.0.113.9/32 via 192.0.2.254 2 0 76" :: everything)
-                  ""
+        [ test "mode default: the server keeps its way, or has none; then all goes into the tunnel, and IPv6 nowhere" {
+              Expect.equal (wanted (wishes RouteMode.Default "203.0.113.9" way)) (server @ everything @ blocked) ""
           }
 
           test "mode lan: local networks keep their way as well" {
               Expect.equal
-                  (wanted RouteMode.Lan "203.0.113.9" way)
-                  ([ "203.0.113.9/32 via 192.0.2.254 2 0 76" ] @ local @ everything)
+                  (wanted (wishes RouteMode.Lan "203.0.113.9" way))
+                  (server @ local @ everything @ blocked)
+                  "of IPv4 alone"
+
+              Expect.equal
+                  (wanted
+                      { wishes RouteMode.Lan "203.0.113.9" way with
+                          LocalWay6 = way6 })
+                  (server @ local @ [ "fc00::/7 via fe80::1 3 1024 76" ] @ everything @ blocked)
+                  "of both"
+          }
+
+          test "allow_ipv6_outside: IPv6 is left alone" {
+              Expect.equal
+                  (wanted
+                      { wishes RouteMode.Default "203.0.113.9" way with
+                          BlocksIPv6 = false })
+                  (server @ everything)
                   ""
           }
 
-          test "mode noexec: none" { Expect.isEmpty (wanted RouteMode.NoExec "203.0.113.9" way) "" }
+          test "mode noexec: none" { Expect.isEmpty (wanted (wishes RouteMode.NoExec "203.0.113.9" way)) "" }
 
-          test "a server with an IPv6 address needs no route: IPv6 does not go into the tunnel" {
-              Expect.equal (wanted RouteMode.Default "2001:db8::1" way) everything ""
+          test "a server with an IPv6 address keeps its way, too, though IPv6 goes nowhere else" {
+              let server =
+                  [ "2001:db8::1/128 via fe80::1 3 1024 76"; "unreachable 2001:db8::1/128 0 4294967294 76" ]
+
+              let wishes =
+                  { wishes RouteMode.Default "2001:db8::1" way6 with
+                      LocalWay = null }
+
+              Expect.equal (wanted wishes) (server @ everything @ blocked) "mode default"
 
               Expect.equal
-                  (wanted RouteMode.Lan "2001:db8::1" (Unchecked.defaultof<Route>))
-                  everything
-                  "no IPv4 outside: no local networks"
+                  (wanted { wishes with Mode = RouteMode.Lan })
+                  (server @ everything @ blocked)
+                  "no way of IPv4 or IPv6 outside: no local networks"
           }
 
           test "the way to an address is the most specific route, then the one with the lowest metric" {
@@ -77,7 +117,8 @@ let private plan =
                     route "0.0.0.0/0" "192.0.2.253" 3 50u static'
                     route "203.0.0.0/8" "192.0.2.1" 4 900u static'
                     route "203.0.113.9/32" "192.0.2.2" 5 0u RoutePlan.Protocol
-                    route "203.0.113.0/24" "100.64.0.5" tun 0u static' ]
+                    route "203.0.113.0/24" "100.64.0.5" tun 0u static'
+                    Route(network "203.0.113.0/24", null, 0, 0u, static', true, null) ]
 
               let way (text: string) =
                   (RoutePlan.wayTo (table, address text, tun)).Device
@@ -99,8 +140,28 @@ let private plan =
                     route "10.0.0.0/8" "" 2 0u RoutePlan.Protocol
                     route "10.0.0.0/8" "192.0.2.1" 3 0u RoutePlan.Protocol
                     route "10.0.0.0/8" "192.0.2.1" 2 1u RoutePlan.Protocol
+                    unreachable "10.0.0.0/8" 0u
                     route "10.0.0.0/8" "192.0.2.1" 2 0u static' ] do
                   Expect.isFalse (isPresent [ other ]) (show other)
+
+              let onLoopback =
+                  Route(network "::/1", null, 1, 1024u, RoutePlan.Protocol, true, null)
+
+              Expect.isTrue
+                  (RoutePlan.isPresent ([ onLoopback ], unreachable "::/1" 1024u))
+                  "the kernel gives unreachable routes of IPv6 a device"
+          }
+
+          test "a path is another one with another device, gateway or source" {
+              let path (gateway: string) device (source: string) =
+                  Route(network "203.0.113.9/32", address gateway, device, 0u, 0uy, false, address source)
+
+              let first = path "192.0.2.1" 2 "192.0.2.9"
+              Expect.isTrue (RoutePlan.isSamePath (first, path "192.0.2.1" 2 "192.0.2.9")) "the same"
+              Expect.isFalse (RoutePlan.isSamePath (first, path "192.0.2.2" 2 "192.0.2.9")) "gateway"
+              Expect.isFalse (RoutePlan.isSamePath (first, path "192.0.2.1" 3 "192.0.2.9")) "device"
+              Expect.isFalse (RoutePlan.isSamePath (first, path "192.0.2.1" 2 "192.0.2.8")) "source"
+              Expect.isFalse (RoutePlan.isSamePath (first, null)) "none"
           } ]
 
 let private order =
@@ -135,18 +196,18 @@ let private readAll (datagram: byte[]) =
     let mutable rest = ReadOnlySpan datagram
     let mutable message = NetlinkMessage()
 
-    while RouteMessage.TryTake(&rest, 7u, &message) do
-        let route = RouteMessage.Read(message.Body, true)
+    while NetlinkFormat.TryTake(&rest, 7u, &message) do
+        let route = RouteMessage.Read(message.Body)
 
         if isNull (box route) then
-            found.Add $"error {RouteMessage.ErrorOf message.Body}"
+            found.Add $"error {NetlinkFormat.ErrorOf message.Body}"
         else
             found.Add(show route)
 
     List.ofSeq found
 
 let private written (route: Route) =
-    let buffer: byte[] = Array.zeroCreate RouteMessage.MaxSize
+    let buffer: byte[] = Array.zeroCreate NetlinkFormat.MaxSize
 
     let length =
         RouteMessage.Write(buffer.AsSpan(), RouteMessage.RTM_NEWROUTE, 0us, 7u, route)
@@ -219,10 +280,10 @@ let private table =
                               table.List family |> Seq.filter RoutePlan.isOwn |> Seq.map show |> List.ofSeq
 
                           Expect.isNull (box (table.Find(address inside))) "not there yet"
-                          Expect.isTrue (table.Add(made first)) "added"
+                          Expect.equal (table.Add(made first)) RouteAddition.Added "added"
                           Expect.equal (own ()) [ show (made first) ] "listed"
                           Expect.equal (string (table.Find(address inside)).Gateway) first "found"
-                          Expect.isFalse (table.Add(made first)) "it is there already"
+                          Expect.equal (table.Add(made first)) RouteAddition.TakenByAnother "it is there already"
                           table.Replace(made second)
                           Expect.equal (own ()) [ show (made second) ] "replaced"
                           table.Remove(made first)
@@ -284,6 +345,101 @@ let private table =
                           |> Seq.length
 
                       Expect.equal count 5000 "routes")
+              }
+
+              test
+                  "routes for another server take the place of those for the one before it; at the end all are as before" {
+                  inNamespace (fun netns _ ->
+                      Shell.ip $"-n {netns} tuntap add dev tun9 mode tun" |> ignore
+                      Shell.ip $"-n {netns} addr add 100.64.0.6 peer 100.64.0.5 dev tun9" |> ignore
+                      Shell.ip $"-n {netns} link set tun9 up" |> ignore
+                      Shell.ip $"-n {netns} route add default via 192.0.2.2" |> ignore
+
+                      let shown () =
+                          Shell.ip $"-n {netns} route show" + Shell.ip $"-n {netns} -6 route show"
+
+                      let before = shown ()
+
+                      let settings =
+                          RouteSettings(
+                              RouteMode.Default,
+                              "tun9",
+                              address "100.64.0.5",
+                              address "100.64.0.1",
+                              true,
+                              false,
+                              0u
+                          )
+
+                      let routes = new Routes(settings, NullLogger.Instance)
+                      routes.Install(address "203.0.113.9")
+                      let first = shown ()
+                      Expect.stringContains first "203.0.113.9 via 192.0.2.2 dev d0" "the first server"
+
+                      routes.Allow [ address "203.0.113.9"; address "203.0.113.10"; address "203.0.113.11" ]
+                      let both = shown ()
+
+                      for server in [ 9; 10; 11 ] do
+                          Expect.stringContains both $"203.0.113.{server} via 192.0.2.2 dev d0" "in between"
+
+                      routes.Install(address "203.0.113.10")
+
+                      Expect.equal
+                          (shown().Split '\n' |> Array.sort)
+                          (first.Replace("203.0.113.9", "203.0.113.10").Split '\n' |> Array.sort)
+                          "the second server"
+
+                      routes.Dispose()
+                      Expect.equal (shown ()) before "at the end")
+              }
+
+              test
+                  "a move tells whether this machine's address is another one; a route that nobody's path needs is no move" {
+                  inNamespace (fun netns _ ->
+                      let ip (arguments: string) =
+                          Shell.ip $"-n {netns} {arguments}" |> ignore
+
+                      ip "addr add 192.0.2.9/24 dev d0"
+                      ip "route add default via 192.0.2.2 src 192.0.2.1"
+                      let moves = Collections.Concurrent.ConcurrentQueue<bool>()
+
+                      let settings =
+                          RouteSettings(
+                              RouteMode.NoExec,
+                              "nothing",
+                              address "100.64.0.5",
+                              address "100.64.0.1",
+                              true,
+                              false,
+                              0u
+                          )
+
+                      use routes = new Routes(settings, NullLogger.Instance)
+                      routes.Moved <- (fun isAddressNew -> moves.Enqueue isAddressNew)
+                      routes.Install(address "203.0.113.9")
+
+                      let moved what (expected: bool list) (change: unit -> unit) =
+                          moves.Clear()
+                          change ()
+
+                          if expected.IsEmpty then
+                              Threading.Thread.Sleep 300
+                          else
+                              Wait.until (TimeSpan.FromSeconds 10.) (fun () -> not moves.IsEmpty) |> ignore
+
+                          Expect.equal (List.ofSeq moves) expected what
+
+                      moved "another gateway" [ false ] (fun () ->
+                          ip "route replace default via 192.0.2.3 src 192.0.2.1")
+
+                      moved "another source" [ true ] (fun () ->
+                          ip "route replace default via 192.0.2.3 src 192.0.2.9")
+
+                      moved "a route to elsewhere" [] (fun () -> ip "route add 198.18.0.0/15 via 192.0.2.4")
+                      moved "no way" [] (fun () -> ip "route del default")
+
+                      moved "the same way again" [ false ] (fun () ->
+                          ip "route add default via 192.0.2.3 src 192.0.2.9"))
               }
 
               test "a refused route is an error that names the route, the kernel's reason and a remedy" {

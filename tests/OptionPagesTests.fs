@@ -72,6 +72,19 @@ let tests: Test =
               expectAll text [ "--address"; "--server-name"; "--ip-pool"; "<dir>" ]
           }
 
+          test "reset is a command of the client's, on its help page, and needs no configuration" {
+              let parse argv =
+                  ClientOptions.Parse(Array.ofList argv, Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))
+
+              Expect.equal (parse [ "reset" ]).Kind OutcomeKind.Reset ""
+
+              expectAll
+                  (parse [ "--help" ]).Text
+                  [ "lightway-client reset"; "Commands"; "--kill-switch"; "--allow-ipv6-outside" ]
+
+              expectAll (refusal (parse [ "rest" ])) [ "rest" ]
+          }
+
           test "the version is one line" {
               let kind, text = page [ "--version" ]
               Expect.equal kind OutcomeKind.Version ""

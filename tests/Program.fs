@@ -78,6 +78,10 @@ let main argv =
               DeployTests.tests
               LabTests.tests
               ClientEndToEndTests.tests
+              ClientPlansTests.tests
+              ClientMovesTests.tests
+              ClientLeaksTests.tests
+              ClientDnsTests.tests
               OffloadTests.tests
               PestTests.tests
               NetworkErrorTests.tests

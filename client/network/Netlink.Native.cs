@@ -14,12 +14,17 @@ internal sealed unsafe partial class Netlink : IDisposable
     public const uint RTMGRP_LINK = 0x1;
     public const uint RTMGRP_IPV4_IFADDR = 0x10;
     public const uint RTMGRP_IPV4_ROUTE = 0x40;
+    public const uint RTMGRP_IPV6_IFADDR = 0x100;
+    public const uint RTMGRP_IPV6_ROUTE = 0x400;
 
     // asm-generic/errno*.h
     public const int EPERM = 1;
     public const int ESRCH = 3;
+    public const int EACCES = 13;
     public const int EEXIST = 17;
     public const int ENODEV = 19;
+    public const int EOPNOTSUPP = 95;
+    public const int EAFNOSUPPORT = 97;
     private const int EINTR = 4;
     private const int EAGAIN = 11;
     private const int ENOBUFS = 105;

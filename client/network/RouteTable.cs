@@ -4,71 +4,84 @@ using Lightway.Options;
 
 namespace Lightway.Client.Network;
 
+/// <summary>What came of a wish to add a route.</summary>
+internal enum RouteAddition
+{
+    Added = 0,
+
+    /// <summary>The table has a route with this destination and metric already, and keeps it.</summary>
+    TakenByAnother,
+
+    /// <summary>It would keep IPv6 back, and this machine has none.</summary>
+    NotNeeded,
+}
+
 /// <summary>
 /// The main routing table of the process's network namespace. No program is run: the kernel is asked over netlink. One thread.
 /// </summary>
 internal sealed class RouteTable : IDisposable
 {
-    private readonly Netlink _netlink = new(groups: 0);
-    private readonly byte[] _request = new byte[RouteMessage.MaxSize];
-    private readonly byte[] _answer = new byte[Netlink.BufferSize];
-    private uint _sequence;
+    private const ushort Request = NetlinkFormat.NLM_F_REQUEST | NetlinkFormat.NLM_F_ACK;
+    private readonly NetlinkRequests _kernel = new();
 
-    /// <summary>All unicast routes of a family.</summary>
+    /// <summary>All unicast and unreachable routes of a family; none if the kernel has no IPv6.</summary>
     /// <exception cref="IOException">The kernel refuses to list them.</exception>
     public List<Route> List(AddressFamily family)
     {
         var routes = new List<Route>();
-        _netlink.Send(_request.AsSpan(0, RouteMessage.WriteDump(_request, ++_sequence, family)));
-        while (true)
-        {
-            ReadOnlySpan<byte> datagram = _answer.AsSpan(0, _netlink.Receive(_answer));
-            while (RouteMessage.TryTake(ref datagram, _sequence, out var message))
+        var errno = _kernel.Ask(
+            (buffer, sequence) => RouteMessage.WriteDump(buffer, sequence, family),
+            (type, body) =>
             {
-                switch (message.Type)
+                if (type == RouteMessage.RTM_NEWROUTE && RouteMessage.Read(body) is { } route)
                 {
-                    case RouteMessage.NLMSG_DONE:
-                        return routes;
-                    case RouteMessage.NLMSG_ERROR:
-                        throw Refused("list routes", RouteMessage.ErrorOf(message.Body));
-                    case RouteMessage.RTM_NEWROUTE when RouteMessage.Read(message.Body) is { } route:
-                        routes.Add(route);
-                        break;
+                    routes.Add(route);
                 }
+                return true;
             }
-        }
-    }
-
-    /// <summary>The way that a packet to an address takes now, by all rules and tables; null if there is none.</summary>
-    public Route? Find(IPAddress address)
-    {
-        _netlink.Send(_request.AsSpan(0, RouteMessage.WriteLookup(_request, ++_sequence, address)));
-        while (true)
-        {
-            ReadOnlySpan<byte> datagram = _answer.AsSpan(0, _netlink.Receive(_answer));
-            while (RouteMessage.TryTake(ref datagram, _sequence, out var message))
-            {
-                if (message.Type is RouteMessage.NLMSG_ERROR or RouteMessage.RTM_NEWROUTE)
-                {
-                    return message.Type == RouteMessage.RTM_NEWROUTE
-                        ? RouteMessage.Read(message.Body, anyTable: true)
-                        : null;
-                }
-            }
-        }
-    }
-
-    /// <summary>Adds a route. False: the table has a route with this destination and metric already, and keeps it.</summary>
-    /// <exception cref="IOException">The kernel refuses the route.</exception>
-    public bool Add(Route route)
-    {
-        const ushort flags = RouteMessage.NLM_F_CREATE | RouteMessage.NLM_F_EXCL;
-        var errno = Change(RouteMessage.RTM_NEWROUTE, flags, route);
+        );
         return errno switch
         {
-            0 => true,
-            Netlink.EEXIST => false,
-            _ => throw Refused($"add the route {route} dev {Netlink.NameOf(route.Device)}", errno),
+            0 or Netlink.EOPNOTSUPP or Netlink.EAFNOSUPPORT => routes,
+            _ => throw Refused("list routes", errno),
+        };
+    }
+
+    /// <summary>
+    /// The way that a packet to an address takes now, by all rules and tables, and its source address; null if there is none.
+    /// </summary>
+    /// <param name="mark">Of the packet (SO_MARK); 0 for none.</param>
+    public Route? Find(IPAddress address, uint mark = 0)
+    {
+        Route? found = null;
+        _ = _kernel.Ask(
+            (buffer, sequence) => RouteMessage.WriteLookup(buffer, sequence, address, mark),
+            (type, body) =>
+            {
+                found = type == RouteMessage.RTM_NEWROUTE ? RouteMessage.Read(body, isAnswer: true) : null;
+                return false;
+            }
+        );
+        return found;
+    }
+
+    /// <exception cref="IOException">The kernel refuses the route.</exception>
+    public RouteAddition Add(Route route)
+    {
+        const ushort flags = Request | NetlinkFormat.NLM_F_CREATE | NetlinkFormat.NLM_F_EXCL;
+        return Change(RouteMessage.RTM_NEWROUTE, flags, route) switch
+        {
+            0 => RouteAddition.Added,
+            Netlink.EEXIST => RouteAddition.TakenByAnother,
+            // IPv6 is not in the kernel, or is switched off for the loopback device, to which such routes belong.
+            Netlink.EOPNOTSUPP
+            or Netlink.EAFNOSUPPORT
+            or Netlink.EACCES
+            or Netlink.ENODEV
+                when route.IsUnreachable
+                    && route.Destination.BaseAddress.AddressFamily == AddressFamily.InterNetworkV6 =>
+                RouteAddition.NotNeeded,
+            var errno => throw Refused($"add the route {Describe(route)}", errno),
         };
     }
 
@@ -76,10 +89,10 @@ internal sealed class RouteTable : IDisposable
     /// <exception cref="IOException">The kernel refuses the route.</exception>
     public void Replace(Route route)
     {
-        const ushort flags = RouteMessage.NLM_F_CREATE | RouteMessage.NLM_F_REPLACE;
+        const ushort flags = Request | NetlinkFormat.NLM_F_CREATE | NetlinkFormat.NLM_F_REPLACE;
         if (Change(RouteMessage.RTM_NEWROUTE, flags, route) is var errno and not 0)
         {
-            throw Refused($"replace the route {route} dev {Netlink.NameOf(route.Device)}", errno);
+            throw Refused($"replace the route {Describe(route)}", errno);
         }
     }
 
@@ -90,31 +103,20 @@ internal sealed class RouteTable : IDisposable
     /// <exception cref="IOException">The kernel refuses.</exception>
     public void Remove(Route route)
     {
-        var errno = Change(RouteMessage.RTM_DELROUTE, 0, route);
+        var errno = Change(RouteMessage.RTM_DELROUTE, Request, route);
         if (errno is not (0 or Netlink.ESRCH or Netlink.ENODEV))
         {
             throw Refused($"remove the route {route}", errno);
         }
     }
 
-    public void Dispose() => _netlink.Dispose();
+    public void Dispose() => _kernel.Dispose();
 
-    private int Change(ushort type, ushort flags, Route route)
-    {
-        flags |= RouteMessage.NLM_F_REQUEST | RouteMessage.NLM_F_ACK;
-        _netlink.Send(_request.AsSpan(0, RouteMessage.Write(_request, type, flags, ++_sequence, route)));
-        while (true)
-        {
-            ReadOnlySpan<byte> datagram = _answer.AsSpan(0, _netlink.Receive(_answer));
-            while (RouteMessage.TryTake(ref datagram, _sequence, out var message))
-            {
-                if (message.Type == RouteMessage.NLMSG_ERROR)
-                {
-                    return RouteMessage.ErrorOf(message.Body);
-                }
-            }
-        }
-    }
+    private int Change(ushort type, ushort flags, Route route) =>
+        _kernel.Change((buffer, sequence) => RouteMessage.Write(buffer, type, flags, sequence, route));
+
+    private static string Describe(Route route) =>
+        route.IsUnreachable ? $"{route}" : $"{route} dev {Netlink.NameOf(route.Device)}";
 
     private static IOException Refused(string what, int errno) =>
         new(

@@ -3,16 +3,19 @@ using Microsoft.Extensions.Logging;
 namespace Lightway.Client.Network;
 
 /// <summary>
-/// Calls an action, on a thread of its own, after links, IPv4 addresses or IPv4 routes have changed. Changes that come
-/// together cause one call. The kernel does not report each route that goes with its link or address, so all three are
-/// watched.
+/// Calls an action, on a thread of its own, after links, addresses or routes have changed. Changes that come together cause
+/// one call. The kernel does not report each route that goes with its link or address, so all three are watched.
 /// </summary>
 internal sealed partial class RouteWatch : IDisposable
 {
     private const int SettleMs = 50; // a change of network is a series of changes
 
     private readonly Netlink _netlink = new(
-        Netlink.RTMGRP_LINK | Netlink.RTMGRP_IPV4_IFADDR | Netlink.RTMGRP_IPV4_ROUTE
+        Netlink.RTMGRP_LINK
+            | Netlink.RTMGRP_IPV4_IFADDR
+            | Netlink.RTMGRP_IPV4_ROUTE
+            | Netlink.RTMGRP_IPV6_IFADDR
+            | Netlink.RTMGRP_IPV6_ROUTE
     );
     private readonly Action _changed;
     private readonly ILogger _log;

@@ -12,12 +12,23 @@ namespace Lightway.Client.Network;
 /// <param name="Device">Name of the TUN device.</param>
 /// <param name="TunPeer">Gateway of what goes through the device.</param>
 /// <param name="TunDns">The DNS address inside the tunnel.</param>
-internal readonly record struct RouteSettings(RouteMode Mode, string Device, IPAddress TunPeer, IPAddress TunDns);
+/// <param name="BlocksIPv6">IPv6 is not to pass beside the tunnel.</param>
+/// <param name="HasKillSwitch">The kill switch lets pass what the other settings allow, and nothing else.</param>
+/// <param name="Mark">SO_MARK of the tunnel's own packets; 0 for none.</param>
+internal readonly record struct RouteSettings(
+    RouteMode Mode,
+    string Device,
+    IPAddress TunPeer,
+    IPAddress TunDns,
+    bool BlocksIPv6,
+    bool HasKillSwitch,
+    uint Mark
+);
 
 /// <summary>
-/// The client's routes: the server by its present way, everything else through the device. They carry a protocol number of
-/// their own (<see cref="RoutePlan.Protocol"/>), by which those of a client that was killed are recognized and removed. A
-/// route of somebody else is never changed. <see cref="Dispose"/> removes all.
+/// The client's routes: the server by its present way, everything else through the device, or nowhere. They carry a protocol
+/// number of their own (<see cref="RoutePlan.Protocol"/>), by which those of a client that was killed are recognized and
+/// removed. A route of somebody else is never changed. <see cref="Dispose"/> removes all.
 /// </summary>
 internal sealed partial class Routes : IDisposable
 {
@@ -25,9 +36,12 @@ internal sealed partial class Routes : IDisposable
     private readonly ILogger _log;
     private readonly RouteTable? _table; // null: mode noexec where the system does not allow the socket
     private readonly List<Route> _installed = [];
+    private readonly Lock _changing = new(); // the worker's thread and the watch's, once there is one
     private IPAddress _server = IPAddress.None;
     private Route? _way; // by which the server is reached
     private Route? _mainWay; // the same by the main table alone, when it was last looked at
+    private Route? _path; // by which the kernel has sent to the server, when it was last asked
+    private IPAddress? _source; // of those packets
     private int _device;
     private bool _isWayMissing; // and the log says so
     private RouteWatch? _watch;
@@ -48,44 +62,82 @@ internal sealed partial class Routes : IDisposable
         }
         if (settings.Mode != RouteMode.NoExec)
         {
-            RemoveLeftovers(_table);
+            foreach (var route in RemoveLeftovers(_table))
+            {
+                LogLeftover(_log, route);
+            }
         }
     }
 
-    /// <summary>Called, on another thread, after the way to the server has changed or was put back.</summary>
-    public Action Moved { get; set; } = static () => { };
+    /// <summary>
+    /// Called, on another thread, after the way to the server has changed or was put back; true: this machine's address is
+    /// another one than before.
+    /// </summary>
+    public Action<bool> Moved { get; set; } = static _ => { };
 
     /// <summary>This machine has a way to the address. Before <see cref="Install"/>, after which it may lead into the tunnel.</summary>
     public bool Reaches(IPAddress address) => _table is null || _table.Find(address) is not null;
 
-    /// <summary>Makes the routes, and keeps them in place when the network changes.</summary>
+    /// <summary>
+    /// Makes the routes, and keeps them in place when the network changes. A later call is about another server: its route
+    /// takes the place of those to servers before it.
+    /// </summary>
     /// <exception cref="IOException">A route can't be made; <see cref="Dispose"/> removes the others.</exception>
     public void Install(IPAddress server)
     {
-        if (_settings.Mode == RouteMode.NoExec || _table is null)
+        if (_table is null)
         {
             return;
         }
-        _server = server;
-        _device = Netlink.IndexOf(_settings.Device);
-        _mainWay = WayIn(_table.List(AddressFamily.InterNetwork));
-        _way = IsServerIPv4 ? _table.Find(server) : _mainWay;
-        if (_way is null && IsServerIPv4)
+        lock (_changing)
         {
-            throw new IOException($"no route to the server {server}: see ip route get {server}");
-        }
-        foreach (var route in Wanted())
-        {
-            if (_table.Add(route))
+            var isFirst = _watch is null;
+            _server = server;
+            _device = Netlink.IndexOf(_settings.Device);
+            if (_settings.Mode != RouteMode.NoExec)
             {
-                _installed.Add(route);
+                Make(_table, isFirst);
             }
-            else
+            _path = _table.Find(server, _settings.Mark);
+            _source = _path?.Source;
+            if (isFirst)
             {
-                LogKept(_log, route);
+                WarnOfIPv6();
+                _watch = new RouteWatch(() => Follow(_table), _log);
             }
         }
-        _watch = new RouteWatch(() => Restore(_table), _log);
+    }
+
+    /// <summary>
+    /// Makes routes to servers, outside of the tunnel, so that connecting to them does not lead into it. The next
+    /// <see cref="Install"/> removes those that it does not need. Without effect before the first one. A server without a way
+    /// can't be reached anyway.
+    /// </summary>
+    public void Allow(IEnumerable<IPAddress> servers)
+    {
+        if (_table is null || _watch is null || _settings.Mode == RouteMode.NoExec)
+        {
+            return;
+        }
+        lock (_changing)
+        {
+            try
+            {
+                var (local, local6) = Tables(_table);
+                foreach (var server in servers.Distinct())
+                {
+                    var table = IsIPv6(server) ? local6 : local;
+                    if (WayIn(table, server) is { } way)
+                    {
+                        _ = Ensure(RoutePlan.hostRoute(server, way), table, _table);
+                    }
+                }
+            }
+            catch (IOException error)
+            {
+                LogFailure(_log, error.Message);
+            }
+        }
     }
 
     public void Dispose()
@@ -105,21 +157,116 @@ internal sealed partial class Routes : IDisposable
         _table?.Dispose();
     }
 
-    private bool IsServerIPv4 => _server.AddressFamily == AddressFamily.InterNetwork;
+    /// <summary>Removes the routes that a killed client has left behind. Returns them.</summary>
+    /// <exception cref="IOException">The routing table can't be read or changed, or they are those of a client that lives.</exception>
+    public static IReadOnlyList<Route> RemoveLeftovers(RouteTable table)
+    {
+        var own = table
+            .List(AddressFamily.InterNetwork)
+            .Concat(table.List(AddressFamily.InterNetworkV6))
+            .Where(RoutePlan.isOwn)
+            .ToList();
+        foreach (var device in own.Select(route => Netlink.NameOf(route.Device)).Distinct())
+        {
+            // The kernel takes the routes of a killed client's device away, unless it is persistent; then nobody has it.
+            if (device is not null && own.Exists(IsThrough(device)) && TunInterface.IsInUse(device))
+            {
+                throw new IOException(
+                    $"another lightway-client has device {device} and its routes: stop it, or set route_mode: noexec for this one"
+                );
+            }
+        }
+        own.ForEach(table.Remove);
+        return own;
+    }
 
-    private IReadOnlyList<Route> Wanted() =>
-        RoutePlan.wanted(_settings.Mode, _server, _way, _device, _settings.TunPeer, _settings.TunDns);
+    private void Make(RouteTable kernel, bool isFirst)
+    {
+        var (local, local6) = Tables(kernel);
+        _mainWay = WayIn(IsIPv6(_server) ? local6 : local, _server);
+        _way = isFirst ? kernel.Find(_server, _settings.Mark) : _mainWay; // which may lead into the tunnel by now
+        if (_way is null)
+        {
+            throw new IOException($"no route to the server {_server}: see ip route get {_server}");
+        }
+        var wanted = Wanted(local, local6);
+        foreach (var old in _installed.FindAll(old => !wanted.Any(route => IsInPlaceOf(route, old))))
+        {
+            kernel.Remove(old);
+            _ = _installed.Remove(old);
+        }
+        foreach (var route in wanted)
+        {
+            if (_installed.Exists(installed => IsInPlaceOf(route, installed)))
+            {
+                kernel.Replace(route);
+                continue;
+            }
+            switch (kernel.Add(route))
+            {
+                case RouteAddition.Added:
+                    _installed.Add(route);
+                    break;
+                case RouteAddition.TakenByAnother:
+                    LogKept(_log, route);
+                    break;
+            }
+        }
+    }
 
-    private Route? WayIn(List<Route> table) => RoutePlan.wayTo(table, IsServerIPv4 ? _server : IPAddress.Any, _device);
+    private static bool IsIPv6(IPAddress address) => address.AddressFamily == AddressFamily.InterNetworkV6;
+
+    private static (List<Route> IPv4, List<Route> IPv6) Tables(RouteTable kernel) =>
+        (kernel.List(AddressFamily.InterNetwork), kernel.List(AddressFamily.InterNetworkV6));
+
+    private IReadOnlyList<Route> Wanted(List<Route> table, List<Route> table6) =>
+        RoutePlan.wanted(
+            new RouteWishes(
+                _settings.Mode,
+                _server,
+                _way,
+                IsIPv6(_server) ? WayIn(table, IPAddress.Any) : _way,
+                IsIPv6(_server) ? _way : WayIn(table6, IPAddress.IPv6Any),
+                _device,
+                _settings.TunPeer,
+                _settings.TunDns,
+                _settings.BlocksIPv6
+            )
+        );
+
+    private Route? WayIn(List<Route> table, IPAddress address) => RoutePlan.wayTo(table, address, _device);
 
     /// <summary>
-    /// The network has changed: routes that are gone are put back, and those outside the tunnel follow the table. On the
-    /// watch's thread.
+    /// The network has changed: routes that are gone are put back, those outside the tunnel follow the table, and who waits
+    /// for it hears of another path. On the watch's thread.
     /// </summary>
-    private void Restore(RouteTable kernel)
+    private void Follow(RouteTable kernel)
     {
-        var table = kernel.List(AddressFamily.InterNetwork);
-        var mainWay = WayIn(table);
+        using var changing = _changing.EnterScope();
+        var isRestored = false;
+        if (_settings.Mode != RouteMode.NoExec && !Restore(kernel, out isRestored))
+        {
+            return; // the next change may bring a way
+        }
+        var before = _path;
+        _path = kernel.Find(_server, _settings.Mark);
+        if (_path is null || (!isRestored && before is not null && RoutePlan.isSamePath(_path, before)))
+        {
+            return;
+        }
+        var isSourceNew = _path.Source is not null && !_path.Source.Equals(_source);
+        _source = _path.Source ?? _source;
+        LogMoved(_log, _server, Describe(_path));
+        Moved(isSourceNew);
+    }
+
+    /// <summary>False: there is no way to the server.</summary>
+    /// <param name="isChanged">A route had to be made.</param>
+    private bool Restore(RouteTable kernel, out bool isChanged)
+    {
+        isChanged = false;
+        var (local, local6) = Tables(kernel);
+        var mainWay = WayIn(IsIPv6(_server) ? local6 : local, _server);
         if (mainWay is null && _mainWay is not null)
         {
             if (!_isWayMissing)
@@ -127,23 +274,19 @@ internal sealed partial class Routes : IDisposable
                 LogNoWay(_log, _server);
             }
             _isWayMissing = true;
-            return; // the next change may bring one
+            _path = null;
+            return false;
         }
         if (!RoutePlan.isSameWay(mainWay, _mainWay))
         {
             (_way, _mainWay) = (mainWay, mainWay);
         }
         _isWayMissing = false;
-        var isChanged = false;
-        foreach (var route in Wanted())
+        foreach (var route in Wanted(local, local6))
         {
-            isChanged |= Ensure(route, table, kernel);
+            isChanged |= Ensure(route, IsIPv6(route.Destination.BaseAddress) ? local6 : local, kernel);
         }
-        if (isChanged)
-        {
-            LogRestored(_log, _server, $"{(_way?.Gateway is { } gateway ? $"via {gateway} " : "")}dev {Device(_way)}");
-            Moved();
-        }
+        return true;
     }
 
     /// <summary>True if the route had to be made.</summary>
@@ -153,14 +296,14 @@ internal sealed partial class Routes : IDisposable
         {
             return false;
         }
-        var old = _installed.FindIndex(installed => installed.Destination.Equals(route.Destination));
-        if (table.Exists(present => RoutePlan.isOwn(present) && present.Destination.Equals(route.Destination)))
+        var old = _installed.FindIndex(installed => IsInPlaceOf(route, installed));
+        if (table.Exists(present => RoutePlan.isOwn(present) && IsInPlaceOf(route, present)))
         {
             kernel.Replace(route);
         }
-        else if (!kernel.Add(route))
+        else if (kernel.Add(route) != RouteAddition.Added)
         {
-            return false; // it is somebody else's
+            return false;
         }
         if (old >= 0)
         {
@@ -173,31 +316,39 @@ internal sealed partial class Routes : IDisposable
         return true;
     }
 
-    private void RemoveLeftovers(RouteTable table)
+    /// <summary>Both routes are to the same destination, with the same metric: the table has room for one of them.</summary>
+    private static bool IsInPlaceOf(Route a, Route b) => a.Destination.Equals(b.Destination) && a.Metric == b.Metric;
+
+    private void WarnOfIPv6()
     {
-        var own = table.List(AddressFamily.InterNetwork).FindAll(RoutePlan.isOwn);
-        foreach (var device in own.Select(route => Netlink.NameOf(route.Device)).Distinct())
+        if (_settings.BlocksIPv6 && (_settings.Mode != RouteMode.NoExec || _settings.HasKillSwitch))
         {
-            // The kernel takes the routes of a killed client's device away, unless it is persistent; then nobody has it.
-            if (device is not null && own.Exists(IsThrough(device)) && TunInterface.IsInUse(device))
-            {
-                throw new IOException(
-                    $"another lightway-client has device {device} and its routes: stop it, or set route_mode: noexec for this one"
-                );
-            }
+            return;
         }
-        foreach (var route in own)
+        var address = TunDevice.List(AddressFamily.InterNetworkV6).Find(IsOutside);
+        if (address is not null)
         {
-            LogLeftover(_log, route);
-            table.Remove(route);
+            LogIPv6(_log, address.Local, Netlink.NameOf(address.Device) ?? "");
         }
     }
 
+    /// <summary>An address by which this machine may be on the Internet.</summary>
+    private bool IsOutside(DeviceAddress address) =>
+        address.IsGlobal
+        && address.Device != _device
+        && !IPAddress.IsLoopback(address.Local)
+        && !address.Local.IsIPv6UniqueLocal;
+
     /// <summary>A route of a client's TUN device: local networks and the server are reached by other devices.</summary>
     private static Predicate<Route> IsThrough(string device) =>
-        route => route.Destination.PrefixLength == 1 && Netlink.NameOf(route.Device) == device;
+        route => route.Destination.PrefixLength == 1 && !route.IsUnreachable && Netlink.NameOf(route.Device) == device;
 
-    private static string Device(Route? way) => way is null ? "" : Netlink.NameOf(way.Device) ?? $"{way.Device}";
+    private static string Describe(Route way)
+    {
+        var gateway = way.Gateway is null ? "" : $"via {way.Gateway} ";
+        var source = way.Source is null ? "" : $" from {way.Source}";
+        return $"{gateway}dev {Netlink.NameOf(way.Device) ?? $"{way.Device}"}{source}";
+    }
 
     [LoggerMessage(
         Level = LogLevel.Information,
@@ -217,11 +368,14 @@ internal sealed partial class Routes : IDisposable
     )]
     private static partial void LogNoWay(ILogger log, IPAddress server);
 
+    [LoggerMessage(Level = LogLevel.Information, Message = "the network has changed: server {Server} {Path}")]
+    private static partial void LogMoved(ILogger log, IPAddress server, string path);
+
     [LoggerMessage(
-        Level = LogLevel.Information,
-        Message = "the network has changed: routes put back, server {Server} {Way}"
+        Level = LogLevel.Warning,
+        Message = "this machine has the IPv6 address {Address} (dev {Device}): IPv6 does not go through the tunnel, and is not blocked; see allow_ipv6_outside and route_mode"
     )]
-    private static partial void LogRestored(ILogger log, IPAddress server, string way);
+    private static partial void LogIPv6(ILogger log, IPAddress address, string device);
 
     [LoggerMessage(Level = LogLevel.Warning, Message = "{Why}")]
     private static partial void LogFailure(ILogger log, string why);

@@ -159,6 +159,9 @@ internal static class SetUpFiles
 
             # TUN interface on this side.
             tun_name: lightway
+            # DNS settings of this machine: noexec leaves them alone. With default, names are asked for through
+            # the tunnel, once a name server answers at the server's lightway_dns_ip.
+            dns_config_mode: noexec
 
             # Seal packets without DTLS once the server lets us in: faster, as safe.
             enable_expresslane: true

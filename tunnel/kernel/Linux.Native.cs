@@ -61,10 +61,7 @@ internal static unsafe partial class Linux
     public const short IFF_RUNNING = 0x40;
     public const int SIOCGIFFLAGS = 0x8913;
     public const int SIOCSIFFLAGS = 0x8914;
-    public const int SIOCSIFADDR = 0x8916;
-    public const int SIOCSIFDSTADDR = 0x8918;
     public const int SIOCGIFMTU = 0x8921;
-    public const int SIOCSIFMTU = 0x8922;
 
     // asm-generic/errno*.h
     public const int EPERM = 1;

@@ -1,6 +1,4 @@
-using System.Buffers.Binary;
 using System.Text;
-using Lightway.Segmenter;
 using Lightway.Tunnel.Kernel;
 using static Tmds.Linux.LibC;
 
@@ -11,13 +9,6 @@ public static unsafe class TunInterface
 {
     private const int RequestSize = 40; // struct ifreq
     private const int ValueAt = Linux.IFNAMSIZ; // the union after ifr_name
-
-    public static void SetMtu(string name, int mtu)
-    {
-        var request = stackalloc byte[RequestSize];
-        *(int*)(request + ValueAt) = mtu;
-        Control(Linux.SIOCSIFMTU, "SIOCSIFMTU", name, request);
-    }
 
     /// <summary>A process has the TUN device: it is up, and somebody reads it. False if there is no such interface.</summary>
     public static bool IsInUse(string name)
@@ -50,21 +41,6 @@ public static unsafe class TunInterface
                 $"; the device is not up, and this process lacks CAP_NET_ADMIN; run as root: ip link set {name} up"
             );
         }
-    }
-
-    /// <summary>Sets the local and the peer IPv4 address of a point-to-point interface.</summary>
-    public static void SetAddresses(string name, Ipv4Address local, Ipv4Address peer)
-    {
-        SetAddress(Linux.SIOCSIFADDR, "SIOCSIFADDR", name, local);
-        SetAddress(Linux.SIOCSIFDSTADDR, "SIOCSIFDSTADDR", name, peer);
-    }
-
-    private static void SetAddress(int operation, string label, string name, Ipv4Address address)
-    {
-        var request = stackalloc byte[RequestSize];
-        *(short*)(request + ValueAt) = (short)AF_INET; // struct sockaddr_in: family, port, address
-        BinaryPrimitives.WriteUInt32BigEndian(new Span<byte>(request + ValueAt + 4, 4), address.Value);
-        Control(operation, label, name, request);
     }
 
     /// <param name="whenForbidden">Is added to the error if a privilege is missing: what to do.</param>

@@ -1,0 +1,150 @@
+/// A client's host whose only way out is a gateway, a server and a remote: namespaces, and the real programs in them.
+module Lightway.Tests.ClientSite
+
+open System
+open System.IO
+open Expecto
+open Lightway.Lab
+open Lightway.Tests.Checks
+
+let patience = TimeSpan.FromSeconds 20.
+
+let await what condition =
+    Expect.isTrue (Wait.until patience condition) what
+
+let settings =
+    { Expresslane = true
+      Offload = true
+      ServerKeys = []
+      ClientKeys = [ "route_mode", "default" ] }
+
+/// The client's host reaches the server by way of a gateway, 192.0.2.254; a second one, 192.0.2.253, is there as well.
+/// Both are addresses of the server's host.
+type Site(settings: Settings) =
+    let topology = Topology.Create()
+
+    let gateway = "192.0.2.254"
+    let other = "192.0.2.253"
+    let ip arguments = Shell.ip arguments |> ignore
+
+    do
+        for address in [ gateway; other ] do
+            ip $"-n {topology.Server} addr add {address}/24 dev outside"
+
+        ip $"-n {topology.Client} addr flush dev outside"
+        ip $"-n {topology.Client} addr add {Topology.ClientOutside}/32 dev outside"
+
+        for address in [ gateway; other ] do
+            ip $"-n {topology.Client} route add {address} dev outside"
+
+        ip $"-n {topology.Client} route add default via {gateway}"
+
+    let vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
+    let mutable children: Child list = []
+
+    member _.Topology = topology
+    member _.Vpn = vpn
+    member _.Gateway = gateway
+    member _.OtherGateway = other
+
+    /// Runs `ip` in the client's namespace.
+    member _.Ip(arguments: string) =
+        Shell.ip $"-n {topology.Client} {arguments}"
+
+    /// Lines of `ip route` in the client's namespace.
+    member this.Routes =
+        this.Ip("route show").Split('\n', StringSplitOptions.RemoveEmptyEntries ||| StringSplitOptions.TrimEntries)
+        |> List.ofArray
+
+    /// The route to the server's address alone; "" if there is none.
+    member this.ServerRoute =
+        this.Routes |> List.tryFind _.StartsWith(Topology.ServerOutside + " ") |> Option.defaultValue ""
+
+    member _.CarriesPing = Transfer.ping topology.Client Topology.Remote 1 56 = 1
+
+    /// The only gateway is now the other one: the first is gone.
+    member this.ChangeGateway() =
+        ip $"-n {topology.Client} route replace default via {other}"
+        ip $"-n {topology.Server} addr del {gateway}/24 dev outside"
+
+    /// Starts the client behind another program's command line.
+    member _.LaunchBehind(command: string list) : Child =
+        let line = command @ [ Programs.OfThisBuild().Client ]
+
+        let arguments =
+            List.tail line @ [ "--config-file"; Path.Combine(vpn.Folder, "client.yaml") ]
+
+        let log = Path.Combine(vpn.Folder, $"behind.{children.Length}.log")
+        let child = Child.Start topology.Client "client" (List.head line) arguments log
+        children <- child :: children
+        child
+
+    /// Starts the client on a terminal of its own; what the shell runs before it comes first. Process and exit code are
+    /// script(1)'s, which ends with the client's code.
+    member _.LaunchOnTerminal(before: string) : Child =
+        let config = Path.Combine(vpn.Folder, "client.yaml")
+
+        let command =
+            $"{before} exec {Programs.OfThisBuild().Client} --config-file {config}"
+
+        let log = Path.Combine(vpn.Folder, $"terminal.{children.Length}.log")
+
+        let child =
+            Child.Start topology.Client "client" "script" [ "-qefc"; command; "/dev/null" ] log
+
+        children <- child :: children
+        child
+
+    /// The client that runs behind script(1).
+    member _.ClientPid =
+        Shell.run "ip" [ "netns"; "pids"; topology.Client ]
+        |> _.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+        |> Array.map int
+        |> Array.find (fun pid ->
+            let program = File.ReadAllText($"/proc/{pid}/cmdline").Split('\000') |> Array.head
+            program.EndsWith "lightway-client")
+
+    member this.AwaitOnline(client: Child) =
+        client.Await patience "it is online" (fun () -> client.Log.Contains "online: " && this.CarriesPing)
+
+    interface IDisposable with
+        member _.Dispose() =
+            for child in children do
+                (child :> IDisposable).Dispose()
+
+            (vpn :> IDisposable).Dispose()
+            (topology :> IDisposable).Dispose()
+
+let withSite settings (body: Site -> unit) =
+    needsRoot ()
+    use site = new Site(settings)
+    body site
+
+let withServer (body: Site -> unit) =
+    withSite settings (fun site ->
+        site.Vpn.StartServer()
+        body site)
+
+/// The client ends by itself; its exit code.
+let ends (client: Child) =
+    Expect.isTrue (client.WaitForExit patience) "it ends"
+    client.ExitCode
+
+let heardGoodbye (site: Site) =
+    await "the server hears the goodbye" (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
+
+/// Gives names addresses in the client's namespace: `ip netns exec` mounts /etc/netns/NAME/hosts over /etc/hosts.
+let withHosts (site: Site) (lines: string list) (body: unit -> unit) =
+    let folder = $"/etc/netns/{site.Topology.Client}"
+    Directory.CreateDirectory folder |> ignore
+
+    try
+        File.WriteAllLines(Path.Combine(folder, "hosts"), lines)
+        body ()
+    finally
+        Directory.Delete(folder, recursive = true)
+
+/// IPv6 between the client's host and the server's, whose program listens on IPv4 only.
+let addIPv6 (site: Site) =
+    for netns, address in [ site.Topology.Server, "2001:db8:1::1"; site.Topology.Client, "2001:db8:1::2" ] do
+        Shell.ip $"-n {netns} addr add {address}/64 dev outside nodad" |> ignore

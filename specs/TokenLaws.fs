@@ -20,8 +20,11 @@ let private wellFormed (text: string) =
 
 /// Texts that are tokens, or nearly.
 let private nearTokens =
-    Gen.elements [ "a"; "Zz09-_"; "."; "."; "="; " "; "é"; "+"; "/"; "\000"; "" ]
+    let junk = Gen.elements [ "="; " "; "é"; "+"; "/"; "\000" ]
+
+    Gen.frequency [ 6, Gen.elements [ "a"; "Zz09-_" ]; 5, Gen.constant "."; 1, junk ]
     |> Gen.listOf
+    |> Gen.resize 8
     |> Gen.map (String.concat "")
     |> Arb.fromGen
 
@@ -31,6 +34,13 @@ let laws =
         [ testProperty "RFC 7515 §3.1: three parts of base64url, none of them empty, and nothing else"
           <| Prop.forAll nearTokens (fun text ->
               wellFormed text = Regex.IsMatch(text, @"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\z"))
+
+          testCase "a part that is missing, empty or too many"
+          <| fun () ->
+              Expect.isTrue (wellFormed "a.b.c") "three"
+
+              for text in [ ""; "a"; "a.b"; ".."; ".b.c"; "a..c"; "a.b."; "a.b.c."; "a.b.c.d"; ".a.b.c"; "a.b.c=" ] do
+                  Expect.isFalse (wellFormed text) text
 
           testCase "a token has at most as many bytes as its frame has room for"
           <| fun () ->

@@ -91,7 +91,7 @@ let private allLaws (settings: Settings) =
           FairShares.laws
           ProxyHeaders.laws
           Networks.laws
-          TokenLaws.laws ]
+          TokenLaws.laws
           SessionUses.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.

@@ -16,6 +16,7 @@ open FsCheck
 open FsCheck.FSharp
 open Lightway.Lab
 open Lightway.Server.Addresses
+open Lightway.Server.Control
 open Lightway.Server.Observe
 open Lightway.Tunnel.Metrics
 open Lightway.Tests.Checks
@@ -38,7 +39,7 @@ let private viewOf (state: ServingState) : ServerView =
 /// The metrics of a server that does nothing.
 let idleMetrics: Lazy<string> =
     lazy
-        (let registry = MetricsRegistry(viewOf (ServingState()))
+        (let registry = MetricsRegistry(viewOf (ServingState(Draining())))
 
          use output = new MemoryStream()
          registry.WriteAsync(output, CancellationToken.None).GetAwaiter().GetResult()
@@ -224,7 +225,8 @@ let private freePort () : int =
 
 let private readiness =
     test "a server is ready while it serves, and neither before, nor while it is drained, nor after" {
-        let state = ServingState()
+        let draining = Draining()
+        let state = ServingState draining
         let port = freePort ()
         use _ = MetricsEndpoint.Start(IPEndPoint(IPAddress.Loopback, port), viewOf state)
         use client = new HttpClient(BaseAddress = Uri $"http://127.0.0.1:{port}")
@@ -239,12 +241,11 @@ let private readiness =
         expect 503 "not serving\n" 0. 0.
         state.IsServing <- true
         expect 200 "ready\n" 1. 0.
-        state.IsDraining <- true
-        expect 503 "draining\n" 0. 1.
-        state.IsDraining <- false
-        expect 200 "ready\n" 1. 0.
         state.IsServing <- false
         expect 503 "not serving\n" 0. 0.
+        state.IsServing <- true
+        draining.Begin Int64.MaxValue
+        expect 503 "draining\n" 0. 1.
     }
 
 let private http =

@@ -107,10 +107,16 @@ let installLab () =
           program "traceroute" "traceroute"
           program "nft" "nftables" ]
 
-/// Without it one law is skipped, so a failed installation does not stop the build.
+/// Programs that judge what ours write: captures, key logs, manual pages and completions. Without them tests are skipped, so a
+/// failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
-        install [ program "tshark" "tshark" ]
+        install
+            [ program "tshark" "tshark"
+              program "man" "man-db"
+              program "mandoc" "mandoc"
+              program "zsh" "zsh"
+              program "fish" "fish" ]
 
 // wolfSSL: the one named by LIGHTWAY_WOLFSSL, else the system's, else our own build in artifacts/native.
 

@@ -7,5 +7,6 @@ return Entry.Run(
     outcome,
     "lightway-client",
     options => Logging.Create(LogFormat.Full, options.LogLevel),
-    ClientHost.Run
+    ClientHost.Run,
+    ClientHost.Check
 );

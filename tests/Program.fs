@@ -30,6 +30,10 @@ let main argv =
                     ClientOptionsTests.tests
                     UserRulesTests.tests
                     OptionPagesTests.tests ]
+                    OptionPagesTests.tests
+                    OptionCatalogTests.tests
+                    CheckConfigTests.tests
+                    PagesForShellsTests.tests ]
               DocsTests.tests
               PackageTests.tests
               AuthTests.tests
@@ -72,6 +76,8 @@ let main argv =
               WalkthroughTests.tests
               LabTests.tests
               ClientEndToEndTests.tests
+              KeyLogTests.tests
+              ServedOptionsTests.tests
               OffloadTests.tests
               PestTests.tests
               NetworkErrorTests.tests

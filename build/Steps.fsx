@@ -147,7 +147,13 @@ let unpackLab () =
             with error ->
                 say $"{package}: {error.Message}"
 
-/// Without it one law is skipped, so a failed installation does not stop the build.
+/// Programs that judge what ours write: captures, key logs, manual pages and completions. Without them tests are skipped, so a
+/// failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
-        install [ program "tshark" "tshark" ]
+        install
+            [ program "tshark" "tshark"
+              program "man" "man-db"
+              program "mandoc" "mandoc"
+              program "zsh" "zsh"
+              program "fish" "fish" ]

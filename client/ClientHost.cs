@@ -4,6 +4,7 @@ using System.Text;
 using Lightway.Client.Network;
 using Lightway.Hosting;
 using Lightway.Hosting.Service;
+using Lightway.Hosting.Start;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
@@ -51,14 +52,34 @@ internal static class ClientHost
         }
     }
 
-    private static int Run(ClientOptions options, ILogger log, ServiceNotifier service, CancellationToken stopping)
+    /// <summary>What <c>--check-config</c> does besides reading the options: opens every file, as a start does.</summary>
+    /// <exception cref="ConfigurationException">A start would fail.</exception>
+    /// <exception cref="TlsException">There is no usable TLS library.</exception>
+    public static void Check(ClientOptions options, ILogger log)
+    {
+        TlsLook.Check(options.Keylog);
+        Load(options, insight: null, log).Dispose();
+    }
+
+    /// <summary>Checks what the options name, and reads it; makes no device and no socket.</summary>
+    private static TlsContext Load(ClientOptions options, TlsInsight? insight, ILogger log)
     {
         FileChecks.Require("config_file", options.ConfigFile, FileRule.OwnerOnly); // it holds a password
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
         RequireRoom(options.OutsideMtu);
-        using var tls = TlsOf(options, log);
+        return TlsOf(options, insight, log);
+    }
+
+    private static int Run(ClientOptions options, ILogger log, ServiceNotifier service, CancellationToken stopping)
+    {
+        using var insight = TlsLook.Open(options.Keylog, options.TlsDebug, log);
+        using var tls = Load(options, insight, log);
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
+        if (options.EnableTunIouring)
+        {
+            ProgramLog.Note(log, IoUringAnswer.text(offload.TunTso));
+        }
         using var network = new HostNetwork(options, log);
         var (servers, unreachable) = Reachable(options, network, stopping);
         network.Close(servers.Select(address => HostNetwork.ServerAt(options, address)));
@@ -166,7 +187,7 @@ internal static class ClientHost
                     "SIGHUP has no effect on a client without a terminal: restart it to have its files read again"
                 );
 
-    private static TlsContext TlsOf(ClientOptions options, ILogger log)
+    private static TlsContext TlsOf(ClientOptions options, TlsInsight? insight, ILogger log)
     {
         var authority = options.CaCertIsInline
             ? Encoding.UTF8.GetBytes(options.CaCert)
@@ -186,7 +207,8 @@ internal static class ClientHost
                     ? Tunnel.Tls.KeyShare.X25519MlKem768
                     : Tunnel.Tls.KeyShare.P521MlKem1024,
                 options.OutsideMtu,
-                options.Mode == TransportMode.Tcp ? Transport.Stream : Transport.Datagram
+                options.Mode == TransportMode.Tcp ? Transport.Stream : Transport.Datagram,
+                insight
             );
         }
         catch (TlsException error)

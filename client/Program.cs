@@ -9,5 +9,6 @@ return outcome.Kind == OutcomeKind.Reset
         outcome,
         "lightway-client",
         options => Logging.Create(LogFormat.Full, options.LogLevel),
-        ClientHost.Run
+        ClientHost.Run,
+        ClientHost.Check
     );

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using System.Text;
+using Microsoft.Win32.SafeHandles;
 
 namespace Lightway.Hosting;
 
@@ -13,6 +14,7 @@ internal readonly unsafe partial record struct FileStatus(uint Owner, uint Group
     private const int AT_FDCWD = -100;
     private const int AT_SYMLINK_NOFOLLOW = 0x100;
     private const int AT_EACCESS = 0x200;
+    private const int AT_EMPTY_PATH = 0x1000;
     private const uint STATX_BASIC_STATS = 0x7ff;
     private const int StatxSize = 256; // struct statx, the same on every processor
     private const int OwnerAt = 20; // stx_uid, u32
@@ -22,6 +24,7 @@ internal readonly unsafe partial record struct FileStatus(uint Owner, uint Group
     private const int S_IFDIR = 0x4000;
     private const int S_IFLNK = 0xa000;
     private const int R_OK = 4; // unistd.h
+    private const int S_IFREG = 0x8000;
     private const int ENOENT = 2;
     private const int EACCES = 13;
     private const int ENOTDIR = 20;
@@ -29,6 +32,8 @@ internal readonly unsafe partial record struct FileStatus(uint Owner, uint Group
     public bool IsDirectory => (Mode & S_IFMT) == S_IFDIR;
 
     public bool IsLink => (Mode & S_IFMT) == S_IFLNK;
+
+    public bool IsFile => (Mode & S_IFMT) == S_IFREG;
 
     public UnixFileMode Permissions => (UnixFileMode)(Mode & 0xfff);
 
@@ -51,12 +56,24 @@ internal readonly unsafe partial record struct FileStatus(uint Owner, uint Group
     /// <exception cref="IOException">It cannot be told, for example because a directory may not be searched.</exception>
     public static FileStatus? Of(string path)
     {
-        var status = stackalloc byte[StatxSize];
-        int result;
         fixed (byte* name = Encoding.UTF8.GetBytes(path + '\0'))
         {
-            result = statx(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW, STATX_BASIC_STATS, status);
+            return Of(AT_FDCWD, name, AT_SYMLINK_NOFOLLOW);
         }
+    }
+
+    /// <summary>Of a file that is open.</summary>
+    /// <exception cref="IOException">It cannot be told.</exception>
+    public static FileStatus Of(SafeFileHandle file)
+    {
+        byte none = 0;
+        return Of((int)file.DangerousGetHandle(), &none, AT_EMPTY_PATH)!.Value;
+    }
+
+    private static FileStatus? Of(int directory, byte* name, int flags)
+    {
+        var status = stackalloc byte[StatxSize];
+        var result = statx(directory, name, flags, STATX_BASIC_STATS, status);
         if (result == 0)
         {
             return new FileStatus(*(uint*)(status + OwnerAt), *(uint*)(status + GroupAt), *(ushort*)(status + ModeAt));

@@ -21,10 +21,12 @@ type AuthOptions =
 module internal AuthOptions =
     /// Shorter than a login has in all (`LoginPatience.Whole`), so that a check always ends before its client does.
     let private commandTimeout: Parser<TimeSpan> =
-        fun text ->
-            match Value.duration text with
-            | Ok value when value >= TimeSpan.FromMilliseconds 100L && value <= TimeSpan.FromSeconds 30L -> Ok value
-            | _ -> Error "a duration from 100ms to 30s, such as 5s"
+        Value.duration
+        |> Parser.restrict
+            (fun value -> value >= TimeSpan.FromMilliseconds 100L && value <= TimeSpan.FromSeconds 30L)
+            "a duration from 100ms to 30s, such as 5s"
+
+    let private defaultTimeout = TimeSpan.FromSeconds 5L
 
     /// Words as the program gets them: no shell looks at them.
     let private commandOf (setting: Setting) : Result<string[], string> =
@@ -54,15 +56,20 @@ module internal AuthOptions =
         | Error problem -> Error $"{setting.Key}: {problem}; allowed: {allowed} ({setting.Source.Describe()})"
 
     let private command (reader: Reader) : string[] =
-        match reader.TryFind "auth_command" with
-        | None -> [||]
-        | Some setting -> reader.Accept(commandOf setting, [||])
+        let words =
+            match reader.TryFind "auth_command" with
+            | None -> [||]
+            | Some setting -> reader.Accept(commandOf setting, [||])
+
+        let shown = Node.List [ for word in words -> Node.Scalar word ]
+        reader.Note("auth_command", Shape.List(Shape.Text ""), Node.Absent, shown)
+        words
 
     let read (reader: Reader) : AuthOptions =
-        { TokenKeys = reader.ReadOrNull<string>("token_rsa_pub_key_pem", Value.nonEmpty "a file path")
+        { TokenKeys = reader.ReadOrNull<string>("token_rsa_pub_key_pem", Value.path)
           Command = command reader
-          CommandTimeout = reader.Read("auth_command_timeout", commandTimeout, TimeSpan.FromSeconds 5L)
-          AddressMap = reader.ReadOrNull<string>("address_map", Value.nonEmpty "a file path")
+          CommandTimeout = reader.Read("auth_command_timeout", commandTimeout, defaultTimeout)
+          AddressMap = reader.ReadOrNull<string>("address_map", Value.path)
           EndRemovedUsers = reader.Bool("end_removed_users", false) }
 
     /// Refuses options that let nobody in, or have no effect in this combination.
@@ -71,5 +78,5 @@ module internal AuthOptions =
             reader.Refuse
                 "user_db: missing, and so is everything else that lets a user in; set user_db (a file of user:hash lines in htpasswd format), token_rsa_pub_key_pem or auth_command"
 
-        if reader.TryFind("auth_command_timeout").IsSome && Array.isEmpty options.Command then
+        if options.CommandTimeout <> defaultTimeout && Array.isEmpty options.Command then
             reader.Reject("auth_command_timeout", $"{options.CommandTimeout}", "has no effect without auth_command")

@@ -9,6 +9,8 @@ type internal ClientArgument =
     | [<CliPrefix(CliPrefix.None)>] Reset
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
+    | Check_Config
+    | Generate of what: string
     | Version
     | [<AltCommandLine "-s">] Server of ``host:port``: string
     | [<AltCommandLine "-m">] Mode of mode: string
@@ -74,7 +76,9 @@ type internal ClientArgument =
                 "removes what a killed client has left behind, and ends: its routes, DNS settings and kill switch."
             | Config_File _ -> "YAML configuration file, accessible to its owner only. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
-            | Version -> "print the version and exit."
+            | Check_Config -> CommandUsage.checkConfig
+            | Generate _ -> CommandUsage.generate
+            | Version -> CommandUsage.version
             | Server _ ->
                 "address of the server. Required, unless the file has a list of servers, of which the first is used."
             | Mode _ -> "transport: udp or tcp. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
@@ -84,9 +88,10 @@ type internal ClientArgument =
             | Fwmark _ -> "mark of the outside socket (SO_MARK), for policy routing; 0 for none. Default: 0."
             | Preferred_Connection_Wait_Interval _ ->
                 "time to wait for a preferred server; not served yet. Default: 0s."
-            | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
+            | Enable_Batch_Receive _ ->
+                "accepted: datagrams are received in batches in any case (recvmmsg, UDP GRO). Default: false."
             | Enable_Pmtud _ ->
-                "find out how long datagrams may be on the way to the server (RFC 8899), and keep to that. Default: false."
+                "find the longest datagram that passes on the way to the server (RFC 8899), and send none that is longer. Default: false."
             | Pmtud_Base_Mtu _ ->
                 "bytes that the first probe carries, as a frame: 66 less than its IPv4 packet has, 86 less than its IPv6 packet. Default: none, an IP packet of 1280 bytes."
             | Server_Dn _ -> "DNS name that the server's certificate must have. Default: none, any name is accepted."
@@ -94,8 +99,8 @@ type internal ClientArgument =
                 "certificate of the authority that signed the server's, a PEM file or its text. A relative path in the configuration file starts at that file's directory. Default: ./ca_cert.crt."
             | Cipher _ -> "TLS cipher, aes256 or chacha20. Default: aes256."
             | Keyshare _ -> "post-quantum key share, p521mlkem1024 or x25519mlkem768. Default: p521mlkem1024."
-            | Keylog _ -> "file for TLS secrets; not served yet."
-            | Tls_Debug _ -> "debug output of the TLS library; not served yet. Default: false."
+            | Keylog _ -> TlsUsage.keylog
+            | Tls_Debug _ -> TlsUsage.tlsDebug
             | User _ -> "user name. Required."
             | Password _ ->
                 "password. Set it in the file: other users of this machine can read a flag in the process list. Required."
@@ -112,10 +117,9 @@ type internal ClientArgument =
                 "let nothing out but through the tunnel, by nftables: also while it is down, and after the client was killed, until it is started and stopped again or `lightway-client reset`. Default: false."
             | Allow_Ipv6_Outside _ ->
                 "let IPv6, which does not go through the tunnel, pass beside it. Default: false, it is blocked."
-            | Enable_Tun_Iouring _ -> "use io_uring on the TUN; not served yet. Default: false."
-            | Iouring_Entry_Count _ -> "entries of the io_uring queue; not served yet. Default: 1024."
-            | Iouring_Sqpoll_Idle_Time _ ->
-                "idle time after which the kernel's polling thread sleeps; 0 for none; not served yet. Default: 100ms."
+            | Enable_Tun_Iouring _ -> IoUringUsage.enableTunIouring
+            | Iouring_Entry_Count _ -> IoUringUsage.iouringEntryCount
+            | Iouring_Sqpoll_Idle_Time _ -> IoUringUsage.iouringSqpollIdleTime
             | Copy_Ecn _ -> TosUsage.copyEcn
             | Copy_Dscp _ -> TosUsage.copyDscp
             | Enable_Expresslane _ ->
@@ -165,9 +169,10 @@ module internal ClientArgument =
           "--help", "Other" ]
 
     let help =
-        """Lightway VPN client: connects to a Lightway server over UDP (DTLS 1.3) and sends packets from a TUN interface through it.
+        """Lightway VPN client: connects to a server over UDP or TCP, and passes packets between it and a TUN interface.
 
 Usage: lightway-client --config-file FILE [OPTIONS]
+       lightway-client --check-config --config-file FILE [OPTIONS]
        lightway-client reset
 
 Every option can also be set in the YAML file (server_dn: ...) and in the environment (LW_CLIENT_SERVER_DN=...).

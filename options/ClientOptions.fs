@@ -55,6 +55,10 @@ type ClientOptions =
         TunPeerIp: IPAddress
         TunDnsIp: IPAddress
         KeyShare: KeyShare
+        /// The file that TLS secrets are appended to, in the NSS key log format; null: none.
+        Keylog: string | null
+        /// The records of handshakes are logged.
+        TlsDebug: bool
         KeepaliveInterval: TimeSpan
         KeepaliveTimeout: TimeSpan
         KeepaliveContinuous: bool
@@ -72,6 +76,8 @@ type ClientOptions =
         EnableExpresslane: bool
         ExpresslaneKeysRotationInterval: TimeSpan
         Offload: OffloadOptions
+        /// A ring is asked for; this build has none, and says so.
+        EnableTunIouring: bool
         /// Core files may be written, and other processes of the same user may read this one's memory.
         CoreDumps: bool
         LogLevel: LogLevel
@@ -99,13 +105,25 @@ module internal ClientReading =
 
     let names =
         { EnvironmentPrefix = "LW_CLIENT_"
-          Keys = (Flags.keys parser).Remove "version"
-          FileOnly = set [ "servers"; "enable_pqc" ]
+          Keys = Flags.keys parser
+          FileOnly =
+            Map
+                [ "servers",
+                  "list of servers, each with the key server and, if they differ from those above, mode, server_dn, cipher, user, password, token, outside_mtu and ca_cert; only the first one is used. Default: none."
+                  "enable_pqc", "has no effect; keyshare chooses among post-quantum groups." ]
           NotServed = NotServed.client }
 
     /// Makes the first entry of `servers`, if there is one, stronger than all layers. An entry with credentials of its
     /// own inherits none.
     let private useFirstServer (acceptUnknowns: bool) (reader: Reader) : unit =
+        // What the entry in use has, the options of the same names show.
+        reader.Note(
+            "servers",
+            Shape.List(Shape.Map("^(" + String.Join('|', serverKeys) + ")$", Shape.Any)),
+            Node.Absent,
+            Node.Absent
+        )
+
         match reader.TryFind "servers" with
         | None
         | Some { Node = Node.List [] } -> ()
@@ -129,37 +147,28 @@ module internal ClientReading =
     let private maxToken = 1347
 
     let private token: Parser<string> =
-        fun text ->
+        Parser.make Shape.Secret (fun _ -> "(hidden)")
+        <| fun text ->
             if String.IsNullOrWhiteSpace text || Text.Encoding.UTF8.GetByteCount text > maxToken then
                 Error $"1 to {maxToken} bytes"
             else
                 Ok(text.Trim())
 
-    /// The value stays out of the message.
-    let private readToken (reader: Reader) : string | null =
-        match reader.TryFind "token" with
-        | None -> null
-        | Some { Node = Node.Scalar text
-                 Source = source } ->
-            match token text with
-            | Ok token -> token
-            | Error allowed ->
-                reader.Refuse $"token: is not valid; allowed: {allowed} ({source.Describe()})"
-                null
-        | Some { Source = source } ->
-            reader.Refuse $"token: a single value is required ({source.Describe()})"
-            null
-
     /// A token takes the place of user and password.
-    let private required (reader: Reader) (key: string) (what: string) =
+    let private required (reader: Reader) (key: string) (what: string) (parse: Parser<string>) : string =
         match reader.TryFind key, reader.TryFind "token" with
-        | Some _, _ -> reader.Read(key, Value.nonEmpty what, "")
-        | None, Some _ -> ""
-        | None, None -> reader.Accept(Error $"{key}: missing; {what} is required, or a token", "")
+        | None, Some _ -> reader.TryRead(key, parse) |> Option.defaultValue ""
+        | _ -> reader.Require(key, parse, $"{key}: missing; {what} is required, or a token", "")
 
     /// `ca_cert` is a path or the text of a PEM file.
     let private isInline (caCert: string) =
         caCert.TrimStart().StartsWith("-----BEGIN ", StringComparison.Ordinal)
+
+    let private caCertOrPath: Parser<string> =
+        Parser.make
+            Shape.File
+            (fun text -> if isInline text then "(PEM text)" else text)
+            (Value.nonEmpty "a file path or PEM text").Parse
 
     /// A relative path that stands in the file, or is the default, starts at the file's directory; one of a flag or of the
     /// environment starts at the working directory.
@@ -172,19 +181,20 @@ module internal ClientReading =
             | directory -> Path.Combine(directory, path)
 
     let private server (reader: Reader) =
-        let none = struct ("", 0)
-
-        match reader.TryFind "server" with
-        | Some _ -> reader.Read("server", Value.hostPort, none)
-        | None -> reader.Accept(Error "server: missing; set it to the host:port of the server", none)
+        reader.Require(
+            "server",
+            Value.hostPort,
+            "server: missing; set it to the host:port of the server",
+            struct ("", 0)
+        )
 
     let read (configFile: string) (getEnv: Func<string, string | null>) (reader: Reader) : ClientOptions =
         let acceptUnknowns = reader.Bool("accept_unknowns", false)
         useFirstServer acceptUnknowns reader
+        reader.Bool("enable_batch_receive", false) |> ignore // done in any case
         let struct (host, port) = server reader
 
-        let caCert =
-            reader.Read("ca_cert", Value.nonEmpty "a file path or PEM text", "./ca_cert.crt")
+        let caCert = reader.Read("ca_cert", caCertOrPath, "./ca_cert.crt")
 
         let ip key (fallback: string) =
             reader.Read(key, Value.ipv4, IPAddress.Parse fallback)
@@ -209,9 +219,9 @@ module internal ClientReading =
                     Value.oneOf [ "aes256", TlsCipher.Aes256; "chacha20", TlsCipher.ChaCha20 ],
                     TlsCipher.Aes256
                 )
-              User = required reader "user" "a user name"
-              Password = required reader "password" "a password"
-              Token = readToken reader
+              User = required reader "user" "a user name" (Value.nonEmpty "a user name")
+              Password = required reader "password" "a password" (Value.secret "a password")
+              Token = reader.ReadOrNull<string>("token", token)
               CaCert =
                 if isInline caCert then
                     caCert
@@ -220,7 +230,7 @@ module internal ClientReading =
               CaCertIsInline = isInline caCert
               OutsideMtu = reader.Read("outside_mtu", Value.int32 68 1500, 1500)
               EnablePmtud = reader.Bool("enable_pmtud", false)
-              PmtudBaseMtu = reader.Read("pmtud_base_mtu", Value.int32 68 65535, 0)
+              PmtudBaseMtu = reader.TryRead("pmtud_base_mtu", Value.int32 68 65535) |> Option.defaultValue 0
               TunName = reader.Read("tun_name", Value.interfaceName, "lightway")
               TunLocalIp = ip "tun_local_ip" "100.64.0.6"
               TunPeerIp = ip "tun_peer_ip" "100.64.0.5"
@@ -231,6 +241,8 @@ module internal ClientReading =
                     Value.oneOf [ "p521mlkem1024", KeyShare.P521MlKem1024; "x25519mlkem768", KeyShare.X25519MlKem768 ],
                     KeyShare.P521MlKem1024
                 )
+              Keylog = reader.ReadOrNull<string>("keylog", Value.path)
+              TlsDebug = reader.Bool("tls_debug", false)
               KeepaliveInterval = interval "keepalive_interval" 10.
               KeepaliveTimeout = interval "keepalive_timeout" 60.
               KeepaliveContinuous = reader.Bool("keepalive_continuous", true)
@@ -255,14 +267,33 @@ module internal ClientReading =
               EnableExpresslane = reader.Bool("enable_expresslane", false)
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               Offload = OffloadOptions.read true reader
+              EnableTunIouring = IoUring.read reader
               CoreDumps = reader.Bool("core_dumps", false)
               LogLevel = Layers.logLevel names getEnv reader
-              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
+              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.path)
               AcceptUnknowns = acceptUnknowns }
 
         NotServed.check names.NotServed reader
 
         options
+
+module internal ClientProgram =
+    let program: Program<ClientArgument, ClientOptions> =
+        { Name = "lightway-client"
+          Parser = ClientReading.parser
+          Names = ClientReading.names
+          Help = ClientArgument.help
+          Manual = Manuals.client
+          Headings = ClientArgument.headings
+          TryCommand =
+            (fun results ->
+                if results.Contains ClientArgument.Version then
+                    Some(CommandLine.version "lightway-client")
+                elif results.Contains ClientArgument.Reset then
+                    Some(ParseOutcome OutcomeKind.Reset)
+                else
+                    None)
+          Read = ClientReading.read }
 
 type ClientOptions with
 
@@ -272,21 +303,4 @@ type ClientOptions with
     static member Parse
         (argv: string[], getEnv: Func<string, string | null>, readFile: Func<string, string>)
         : ParseOutcome<ClientOptions> =
-        CommandLine.run
-            { Name = "lightway-client"
-              Parser = ClientReading.parser
-              Names = ClientReading.names
-              Help = ClientArgument.help
-              Headings = ClientArgument.headings
-              TryCommand =
-                (fun results ->
-                    if results.Contains ClientArgument.Version then
-                        Some(CommandLine.version "lightway-client")
-                    elif results.Contains ClientArgument.Reset then
-                        Some(ParseOutcome OutcomeKind.Reset)
-                    else
-                        None)
-              Read = ClientReading.read }
-            argv
-            getEnv
-            readFile
+        CommandLine.run ClientProgram.program argv getEnv readFile

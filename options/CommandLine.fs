@@ -1,25 +1,7 @@
 namespace Lightway.Options
 
 open System
-open System.Reflection
 open Argu
-
-/// The parts of a program's command line.
-[<NoComparison; NoEquality>]
-type internal Program<'Argument, 'Options when 'Argument :> IArgParserTemplate> =
-    {
-        Name: string
-        Parser: ArgumentParser<'Argument>
-        Names: OptionNames
-        /// The head of the help page: what the program does and how options are set.
-        Help: string
-        /// First flag and title of each group of the help page.
-        Headings: (string * string) list
-        /// `--version`, or a command of its own that needs no configuration.
-        TryCommand: ParseResults<'Argument> -> ParseOutcome<'Options> option
-        /// Builds the options from all layers; refusals stay in the reader.
-        Read: string -> Func<string, string | null> -> Reader -> 'Options
-    }
 
 [<RequireQualifiedAccess>]
 module internal CommandLine =
@@ -27,37 +9,63 @@ module internal CommandLine =
         // One line, whatever an exception's message or a value contains.
         ParseOutcome(OutcomeKind.Error, text = message.ReplaceLineEndings " ")
 
-    /// Version of this product as its assemblies carry it, without the build's source revision.
     let version (name: string) : ParseOutcome<'Options> =
-        let attribute =
-            Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()
-
-        let version =
-            match attribute with
-            | null -> "0"
-            | attribute -> attribute.InformationalVersion.Split('+')[0]
-
-        ParseOutcome(OutcomeKind.Version, text = $"{name} {version}")
+        ParseOutcome(OutcomeKind.Version, text = $"{name} {ProductVersion.text}")
 
     let private help (program: Program<'Argument, 'Options>) : string =
         program.Parser.PrintUsage(message = program.Help, hideSyntax = true, usageStringCharacterWidth = Flags.Width)
         |> Flags.withHeadings program.Headings
 
+    let private textOf (setting: Setting) : string =
+        match setting.Node with
+        | Node.Scalar text -> text
+        | _ -> ""
+
+    /// The text that `--generate` writes: to standard output, or to a new file that `--config-file` names.
+    let private generate
+        (program: Program<'Argument, 'Options>)
+        (what: Setting)
+        (flags: Setting list)
+        : ParseOutcome<'Options> =
+        let text =
+            match textOf what with
+            | "yaml" -> Ok(Template.text program.Name (Catalog.options program))
+            | "jsonschema" -> Ok(JsonSchema.generate program.Name (Catalog.options program))
+            | "man" -> Ok(Man.text (Catalog.command program) program.Manual program.Names.EnvironmentPrefix)
+            | "bash" -> Ok(Completions.bash (Catalog.command program))
+            | "zsh" -> Ok(Completions.zsh (Catalog.command program))
+            | "fish" -> Ok(Completions.fish (Catalog.command program))
+            | other ->
+                let allowed = String.concat ", " Catalog.generated
+                Error $"generate: \"{other}\" is not valid; allowed: {allowed} ({what.Source.Describe()})"
+
+        match text, List.tryFindBack (fun (flag: Setting) -> flag.Key = "config_file") flags with
+        | Error message, _ -> error message
+        | Ok text, None -> ParseOutcome(OutcomeKind.Help, text = text)
+        | Ok text, Some file -> ParseOutcome(OutcomeKind.Write, text = text + "\n", file = textOf file)
+
     let private readOptions
         (program: Program<'Argument, 'Options>)
-        (results: ParseResults<'Argument>)
+        (flags: Setting list)
         (getEnv: Func<string, string | null>)
         (readFile: Func<string, string>)
         : ParseOutcome<'Options> =
-        let flags = Flags.settings program.Parser (results.GetAllResults())
+        let isCheck = flags |> List.exists (fun flag -> flag.Key = "check_config")
 
-        match Layers.load program.Names flags getEnv readFile with
+        let given =
+            flags |> List.filter (fun flag -> not (Flags.commands.Contains flag.Key))
+
+        match Layers.load program.Names given getEnv readFile with
         | Error message -> error message
         | Ok(configFile, reader) ->
             let options = program.Read configFile getEnv reader
 
             match reader.Error with
             | Some message -> error message
+            | None when isCheck ->
+                let keys = [ for option in Catalog.options program -> option.Key ]
+                let report = Report.text program.Name configFile keys reader.Readings
+                ParseOutcome(OutcomeKind.Check, options = options, text = report, warnings = reader.Warnings)
             | None -> ParseOutcome(OutcomeKind.Run, options = options, warnings = reader.Warnings)
 
     let run
@@ -72,4 +80,20 @@ module internal CommandLine =
         | Ok results ->
             match program.TryCommand results with
             | Some outcome -> outcome
-            | None -> readOptions program results getEnv readFile
+            | None ->
+                let flags = Flags.settings program.Parser (results.GetAllResults())
+
+                match List.tryFindBack (fun (flag: Setting) -> flag.Key = "generate") flags with
+                | Some what -> generate program what flags
+                | None -> readOptions program flags getEnv readFile
+
+/// Lines of the help page, one per command, as both programs print them.
+[<RequireQualifiedAccess>]
+module internal CommandUsage =
+    let checkConfig =
+        "read the configuration and every file that it names, as a start would; print each option with its value and where that comes from, and exit. Nothing is started."
+
+    let generate =
+        "print a configuration file with all options (yaml), its schema for editors (jsonschema), the manual page (man), or completions for a shell (bash, zsh or fish), and exit. With --config-file, write it to that file, which must not exist yet."
+
+    let version = "print the version and exit."

@@ -60,7 +60,8 @@ module ControlSocket =
     let MaxPath = 107
 
     let internal path: Parser<string> =
-        fun text ->
+        Parser.make Shape.File id
+        <| fun text ->
             if
                 String.IsNullOrWhiteSpace text
                 || Seq.exists Char.IsControl text

@@ -13,7 +13,10 @@ module internal Flags =
     [<Literal>]
     let Width = 100
 
-    let private keyOf (flag: string) = flag.TrimStart('-').Replace('-', '_')
+    /// Flags that say what to do; they are not options of a configuration, whatever program has them.
+    let commands = set [ "version"; "check_config"; "generate" ]
+
+    let keyOf (flag: string) = flag.TrimStart('-').Replace('-', '_')
 
     /// Every name of every option in snake_case, with the key that its settings have.
     let keys (parser: ArgumentParser<'Argument>) : Map<string, string> =
@@ -22,7 +25,7 @@ module internal Flags =
                   match case.CommandLineNames.Value with
                   | first :: _ when first.StartsWith "--" ->
                       for name in case.CommandLineNames.Value do
-                          if name.StartsWith "--" then
+                          if name.StartsWith "--" && not (commands.Contains(keyOf name)) then
                               keyOf name, keyOf first
                   | _ -> () ]
 
@@ -54,12 +57,12 @@ module internal Flags =
                   FSharpValue.GetUnionFields(argument, typeof<'Argument>, allowAccessToPrivateRepresentation = true)
 
               match parser.GetArgumentCaseInfo(argument).CommandLineNames.Value, fields with
-              | flag :: _, [| field |] when flag.StartsWith "--" ->
+              | flag :: _, fields when flag.StartsWith "--" ->
                   let text =
-                      match field with
-                      | :? string as text -> text
-                      | :? (string option) as text -> Option.defaultValue "true" text
-                      | _ -> "true" // None is null at run time
+                      match fields with
+                      | [| :? string as text |] -> text
+                      | [| :? (string option) as text |] -> Option.defaultValue "true" text
+                      | _ -> "true" // a flag without a value; None is null at run time
 
                   { Key = keyOf flag
                     Node = Node.Scalar text

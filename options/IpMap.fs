@@ -20,13 +20,17 @@ module IpMap =
     let private entry (setting: Setting) : Result<IpMapEntry, string> =
         let where = setting.Source.Describe()
 
-        match Value.ipv4 setting.Key, setting.Node with
+        match Value.ipv4.Parse setting.Key, setting.Node with
         | Error allowed, _ -> Error $"ip_map: \"{setting.Key}\" is not valid; allowed: {allowed} ({where})"
         | Ok local, Node.Scalar text ->
-            match Value.ipv4Network 1 32 text with
+            match (Value.ipv4Network 1 32).Parse text with
             | Ok network -> Ok { Local = local; Network = network }
             | Error allowed -> Error $"ip_map: {setting.Key}: \"{text}\" is not valid; allowed: {allowed} ({where})"
         | Ok _, _ -> Error $"ip_map: {setting.Key}: a network is required, such as 10.125.1.0/24 ({where})"
+
+    /// The path of a file, or the map itself.
+    let internal shape =
+        Shape.Either [ Shape.File; Shape.Map(@"^\d{1,3}(\.\d{1,3}){3}$", (Value.ipv4Network 1 32).Shape) ]
 
     let internal ofSettings (settings: Setting list) : Result<IpMapEntry list, string> =
         (settings, Ok [])

@@ -10,8 +10,8 @@ type internal OptionNames =
         EnvironmentPrefix: string
         /// Every allowed name, aliases included, with its key.
         Keys: Map<string, string>
-        /// Keys that only the file may contain.
-        FileOnly: Set<string>
+        /// Keys that only the file may contain, each with the sentence that other options have on the help page.
+        FileOnly: Map<string, string>
         /// Options that are checked but have no effect in this build.
         NotServed: NotServed list
     }
@@ -101,7 +101,7 @@ module internal Layers =
                 let file = List.map (resolveAlias names) file
                 let merged = Setting.merge [ file; List.map snd (Map.toList outside) ]
                 let reader = Reader merged
-                let known = Seq.append names.FileOnly names.Keys.Keys
+                let known = Seq.append names.FileOnly.Keys names.Keys.Keys
                 checkUnknown known (reader.Bool("accept_unknowns", false)) reader file
 
                 NotServed.warn names.NotServed reader
@@ -126,8 +126,10 @@ module internal Layers =
 
             (configured, directives)
             ||> Array.fold (fun level directive ->
-                match Value.logLevel (directive.ToLowerInvariant()) with
-                | Ok level -> level
+                match Value.logLevel.Parse(directive.ToLowerInvariant()) with
+                | Ok level ->
+                    reader.Override("log_level", Node.Scalar(Value.logLevel.Show level), Source.Environment variable)
+                    level
                 | Error allowed ->
                     reader.Warn
                         $"{variable}: \"{directive}\" is ignored; this build serves only a plain level: {allowed}"

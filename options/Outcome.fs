@@ -20,8 +20,12 @@ type OutcomeKind =
     | Control = 5
     /// Prepare this machine for a server, according to `Host` (server only).
     | SetUpHost = 6
+    /// Open all files as `Run` would, with `Options`; then print `Text`, the configuration, and exit with 0.
+    | Check = 7
+    /// Write `Text` to the new file `File` and exit with 0.
+    | Write = 8
     /// Remove what a killed client has left behind (client only).
-    | Reset = 7
+    | Reset = 9
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
@@ -61,7 +65,8 @@ type ParseOutcome<'Options>
         ?text: string,
         ?warnings: IReadOnlyList<string>,
         ?control: ControlOptions,
-        ?host: HostOptions
+        ?host: HostOptions,
+        ?file: string
     ) =
     let need what value =
         match value with
@@ -70,7 +75,7 @@ type ParseOutcome<'Options>
 
     member _.Kind = kind
 
-    /// Raises InvalidOperationException unless Kind is Run.
+    /// Raises InvalidOperationException unless Kind is Run or Check.
     member _.Options: 'Options = need "options" options
 
     /// Raises InvalidOperationException unless Kind is Init.
@@ -82,9 +87,12 @@ type ParseOutcome<'Options>
     /// Raises InvalidOperationException unless Kind is SetUpHost.
     member _.Host: HostOptions = need "host options" host
 
-    /// Raises InvalidOperationException unless Kind is Help, Version or Error.
+    /// Raises InvalidOperationException unless Kind is Help, Version, Error, Check or Write.
     member _.Text: string = need "text" text
 
-    /// One line each; empty unless Kind is Run.
+    /// Raises InvalidOperationException unless Kind is Write.
+    member _.File: string = need "file" file
+
+    /// One line each; empty unless Kind is Run or Check.
     member _.Warnings: IReadOnlyList<string> =
         defaultArg warnings (Array.empty<string> :> IReadOnlyList<string>)

@@ -43,9 +43,12 @@ type internal ServerArgument =
     | [<CliPrefix(CliPrefix.None)>] Drain of ParseResults<DrainArgument>
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
+    | Check_Config
+    | Generate of what: string
     | Version
     | [<AltCommandLine "-m">] Mode of mode: string
     | Bind_Address of ``ip:port``: string
+    | Bind_Attempts of count: string
     | Udp_Buffer_Size of size: string
     | Enable_Pmtud of bool: string option
     | Enable_Batch_Receive of bool: string option
@@ -57,6 +60,7 @@ type internal ServerArgument =
     | Enable_Pqc of bool: string option
     | Key_Update_Interval of duration: string
     | Tls_Debug of bool: string option
+    | Keylog of path: string
     | User_Db of path: string
     | Token_Rsa_Pub_Key_Pem of path: string
     | Auth_Command of command: string
@@ -118,16 +122,21 @@ type internal ServerArgument =
             | Drain _ -> "let a running server end when its last session has gone; new ones are refused."
             | Config_File _ -> "YAML configuration file. Required."
             | Accept_Unknowns _ -> "warn about unknown keys in the file instead of refusing them. Default: false."
-            | Version -> "print the version and exit."
+            | Check_Config -> CommandUsage.checkConfig
+            | Generate _ -> CommandUsage.generate
+            | Version -> CommandUsage.version
             | Mode _ ->
                 "transport: udp, tcp or both. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
             | Bind_Address _ -> "address and port to listen on. Default: 0.0.0.0:27690."
+            | Bind_Attempts _ ->
+                "times that the address is tried, one second apart, 1 to 1000: it may be assigned late, or another process may still use the port. Default: 1."
             | Udp_Buffer_Size _ -> "size of the UDP socket's send buffer and of its receive buffer. Default: 15 MiB."
             | Enable_Pmtud _ ->
-                "find out how long datagrams may be on the way to each client (RFC 8899), and keep to that. Default: false."
-            | Enable_Batch_Receive _ -> "receive datagrams in batches; not served yet. Default: false."
+                "find the longest datagram that passes on the way to each client (RFC 8899), and send none that is longer. Default: false."
+            | Enable_Batch_Receive _ ->
+                "accepted: datagrams are received in batches in any case (recvmmsg, UDP GRO). Default: false."
             | Enable_Batch_Send _ ->
-                "send datagrams in batches; not served yet; cannot be combined with enable_tun_offload. Default: false."
+                "accepted: datagrams are sent in batches in any case (sendmmsg); true cannot be combined with enable_tun_offload. Default: false."
             | Proxy_Protocol _ ->
                 "connections begin with a PROXY header (version 1 or 2) that names the client; mode tcp or both. Default: false."
             | Proxy_Protocol_From _ ->
@@ -136,7 +145,8 @@ type internal ServerArgument =
             | Server_Key _ -> "private key, a PEM file that only its owner can access. Default: ./server.key."
             | Enable_Pqc _ -> "offer post-quantum key exchange (ML-KEM hybrids). Default: false."
             | Key_Update_Interval _ -> "time after which a connection gets new TLS keys. Default: 15m."
-            | Tls_Debug _ -> "debug output of the TLS library; not served yet. Default: false."
+            | Tls_Debug _ -> TlsUsage.tlsDebug
+            | Keylog _ -> TlsUsage.keylog
             | User_Db _ ->
                 "file of user:hash lines in htpasswd format that only its owner can access. This, token_rsa_pub_key_pem or auth_command is required."
             | Token_Rsa_Pub_Key_Pem _ ->
@@ -149,13 +159,13 @@ type internal ServerArgument =
             | End_Removed_Users _ -> "a reload ends the sessions of users who are no longer in user_db. Default: false."
             | Tun_Name _ -> "name of the TUN interface, at most 15 characters. Default: the kernel picks one."
             | Tun_Ip _ ->
-                "IPv4 address of the TUN interface, to keep it out of the pool; the server does not assign it. Default: none."
+                "IPv4 address of the TUN interface; the server does not assign it, but keeps it out of the pool. Default: none."
             | Ip_Pool _ -> "IPv4 network from which clients get their addresses, /8 to /30. Default: 10.125.0.0/16."
             | Ip_Map _ ->
-                "file of lines `local address: network`: clients that connect to this address get inside addresses of this part of ip_pool."
+                "file of lines `local address: network`: clients that connect to the address get inside addresses from the network, a part of ip_pool. Default: none."
             | Randomize_Ippool _ -> "assign the pool's addresses in random order. Default: true."
             | Icmp_Unreachable _ ->
-                "answer packets for an address of the pool that no client has with ICMP host unreachable. Default: false."
+                "answer packets for an unassigned address of the pool with ICMP host unreachable. Default: false."
             | Lightway_Client_Ip _ ->
                 "IPv4 address that every client uses inside the tunnel; not in the pool. Default: 10.125.0.5."
             | Lightway_Server_Ip _ ->
@@ -175,7 +185,7 @@ type internal ServerArgument =
             | Handshakes_Per_Source _ ->
                 "handshakes per second that one source address (IPv4 /32, IPv6 /64) may start, 0 for any number; its network (/24, /48) may start ten times as many. Default: 10."
             | Half_Open_Limit _ ->
-                "connections without a login, at least 16; one of the source that has most ends for a new one. Default: 4096."
+                "connections that may be without a login at once, at least 16; beyond that, one of the source that has most of them ends for a new one. Default: 4096."
             | Login_Checks _ ->
                 "passwords that are checked at once, 1 to 256; 0 for half as many as there are cores. Default: 0."
             | Enable_Tun_Offload _ -> OffloadUsage.enableTunOffload false
@@ -188,10 +198,9 @@ type internal ServerArgument =
             | Disable_Udp_Gro _ -> OffloadUsage.disableUdpGro
             | Pin_Workers _ -> "pin each worker to a processor of its own. Default: false."
             | Workers _ -> "worker threads that carry the packets, 1 to 64; 0 for one per core. Default: 0."
-            | Enable_Tun_Iouring _ -> "use io_uring on the TUN; not served yet. Default: false."
-            | Iouring_Entry_Count _ -> "entries of the io_uring queue; not served yet. Default: 1024."
-            | Iouring_Sqpoll_Idle_Time _ ->
-                "idle time after which the kernel's polling thread sleeps; 0 for none; not served yet. Default: 100ms."
+            | Enable_Tun_Iouring _ -> IoUringUsage.enableTunIouring
+            | Iouring_Entry_Count _ -> IoUringUsage.iouringEntryCount
+            | Iouring_Sqpoll_Idle_Time _ -> IoUringUsage.iouringSqpollIdleTime
             | Log_Level _ ->
                 "trace, debug, info, warn, error or off. LW_SERVER_RUST_LOG in the environment overrides it. Default: info."
             | Log_Format _ -> "full, compact, pretty or json. Default: full."
@@ -223,9 +232,10 @@ module internal ServerArgument =
           "--help", "Other" ]
 
     let help =
-        """Lightway VPN server: accepts clients over UDP (DTLS 1.3) and passes their packets on through a TUN interface.
+        """Lightway VPN server: accepts clients over UDP and TCP, and passes their packets on through a TUN interface.
 
 Usage: lightway-server --config-file FILE [OPTIONS]
+       lightway-server --check-config --config-file FILE [OPTIONS]
        lightway-server init DIR [--address HOST:PORT] [--user NAME]
        lightway-server setup-host --print|--apply|--undo --config-file FILE
        lightway-server status|sessions|kick|reload|drain [--control-socket PATH] [--json]

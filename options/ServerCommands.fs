@@ -86,7 +86,8 @@ module internal ControlReading =
           Source = Source.Flag("--" + flag) }
 
     let private target: Parser<string> =
-        fun text ->
+        Parser.make (Shape.Text "") id
+        <| fun text ->
             if text = "" || text.Length > 255 || Seq.exists Char.IsControl text then
                 Error "a session id or a user name of 1 to 255 characters without control characters"
             else
@@ -151,16 +152,18 @@ module internal ControlReading =
 [<RequireQualifiedAccess>]
 module internal HostReading =
     let private userName: Parser<string> =
-        fun text ->
+        Parser.make (Shape.Text "") id
+        <| fun text ->
             if text = "" || text[0] = '-' || Seq.exists (fun c -> Char.IsWhiteSpace c || Char.IsControl c) text then
                 Error "the name of a user of this machine"
             else
                 Ok text
 
     let private device: Parser<string> =
-        fun text ->
+        Parser.make Value.interfaceName.Shape id
+        <| fun text ->
             if HostPlan.isPlainName text then
-                Value.interfaceName text
+                Value.interfaceName.Parse text
             else
                 Error "the name of a network device, of letters, digits, '.', '_' and '-'"
 

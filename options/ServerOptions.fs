@@ -13,6 +13,8 @@ type ServerOptions =
         ConfigFile: string
         Mode: TransportMode
         BindAddress: IPEndPoint
+        /// Times that the address is tried, one second apart, before the server gives up.
+        BindAttempts: int
         /// Connections of `ProxyProtocolFrom` begin with a PROXY header; mode tcp only.
         ProxyProtocol: bool
         /// Addresses of the proxies; at least one network. All others connect without a header.
@@ -43,6 +45,10 @@ type ServerOptions =
         ExpresslaneKeysRotationInterval: TimeSpan
         KeyUpdateInterval: TimeSpan
         EnablePqc: bool
+        /// The file that TLS secrets are appended to, in the NSS key log format; null: none.
+        Keylog: string | null
+        /// The records of handshakes are logged.
+        TlsDebug: bool
         ConnectionAgeExpirationInterval: TimeSpan
         /// Handshakes per second of one source address; 0: any number.
         HandshakesPerSource: int
@@ -65,6 +71,8 @@ type ServerOptions =
         /// Bytes, for SO_SNDBUF and SO_RCVBUF.
         UdpBufferSize: int
         Offload: OffloadOptions
+        /// A ring is asked for; this build has none, and says so.
+        EnableTunIouring: bool
         /// Worker threads that carry the packets, 1 to 64; 0 for one per core.
         Workers: int
         /// Each worker is pinned to a processor of its own.
@@ -96,8 +104,8 @@ module internal ServerReading =
 
     let names =
         { EnvironmentPrefix = "LW_SERVER_"
-          Keys = (Flags.keys parser).Remove "version"
-          FileOnly = Set.singleton "bind_attempts"
+          Keys = Flags.keys parser
+          FileOnly = Map.empty
           NotServed = NotServed.server }
 
     /// Number of the pool's addresses that are left for clients.
@@ -115,18 +123,20 @@ module internal ServerReading =
 
         hosts - int64 reserved
 
-    let private checkCombinations (reader: Reader) (options: ServerOptions) : unit =
+    let private everybody = [ IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" ]
+
+    let private checkCombinations (reader: Reader) (isBatchSend: bool) (options: ServerOptions) : unit =
         if options.EnableExpresslane && options.Mode = TransportMode.Tcp then
             reader.Reject("enable_expresslane", "true", "needs mode: udp or both")
 
         if options.ProxyProtocol && options.Mode = TransportMode.Udp then
             reader.Reject("proxy_protocol", "true", "needs mode: tcp or both; a datagram carries no PROXY header")
 
-        if reader.TryFind("proxy_protocol_from").IsSome && not options.ProxyProtocol then
+        if options.ProxyProtocolFrom <> Array.ofList everybody && not options.ProxyProtocol then
             let networks = options.ProxyProtocolFrom |> Seq.map string |> String.concat ", "
             reader.Reject("proxy_protocol_from", networks, "has no effect without proxy_protocol: true")
 
-        if reader.Bool("enable_batch_send", false) && options.Offload.EnableTunOffload then
+        if isBatchSend && options.Offload.EnableTunOffload then
             reader.Reject("enable_batch_send", "true", "cannot be combined with enable_tun_offload: true")
 
         AuthOptions.check reader options.UserDb options.Auth
@@ -142,17 +152,22 @@ module internal ServerReading =
                 "has no address left for clients after the reserved ones; allowed: a larger network"
             )
 
-    let private everybody = [ IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" ]
-
     /// The map itself, or the file that has it.
     let private ipMap (reader: Reader) : IpMapEntry list * (string | null) =
         match reader.TryFind "ip_map" with
-        | Some { Node = Node.Table entries } -> reader.Accept(IpMap.ofSettings entries, []), null
-        | _ -> [], reader.ReadOrNull<string>("ip_map", Value.nonEmpty "a file path, or a map")
+        | Some { Node = Node.Table entries as map } ->
+            reader.Note("ip_map", IpMap.shape, Node.Absent, map)
+            reader.Accept(IpMap.ofSettings entries, []), null
+        | _ ->
+            [],
+            reader.ReadOrNull<string>(
+                "ip_map",
+                { Value.nonEmpty "a file path, or a map" with
+                    Shape = IpMap.shape }
+            )
 
     let read (configFile: string) (getEnv: Func<string, string | null>) (reader: Reader) : ServerOptions =
-        let path key fallback =
-            reader.Read(key, Value.nonEmpty "a file path", fallback)
+        let path key fallback = reader.Read(key, Value.path, fallback)
 
         let ip key (fallback: string) =
             reader.Read(key, Value.ipv4, IPAddress.Parse fallback)
@@ -161,16 +176,20 @@ module internal ServerReading =
             reader.Read(key, Value.positiveDuration, TimeSpan.FromSeconds fallback)
 
         let map = ipMap reader
+        // What it asks for is done in any case. The same holds for enable_batch_send, which is read below.
+        reader.Bool("enable_batch_receive", false) |> ignore
+        let isBatchSend = reader.Bool("enable_batch_send", false)
 
         let options =
             { ConfigFile = configFile
               Mode = reader.Read("mode", Value.serverMode, TransportMode.Tcp)
               BindAddress = reader.Read("bind_address", Value.endPoint, IPEndPoint(IPAddress.Any, 27690))
+              BindAttempts = reader.Read("bind_attempts", Value.int32 1 1000, 1)
               ProxyProtocol = reader.Bool("proxy_protocol", false)
               ProxyProtocolFrom = Array.ofList (reader.ReadList("proxy_protocol_from", Value.network, everybody))
               ServerCert = path "server_cert" "./server.crt"
               ServerKey = path "server_key" "./server.key"
-              UserDb = reader.ReadOrNull<string>("user_db", Value.nonEmpty "a file path")
+              UserDb = reader.ReadOrNull<string>("user_db", Value.path)
               Auth = AuthOptions.read reader
               TunName = reader.ReadOrNull<string>("tun_name", Value.interfaceName)
               TunIp = reader.ReadOrNull<IPAddress>("tun_ip", Value.ipv4)
@@ -188,6 +207,8 @@ module internal ServerReading =
               ExpresslaneKeysRotationInterval = interval "expresslane_keys_rotation_interval" 900.
               KeyUpdateInterval = interval "key_update_interval" 900.
               EnablePqc = reader.Bool("enable_pqc", false)
+              Keylog = reader.ReadOrNull<string>("keylog", Value.path)
+              TlsDebug = reader.Bool("tls_debug", false)
               ConnectionAgeExpirationInterval = interval "connection_age_expiration_interval" 60.
               HandshakesPerSource = reader.Read("handshakes_per_source", Value.int32 0 100_000, 10)
               HalfOpenLimit = reader.Read("half_open_limit", Value.int32 16 1_000_000, 4_096)
@@ -195,13 +216,14 @@ module internal ServerReading =
               SessionsPerUser = reader.Read("sessions_per_user", Value.int32 0 1_000_000, 0)
               SessionIdleLimit = interval "session_idle_limit" 86_400.
               StatisticsReportingInterval = interval "statistics_reporting_interval" 30.
-              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.nonEmpty "a file path")
+              MetricsFile = reader.ReadOrNull<string>("metrics_file", Value.path)
               ControlSocket = reader.ReadOrNull<string>("control_socket", ControlSocket.path)
               MetricsAddress = reader.ReadOrNull<IPEndPoint>("metrics_address", Value.localEndPoint)
               Accounting = reader.ReadOrNull<string>("accounting", Value.accounting)
               AccountingInterval = interval "accounting_interval" 900.
               UdpBufferSize = reader.Read("udp_buffer_size", Value.byteSize, 15 * 1024 * 1024)
               Offload = OffloadOptions.read false reader
+              EnableTunIouring = IoUring.read reader
               Workers = reader.Read("workers", Value.int32 0 64, 0)
               PinWorkers = reader.Bool("pin_workers", false)
               CoreDumps = reader.Bool("core_dumps", false)
@@ -212,14 +234,15 @@ module internal ServerReading =
         NotServed.check names.NotServed reader
 
         if reader.Error.IsNone then
-            checkCombinations reader options
+            checkCombinations reader isBatchSend options
 
         options
 
 /// Reads `lightway-server init`.
-module private InitReading =
+module internal InitReading =
     let private userName: Parser<string> =
-        fun text ->
+        Parser.make (Shape.Text "") id
+        <| fun text ->
             if
                 text = ""
                 || text.Length > 50
@@ -230,7 +253,8 @@ module private InitReading =
                 Ok text
 
     let private dnsName: Parser<string> =
-        fun text ->
+        Parser.make (Shape.Text "") id
+        <| fun text ->
             if Uri.CheckHostName text = UriHostNameType.Dns && text.Length <= 64 && text.Trim('.').Contains '.' then
                 Ok text
             else
@@ -238,7 +262,8 @@ module private InitReading =
 
     /// No control characters: the files that `init` writes name the directory in their comments.
     let private directory: Parser<string> =
-        fun text ->
+        Parser.make Shape.File id
+        <| fun text ->
             if String.IsNullOrWhiteSpace text || Seq.exists Char.IsControl text then
                 Error "a directory without control characters in its name"
             else
@@ -295,7 +320,7 @@ module private InitReading =
 
         /// The name in an existing certificate is likely the one that clients know the server by.
         let defaultName =
-            match dnsName host with
+            match dnsName.Parse host with
             | Ok name when hasCertificate reader -> name
             | _ -> "server.lightway.internal"
 
@@ -332,6 +357,17 @@ module private InitReading =
             | ServerArgument.Drain arguments -> Some(ControlReading.drain arguments)
             | _ -> None)
 
+module internal ServerProgram =
+    let program: Program<ServerArgument, ServerOptions> =
+        { Name = "lightway-server"
+          Parser = ServerReading.parser
+          Names = ServerReading.names
+          Help = ServerArgument.help
+          Manual = Manuals.server
+          Headings = ServerArgument.headings
+          TryCommand = InitReading.tryCommand
+          Read = ServerReading.read }
+
 type ServerOptions with
 
     /// Reads flags, environment and YAML file. `getEnv` returns null for a variable that is not set; `readFile` returns
@@ -340,14 +376,4 @@ type ServerOptions with
     static member Parse
         (argv: string[], getEnv: Func<string, string | null>, readFile: Func<string, string>)
         : ParseOutcome<ServerOptions> =
-        CommandLine.run
-            { Name = "lightway-server"
-              Parser = ServerReading.parser
-              Names = ServerReading.names
-              Help = ServerArgument.help
-              Headings = ServerArgument.headings
-              TryCommand = InitReading.tryCommand
-              Read = ServerReading.read }
-            argv
-            getEnv
-            readFile
+        CommandLine.run ServerProgram.program argv getEnv readFile

@@ -29,7 +29,7 @@ module UserRules =
     let private value (user: string) (setting: Setting) (parse: Parser<'T>) : Result<'T, string> =
         match setting.Node with
         | Node.Scalar text ->
-            parse text
+            parse.Parse text
             |> Result.mapError (fun allowed ->
                 $"address_map: {user}: {setting.Key}: \"{text}\" is not valid; allowed: {allowed} ({setting.Source.Describe()})")
         | _ -> Error $"address_map: {user}: {setting.Key}: a single value is required ({setting.Source.Describe()})"

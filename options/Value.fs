@@ -28,12 +28,61 @@ type LogFormat =
     | Pretty = 2
     | Json = 3
 
-/// Turns the text of one option into its value. `Error` names the allowed values; messages put "allowed: " before it.
-/// Law: a parser never raises.
-type internal Parser<'T> = string -> Result<'T, string>
+/// What an option takes, as far as editors, shells and generated pages need to know it.
+[<RequireQualifiedAccess>]
+type internal Shape =
+    | Bool
+    /// A whole number, both ends included.
+    | Number of low: int64 * high: int64
+    /// One of a few words.
+    | Word of words: string list
+    /// Text that the regular expression (of ECMA-262) matches; "" for any text. It may match more than the parser accepts.
+    | Text of pattern: string
+    | File
+    /// Text that no page and no log shows.
+    | Secret
+    | Duration
+    | Size
+    /// A list of the file, or values separated by commas.
+    | List of items: Shape
+    /// A map of the file. The keys match the regular expression.
+    | Map of keys: string * values: Shape
+    | Either of Shape list
+    /// A value that is not looked at.
+    | Any
+
+/// Turns the text of one option into its value and back.
+[<NoComparison; NoEquality>]
+type internal Parser<'T> =
+    {
+        /// `Error` names the allowed values; messages put "allowed: " before it. Law: it never raises.
+        Parse: string -> Result<'T, string>
+        /// Law: parsing the text gives the value again, unless the shape is Secret.
+        Show: 'T -> string
+        /// Law: what `Show` returns has this shape.
+        Shape: Shape
+    }
+
+[<RequireQualifiedAccess>]
+module internal Parser =
+    let make (shape: Shape) (show: 'T -> string) (parse: string -> Result<'T, string>) : Parser<'T> =
+        { Parse = parse
+          Show = show
+          Shape = shape }
+
+    /// Accepts less than `parser`: values for which `isAllowed` is true.
+    let restrict (isAllowed: 'T -> bool) (allowed: string) (parser: Parser<'T>) : Parser<'T> =
+        { parser with
+            Parse =
+                fun text ->
+                    match parser.Parse text with
+                    | Ok value when isAllowed value -> Ok value
+                    | _ -> Error allowed }
 
 [<RequireQualifiedAccess>]
 module internal Value =
+    let private ipv4Pattern = @"\d{1,3}(\.\d{1,3}){3}"
+
     let private whole (low: bigint) (high: bigint) (text: string) : bigint voption =
         let parsed, value =
             if text.StartsWith("0x", StringComparison.OrdinalIgnoreCase) then
@@ -47,18 +96,28 @@ module internal Value =
         else
             ValueNone
 
-    let text: Parser<string> = Ok
+    let text: Parser<string> = Parser.make (Shape.Text "") id Ok
 
-    /// A path or name that must not be empty.
-    let nonEmpty what : Parser<string> =
-        fun text ->
-            if String.IsNullOrWhiteSpace text then
-                Error $"{what} (it is empty)"
-            else
-                Ok text
+    let private notBlank (what: string) (text: string) =
+        if String.IsNullOrWhiteSpace text then
+            Error $"{what} (it is empty)"
+        else
+            Ok text
+
+    /// A name that must not be empty.
+    let nonEmpty (what: string) : Parser<string> =
+        Parser.make (Shape.Text "") id (notBlank what)
+
+    /// The path of a file.
+    let path: Parser<string> = Parser.make Shape.File id (notBlank "a file path")
+
+    /// A password or the like: neither pages nor logs show it.
+    let secret (what: string) : Parser<string> =
+        Parser.make Shape.Secret (fun _ -> "(hidden)") (notBlank what)
 
     let boolean: Parser<bool> =
-        fun text ->
+        Parser.make Shape.Bool (fun value -> if value then "true" else "false")
+        <| fun text ->
             match text.ToLowerInvariant() with
             | "true"
             | "yes"
@@ -72,17 +131,21 @@ module internal Value =
 
     /// A whole number, decimal or 0x…, from `low` to `high`, both included.
     let number (low: int64) (high: int64) : Parser<int64> =
-        fun text ->
+        Parser.make (Shape.Number(low, high)) string
+        <| fun text ->
             match whole (bigint low) (bigint high) text with
             | ValueSome value -> Ok(int64 value)
             | ValueNone -> Error $"a whole number from {low} to {high}"
 
     let int32 (low: int) (high: int) : Parser<int> =
-        fun text -> number (int64 low) (int64 high) text |> Result.map int
+        let number = number (int64 low) (int64 high)
+        Parser.make number.Shape string (number.Parse >> Result.map int)
 
-    /// One of a few words, in lower case.
+    /// One of a few words, in lower case. Each stands for another value.
     let oneOf (choices: (string * 'T) list) : Parser<'T> =
-        fun text ->
+        Parser.make (Shape.Word(List.map fst choices)) (fun value ->
+            choices |> List.find (fun (_, choice) -> choice = value) |> fst)
+        <| fun text ->
             match choices |> List.tryFind (fun (name, _) -> name = text) with
             | Some(_, value) -> Ok value
             | None -> choices |> List.map fst |> String.concat ", " |> Error
@@ -110,14 +173,16 @@ module internal Value =
               "json", LogFormat.Json ]
 
     let ipv4: Parser<IPAddress> =
-        fun text ->
+        Parser.make (Shape.Text $"^{ipv4Pattern}$") string
+        <| fun text ->
             match IPAddress.TryParse text with
             // IPAddress also accepts "1", "0x7f.1" and the like; an operator means the form that it prints.
             | true, NonNull address when address.ToString() = text && address.GetAddressBytes().Length = 4 -> Ok address
             | _ -> Error "an IPv4 address such as 10.125.0.1"
 
     let endPoint: Parser<IPEndPoint> =
-        fun text ->
+        Parser.make (Shape.Text(@"^(" + ipv4Pattern + @"|\[[0-9A-Fa-f:.%]+\]):\d{1,5}$")) string
+        <| fun text ->
             let allowed = Error "address:port such as 0.0.0.0:27690 or [::]:27690"
 
             match IPEndPoint.TryParse text with
@@ -130,15 +195,19 @@ module internal Value =
 
     /// An address and a port, or a port of 127.0.0.1.
     let localEndPoint: Parser<IPEndPoint> =
-        fun text ->
-            match whole 1I 65535I text, endPoint text with
+        let shape = Shape.Either [ endPoint.Shape; Shape.Number(1L, 65535L) ]
+
+        Parser.make shape string
+        <| fun text ->
+            match whole 1I 65535I text, endPoint.Parse text with
             | ValueSome port, _ when Seq.forall Char.IsAsciiDigit text -> Ok(IPEndPoint(IPAddress.Loopback, int port))
             | _, Ok value -> Ok value
             | _ -> Error "address:port such as 127.0.0.1:9100 or [::1]:9100, or a port of 127.0.0.1 such as 9100"
 
     /// A file, or `unix:` and the absolute path of a socket.
     let accounting: Parser<string> =
-        fun text ->
+        Parser.make Shape.File id
+        <| fun text ->
             let isSocket = text.StartsWith("unix:", StringComparison.Ordinal)
 
             if String.IsNullOrWhiteSpace text || (isSocket && not (text.StartsWith "unix:/")) then
@@ -151,7 +220,12 @@ module internal Value =
 
     /// `host:port`, the host a name, an IPv4 address or an IPv6 address in brackets (which are taken off).
     let hostPort: Parser<struct (string * int)> =
-        fun text ->
+        Parser.make (Shape.Text @"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]+):\d{1,5}$") (fun struct (host, port) ->
+            if host.Contains ':' then
+                $"[{host}]:{port}"
+            else
+                $"{host}:{port}")
+        <| fun text ->
             let colon = text.LastIndexOf ':'
 
             let port =
@@ -174,9 +248,10 @@ module internal Value =
 
     /// An IPv4 network whose prefix is from `shortest` to `longest` bits; host bits are cleared.
     let ipv4Network (shortest: int) (longest: int) : Parser<IPNetwork> =
-        fun text ->
+        Parser.make (Shape.Text(@"^" + ipv4Pattern + @"/\d{1,2}$")) string
+        <| fun text ->
             let slash = text.IndexOf '/'
-            let address = ipv4 (text.Substring(0, max slash 0))
+            let address = ipv4.Parse(text.Substring(0, max slash 0))
 
             match address, whole (bigint shortest) (bigint longest) (text.Substring(slash + 1)) with
             | Ok address, ValueSome length ->
@@ -198,14 +273,15 @@ module internal Value =
 
     /// An IPv4 or IPv6 network, or a single address; host bits are cleared.
     let network: Parser<IPNetwork> =
-        fun text ->
+        Parser.make (Shape.Text @"^[0-9A-Fa-f:.]+(/\d{1,3})?$") string
+        <| fun text ->
             let address, prefix =
                 match text.IndexOf '/' with
                 | -1 -> text, None
                 | slash -> text.Substring(0, slash), Some(text.Substring(slash + 1))
 
             let parsed =
-                match ipv4 address, IPAddress.TryParse address with
+                match ipv4.Parse address, IPAddress.TryParse address with
                 | Ok address, _ -> Some address
                 | _, (true, NonNull other) when other.AddressFamily = Sockets.AddressFamily.InterNetworkV6 ->
                     if String.exists (fun letter -> letter = '%' || letter = '[') address then
@@ -230,7 +306,8 @@ module internal Value =
 
     /// Name of a network interface: 15 bytes at most (IFNAMSIZ of linux/if.h less the NUL), no slash, no white space.
     let interfaceName: Parser<string> =
-        fun text ->
+        Parser.make (Shape.Text "^[!-.0-~]{1,15}$") id
+        <| fun text ->
             let isBad character =
                 Char.IsWhiteSpace character || Char.IsControl character || character = '/' || character > '~'
 
@@ -295,10 +372,28 @@ module internal Value =
     /// Longer durations are refused, so that a duration fits every timer and every sum with a clock.
     let private maxNanoseconds = 3_155_760_000_000_000_000m // 100 years
 
+    let private showDuration (value: TimeSpan) : string =
+        let parts =
+            [ value.Ticks / TimeSpan.TicksPerHour, "h"
+              int64 value.Minutes, "m"
+              int64 value.Seconds, "s"
+              int64 value.Milliseconds, "ms"
+              int64 value.Microseconds, "us"
+              int64 value.Nanoseconds, "ns" ]
+
+        match
+            [ for count, unit in parts do
+                  if count > 0L then
+                      $"{count}{unit}" ]
+        with
+        | [] -> "0s"
+        | parts -> String.concat " " parts
+
     /// `15m`, `1h 30m`, `500ms`: whole numbers with a unit from ns to w, added up. A lone `0` is allowed.
     /// The value is cut to 100 ns, the resolution of TimeSpan.
     let duration: Parser<TimeSpan> =
-        fun text ->
+        Parser.make Shape.Duration showDuration
+        <| fun text ->
             let allowed =
                 Error "a duration with its units, such as 15m, 1h 30m or 500ms (units ns, us, ms, s, m, h, d, w)"
 
@@ -321,17 +416,19 @@ module internal Value =
 
     /// A duration of at most one second.
     let burst: Parser<TimeSpan> =
-        fun text ->
-            match duration text with
-            | Ok value when value <= TimeSpan.FromSeconds 1L -> Ok value
-            | _ -> Error "a duration of up to 1s, such as 1ms or 500us, or 0s"
+        duration
+        |> Parser.restrict
+            (fun value -> value <= TimeSpan.FromSeconds 1L)
+            "a duration of up to 1s, such as 1ms or 500us, or 0s"
 
     /// A duration of at least one millisecond, the resolution of the timers.
     let positiveDuration: Parser<TimeSpan> =
-        fun text ->
-            match duration text with
-            | Ok value when value < TimeSpan.FromMilliseconds 1L -> Error "a duration of at least 1ms"
-            | result -> result
+        { duration with
+            Parse =
+                fun text ->
+                    match duration.Parse text with
+                    | Ok value when value < TimeSpan.FromMilliseconds 1L -> Error "a duration of at least 1ms"
+                    | result -> result }
 
     let private bytesOf (unit: string) : decimal voption =
         match unit.ToLowerInvariant() with
@@ -351,9 +448,17 @@ module internal Value =
         | "gib" -> ValueSome 1_073_741_824m
         | _ -> ValueNone
 
+    let private showSize (bytes: int) : string =
+        [ 1 <<< 30, "GiB"; 1 <<< 20, "MiB"; 1 <<< 10, "KiB" ]
+        |> List.tryFind (fun (unit, _) -> bytes % unit = 0)
+        |> function
+            | Some(unit, name) -> $"{bytes / unit} {name}"
+            | None -> string bytes
+
     /// `1500`, `15 MiB`, `8MB`, `1.5k`: bytes, from 1 to 2^31-1, the range of a socket option.
     let byteSize: Parser<int> =
-        fun text ->
+        Parser.make Shape.Size showSize
+        <| fun text ->
             let limit = decimal Int32.MaxValue
 
             let bytes =

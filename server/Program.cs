@@ -15,7 +15,8 @@ return outcome.Kind switch
         outcome,
         "lightway-server",
         options => Logging.Create(options.LogFormat, options.LogLevel),
-        (options, log) => ServerHost.Run(options, Parse, log)
+        (options, log) => ServerHost.Run(options, Parse, log),
+        StartFiles.Check
     ),
 };
 

@@ -2,6 +2,7 @@ using System.Net;
 using System.Net.Sockets;
 using Lightway.Hosting;
 using Lightway.Hosting.Service;
+using Lightway.Hosting.Start;
 using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Segmenter;
@@ -37,26 +38,26 @@ internal static class ServerHost
         {
             Platform.ForbidCoreDumps(log);
         }
-        ServerFiles.Require(options);
-        ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        using var identity = ServerIdentity.Load(options, log);
+        using var insight = TlsLook.Open(options.Keylog, options.TlsDebug, log);
+        var files = StartFiles.Load(options, insight, log);
+        using var identity = files.Identity;
         using var accounting = AccountingLog.Open(options.Accounting, options.AccountingInterval, log);
-        var map = ServerFiles.ReadIpMap(options);
-        var pool = new AddressPool(
-            options.IpPool,
-            options.ReservedAddresses,
-            options.RandomizeIpPool,
-            [.. map.Select(entry => entry.Network)]
-        );
-        pool.Fix(identity.Limits.Addresses);
+        var pool = files.Pool;
         var offload = OffloadChoice.Of(options.Offload);
         OffloadChoice.WarnOfKernel(offload, log);
+        if (options.EnableTunIouring)
+        {
+            ProgramLog.Note(log, IoUringAnswer.text(offload.TunTso));
+        }
         var queues = OpenQueues(options, offload, log);
         var count = queues.Length;
         TunInterface.BringUp(queues[0].Name);
         var sockets = options.Mode == TransportMode.Tcp ? [] : BindSockets(options, count, offload, log);
         var address = sockets.Length > 0 ? sockets[0].LocalEndPoint : options.BindAddress;
-        var listeners = options.Mode == TransportMode.Udp ? [] : StreamListener.BindGroup(address, count);
+        var listeners =
+            options.Mode == TransportMode.Udp
+                ? []
+                : Retry.Bind(options.BindAttempts, () => StreamListener.BindGroup(address, count), Thread.Sleep, log);
         if (options.EnablePmtud)
         {
             Array.ForEach(sockets, socket => socket.ForbidFragments());
@@ -74,7 +75,7 @@ internal static class ServerHost
                 ? new ProxySources([.. options.ProxyProtocolFrom.Select(NetworkModule.ofIPNetwork)])
                 : null,
             Pool = pool,
-            Parts = LocalParts.Of(map, pool.Rest, Bound(options.BindAddress.Address)),
+            Parts = LocalParts.Of(files.Map, pool.Rest, Bound(options.BindAddress.Address)),
             Inside = inside,
             Desk = new LoginDesk(
                 identity.Authenticator,
@@ -117,7 +118,7 @@ internal static class ServerHost
         var state = new ServingState(shared.Draining);
         var view = new ServerView(workers.All, managers, CountersOf(accounting), pool, state);
         using var endpoint = ServeMetrics(options.MetricsAddress, view, log);
-        using var reloader = new Reloader(parse, options, map, identity, shared, managers, log);
+        using var reloader = new Reloader(parse, options, files.Map, identity, insight, shared, managers, log);
         using var service = ServiceNotifier.Create(log);
         using var signals = new StopSignals(
             () =>
@@ -218,12 +219,18 @@ internal static class ServerHost
             : Ipv4Address.None;
 
     private static UdpSocket[] BindSockets(ServerOptions options, int count, Offload offload, ILogger log) =>
-        UdpSocket.BindGroup(
-            options.BindAddress,
-            count,
-            options.UdpBufferSize,
-            offload.UdpGro,
-            error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
+        Retry.Bind(
+            options.BindAttempts,
+            () =>
+                UdpSocket.BindGroup(
+                    options.BindAddress,
+                    count,
+                    options.UdpBufferSize,
+                    offload.UdpGro,
+                    error => ProgramLog.Warning(log, $"clients that move may have to connect again: {error.Message}")
+                ),
+            Thread.Sleep,
+            log
         );
 
     /// <summary>Warns if the device takes packets that do not fit into a datagram; they are refused one by one.</summary>

@@ -48,7 +48,7 @@ let private counterNames =
               yield label.Groups[1].Value ]
 
 let private optionNames (names: OptionNames) : string list =
-    List.distinct (List.ofSeq names.Keys.Values @ List.ofSeq names.FileOnly)
+    List.distinct (List.ofSeq names.Keys.Values @ List.ofSeq names.FileOnly.Keys)
 
 let private server = optionNames ServerReading.names
 let private client = optionNames ClientReading.names

@@ -80,7 +80,7 @@ ip_map:
               if key <> "ip_map" then
                   $"{key}: {value}\n"
 
-          for key, value, _ in serverNotServed do
+          for key, value, _ in serverNotServed @ serverAccepted do
               if key <> "enable_batch_send" then
                   $"{key}: {value}\n" ]
 

@@ -51,9 +51,10 @@ let leastClient =
 
 let flagOf (key: string) = "--" + key.Replace('_', '-')
 
-/// Fails unless `value`, in each layer, leaves the options at `defaults` with one warning that names the key, and `wrong`
-/// is refused by a message that names key and value.
-let expectNotServed
+/// Fails unless `value`, in each layer, leaves the options at `defaults`, without a warning, or with one that names the key
+/// and says that it has no effect, and `wrong` is refused by a message that names key and value.
+let private expectNoEffect
+    (isWarned: bool)
     (start: string list -> (string * string) list -> string -> ParseOutcome<'Options>)
     (yaml: string)
     (defaults: 'Options)
@@ -69,9 +70,19 @@ let expectNotServed
 
     for outcome in inEachLayer value do
         Expect.equal (run outcome) defaults "it has no effect"
-        let warning = Expect.wantSome (Seq.tryExactlyOne outcome.Warnings) "one warning"
-        expectAll warning [ key; "not served yet"; "it has no effect" ]
+
+        if isWarned then
+            let warning = Expect.wantSome (Seq.tryExactlyOne outcome.Warnings) "one warning"
+            expectAll warning [ key; "not served yet"; "it has no effect" ]
+        else
+            Expect.isEmpty outcome.Warnings "what it asks for is done, or there is a line about it at start"
 
     for wrong in Option.toList wrong do
         for outcome in inEachLayer wrong do
             expectAll (refusal outcome) [ key; $"\"{wrong}\"" ]
+
+/// An option that a build to come will serve.
+let expectNotServed start = expectNoEffect true start
+
+/// An option that asks for what is done in any case.
+let expectAccepted start = expectNoEffect false start

@@ -26,16 +26,16 @@ let tests: Test =
 
               let ticks = List.sumBy (fun (count, (_, ticks)) -> float count * ticks) parts
 
-              match Value.duration text with
+              match Value.duration.Parse text with
               | Ok value -> abs (float value.Ticks - ticks) <= 1.
               | Error _ -> false
 
           for text in [ ""; "5"; "1.5s"; "s"; "-1s"; "1 parsec"; "1s,"; "99999999999999999999s"; "200000w"; "1e3s" ] do
-              test $"\"{text}\" is not a duration" { Expect.isError (Value.duration text) "" }
+              test $"\"{text}\" is not a duration" { Expect.isError (Value.duration.Parse text) "" }
 
           for text, seconds in [ "2 hours", 7200; "1min", 60; "1day 1sec", 86401; "0", 0 ] do
               test $"\"{text}\" is {seconds} seconds" {
-                  Expect.equal (Value.duration text) (Ok(TimeSpan.FromSeconds(int64 seconds))) ""
+                  Expect.equal (Value.duration.Parse text) (Ok(TimeSpan.FromSeconds(int64 seconds))) ""
               }
 
           for text, bytes in
@@ -46,17 +46,17 @@ let tests: Test =
                 "64kib", 65536
                 "1 B", 1
                 "2147483647", Int32.MaxValue ] do
-              test $"\"{text}\" is {bytes} bytes" { Expect.equal (Value.byteSize text) (Ok bytes) "" }
+              test $"\"{text}\" is {bytes} bytes" { Expect.equal (Value.byteSize.Parse text) (Ok bytes) "" }
 
           for text in [ ""; "0"; "2 GiB"; "1 MiBs"; "-1"; "1 M B"; "1.2.3" ] do
-              test $"\"{text}\" is not a size" { Expect.isError (Value.byteSize text) "" }
+              test $"\"{text}\" is not a size" { Expect.isError (Value.byteSize.Parse text) "" }
 
           testProperty "a network contains the address that it was written with"
           <| fun (a: byte) (b: byte) (c: byte) (d: byte) ->
               let address = IPAddress [| a; b; c; d |]
               let length = 8 + int d % 23
 
-              match Value.ipv4Network 8 30 $"{address}/{length}" with
+              match (Value.ipv4Network 8 30).Parse $"{address}/{length}" with
               | Ok network -> network.PrefixLength = length && network.Contains address
               | Error _ -> false
 
@@ -71,7 +71,7 @@ let tests: Test =
                 ":7", None
                 "[host]:7", None ] do
               test $"\"{text}\" as host:port" {
-                  match Value.hostPort text, expected with
+                  match Value.hostPort.Parse text, expected with
                   | Ok struct (host, port), Some wanted -> Expect.equal (host, port) wanted ""
                   | Error _, None -> ()
                   | result, _ -> failtestf "%A" result
@@ -82,14 +82,14 @@ let tests: Test =
                   String.replicate 4 (String('a', 59) + ".") + String('a', length - 240)
 
               let isAccepted (name: string) =
-                  Result.isOk (Value.hostPort $"{name}:1")
+                  Result.isOk (Value.hostPort.Parse $"{name}:1")
 
               Expect.isTrue (isAccepted (name 253)) "253"
               Expect.isFalse (isAccepted (name 254)) "254"
           }
 
           test "numbers may be hexadecimal, and stay in their range" {
-              Expect.equal (Value.number 0L 0xFFFF_FFFFL "0xffffffff") (Ok 0xFFFF_FFFFL) ""
-              Expect.isError (Value.number 0L 0xFFFF_FFFFL "0x100000000") ""
-              Expect.isError (Value.number 0L 10L "-1") ""
+              Expect.equal ((Value.number 0L 0xFFFF_FFFFL).Parse "0xffffffff") (Ok 0xFFFF_FFFFL) ""
+              Expect.isError ((Value.number 0L 0xFFFF_FFFFL).Parse "0x100000000") ""
+              Expect.isError ((Value.number 0L 10L).Parse "-1") ""
           } ]

@@ -29,7 +29,10 @@ let main argv =
                     OptionLayersTests.tests
                     ClientOptionsTests.tests
                     UserRulesTests.tests
-                    OptionPagesTests.tests ]
+                    OptionPagesTests.tests
+                    OptionCatalogTests.tests
+                    CheckConfigTests.tests
+                    PagesForShellsTests.tests ]
               DocsTests.tests
               PackageTests.tests
               AuthTests.tests
@@ -82,6 +85,8 @@ let main argv =
               ClientMovesTests.tests
               ClientLeaksTests.tests
               ClientDnsTests.tests
+              KeyLogTests.tests
+              ServedOptionsTests.tests
               OffloadTests.tests
               PestTests.tests
               NetworkErrorTests.tests

@@ -16,6 +16,7 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
       (fun o ->
           { o with
               BindAddress = IPEndPoint.Parse "192.0.2.1:4433" })
+      "bind_attempts", "3", (fun o -> { o with BindAttempts = 3 })
       "server_cert", "/etc/a.crt", (fun o -> { o with ServerCert = "/etc/a.crt" })
       "server_key", "/etc/a.key", (fun o -> { o with ServerKey = "/etc/a.key" })
       "user_db", "/etc/users", (fun o -> { o with UserDb = "/etc/users" })
@@ -72,6 +73,9 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
           { o with
               KeyUpdateInterval = TimeSpan(1, 30, 0) })
       "enable_pqc", "true", (fun o -> { o with EnablePqc = true })
+      "keylog", "/run/keys", (fun o -> { o with Keylog = "/run/keys" })
+      "tls_debug", "true", (fun o -> { o with TlsDebug = true })
+      "enable_tun_iouring", "true", (fun o -> { o with EnableTunIouring = true })
       "connection_age_expiration_interval",
       "5s",
       (fun o ->
@@ -144,19 +148,22 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
               AccountingInterval = TimeSpan.FromHours 1. }) ]
 
 /// Every option without an effect, a value, and one that is refused.
-let serverNotServed: (string * string * string option) list =
+let serverNotServed: (string * string * string option) list = []
+
+/// Options that ask for what is done in any case, or that only belong to one that has a line of the log: a value, and one that
+/// is refused.
+let serverAccepted: (string * string * string option) list =
     [ "enable_batch_receive", "true", Some "maybe"
       "enable_batch_send", "true", Some "maybe"
-      "enable_tun_iouring", "true", Some "maybe"
       "iouring_entry_count", "64", Some "32769"
-      "iouring_sqpoll_idle_time", "0s", Some "5"
-      "tls_debug", "true", Some "2" ]
+      "iouring_sqpoll_idle_time", "0s", Some "5" ]
 
 /// The table of the reference server's options, written out independently.
 let serverDefaults: ServerOptions =
     { ConfigFile = "config.yaml"
       Mode = TransportMode.Udp
       BindAddress = IPEndPoint(IPAddress.Any, 27690)
+      BindAttempts = 1
       ProxyProtocol = false
       ProxyProtocolFrom = [| IPNetwork.Parse "0.0.0.0/0"; IPNetwork.Parse "::/0" |]
       ServerCert = "./server.crt"
@@ -184,6 +191,8 @@ let serverDefaults: ServerOptions =
       ExpresslaneKeysRotationInterval = TimeSpan.FromMinutes 15L
       KeyUpdateInterval = TimeSpan.FromMinutes 15L
       EnablePqc = false
+      Keylog = null
+      TlsDebug = false
       ConnectionAgeExpirationInterval = TimeSpan.FromMinutes 1L
       HandshakesPerSource = 10
       HalfOpenLimit = 4_096
@@ -206,6 +215,7 @@ let serverDefaults: ServerOptions =
           DisableTunGroUdp = false
           DisableUdpGso = false
           DisableUdpGro = false }
+      EnableTunIouring = false
       Workers = 0
       PinWorkers = false
       CoreDumps = false
@@ -234,6 +244,11 @@ let private keys =
           for key, value, wrong in serverNotServed do
               test $"{key} is checked and has no effect, in the file, in the environment and as a flag" {
                   expectNotServed server least serverDefaults key value wrong
+              }
+
+          for key, value, wrong in serverAccepted do
+              test $"{key} is checked and accepted, in the file, in the environment and as a flag" {
+                  expectAccepted server least serverDefaults key value wrong
               } ]
 
 /// The record of a server whose file has these keys besides the least, whatever the combination of options.
@@ -354,6 +369,10 @@ let private refusals =
                 [ "--gso-max-segments=65" ], [ "gso_max_segments"; "1 to 64" ]
                 [ "--gso-max-segments=0" ], [ "gso_max_segments"; "1 to 64" ]
                 [ "--gso-max-burst=2s" ], [ "gso_max_burst"; "\"2s\""; "up to 1s" ]
+                [ "--bind-attempts=0" ], [ "bind_attempts"; "\"0\""; "1 to 1000" ]
+                [ "--keylog="; "--workers=1" ], [ "keylog"; "a file path" ]
+                [ "--tls-debug=2" ], [ "tls_debug"; "\"2\""; "true or false" ]
+                [ "--enable-tun-iouring=maybe" ], [ "enable_tun_iouring"; "\"maybe\""; "true or false" ]
                 [ "--workers=65" ], [ "workers"; "\"65\""; "0 to 64"; "flag --workers" ]
                 [ "--workers=-1" ], [ "workers"; "\"-1\""; "0 to 64" ]
                 [ "--workers=auto" ], [ "workers"; "\"auto\""; "0 to 64" ]

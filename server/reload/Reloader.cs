@@ -16,12 +16,14 @@ namespace Lightway.Server.Reload;
 /// <param name="started">The options that the server runs with.</param>
 /// <param name="ipMap">The map of local addresses that it runs with.</param>
 /// <param name="identity">What it is to its clients with them; owned from here on.</param>
+/// <param name="insight">Who looks into TLS, as at the start; null: nobody.</param>
 /// <param name="managers">Of all workers.</param>
 internal sealed partial class Reloader(
     Func<ParseOutcome<ServerOptions>> parse,
     ServerOptions started,
     IReadOnlyList<IpMapEntry> ipMap,
     ServerIdentity identity,
+    TlsInsight? insight,
     SharedState shared,
     IReadOnlyList<ConnectionManager> managers,
     ILogger log
@@ -86,7 +88,7 @@ internal sealed partial class Reloader(
     {
         var options = ServerReload.merge(_options, read);
         var restart = RestartKeys(read);
-        var next = ServerIdentity.Load(options, log);
+        var next = ServerIdentity.Load(options, insight, log);
         var previous = _identity;
         _options = options;
         _identity = next;

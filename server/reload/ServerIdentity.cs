@@ -40,14 +40,15 @@ public sealed class ServerIdentity : IDisposable
     public bool EndsRemovedUsers { get; init; }
 
     /// <summary>Reads the files that the options name, and checks them.</summary>
+    /// <param name="insight">Who looks into TLS; null: nobody.</param>
     /// <exception cref="ConfigurationException">A file can't be read, or its content is refused.</exception>
-    internal static ServerIdentity Load(ServerOptions options, ILogger log)
+    internal static ServerIdentity Load(ServerOptions options, TlsInsight? insight, ILogger log)
     {
         var limits = ServerUsers.LoadLimits(options);
         var authenticator = ServerUsers.Load(options, log);
         try
         {
-            var tls = ServerTls.Load(options, log);
+            var tls = ServerTls.Load(options, insight, log);
             return new ServerIdentity
             {
                 Tls = tls.Datagram,

@@ -18,8 +18,9 @@ internal sealed class ServerTls : IDisposable
     /// <summary>Of TLS; null if no streams are served.</summary>
     public TlsContext? Stream { get; private init; }
 
+    /// <param name="insight">Who looks into the sessions; null: nobody.</param>
     /// <exception cref="ConfigurationException">A file can't be read, or its content is refused.</exception>
-    public static ServerTls Load(ServerOptions options, ILogger log)
+    public static ServerTls Load(ServerOptions options, TlsInsight? insight, ILogger log)
     {
         var certificate = PemFiles.Read("server_cert", options.ServerCert, PemContent.Certificate);
         foreach (
@@ -54,7 +55,8 @@ internal sealed class ServerTls : IDisposable
         {
             CryptographicOperations.ZeroMemory(key); // the library has its own copy
         }
-        TlsContext Of(Transport transport) => TlsContext.ForServer(certificate, key, options.EnablePqc, transport);
+        TlsContext Of(Transport transport) =>
+            TlsContext.ForServer(certificate, key, options.EnablePqc, transport, insight);
     }
 
     public void Dispose()

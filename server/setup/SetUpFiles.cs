@@ -88,7 +88,7 @@ internal static class SetUpFiles
 
             # Transport: udp, tcp or both. tcp is for clients whose networks block UDP.
             mode: udp
-            # Address and UDP port to listen on.
+            # Address and port to listen on.
             bind_address: "{bind}:{options.ServerPort}"
 
             {certificate}

@@ -33,6 +33,8 @@ public abstract unsafe class SecureSession : IDisposable
     private readonly bool _isServer;
     private readonly bool _isStream;
     private readonly GCHandle _self;
+    private readonly Action<string>? _records; // null: nobody looks at records
+    private readonly int _number; // in the lines about records
     private byte* _input; // what has come and is not consumed yet
     private int _inputLength;
     private Exception? _sinkFailure; // thrown by the sink within the native call that is under way
@@ -50,6 +52,16 @@ public abstract unsafe class SecureSession : IDisposable
         _self = GCHandle.Alloc(this);
         WolfSsl.wolfSSL_SetIOReadCtx(Handle, GCHandle.ToIntPtr(_self));
         WolfSsl.wolfSSL_SetIOWriteCtx(Handle, GCHandle.ToIntPtr(_self));
+        if (context.Insight is { } insight)
+        {
+            Keys = insight.Keys;
+            _records = insight.Records;
+            _number = insight.NextSession();
+            if (Keys is not null)
+            {
+                KeyLog.Attach(Handle, GCHandle.ToIntPtr(_self));
+            }
+        }
         if (_isServer)
         {
             return;
@@ -93,6 +105,9 @@ public abstract unsafe class SecureSession : IDisposable
         }
     }
 
+    /// <summary>Gets the secrets; null: nobody does.</summary>
+    internal KeyLog? Keys { get; }
+
     private protected nint Handle { get; private set; }
 
     /// <summary>Bytes of the input that are not consumed.</summary>
@@ -110,6 +125,7 @@ public abstract unsafe class SecureSession : IDisposable
         if (result == WolfSsl.WOLFSSL_SUCCESS)
         {
             IsEstablished = true;
+            Report($"established, {Description}");
             OnEstablished();
             return TlsStatus.Done;
         }
@@ -165,6 +181,10 @@ public abstract unsafe class SecureSession : IDisposable
         }
         var length = Math.Min(size, session._inputLength);
         new ReadOnlySpan<byte>(session._input, length).CopyTo(new Span<byte>(buffer, length));
+        if (session._records is not null && !session.IsEstablished)
+        {
+            session.ReportRecord("received", new ReadOnlySpan<byte>(buffer, length));
+        }
         if (session._isStream)
         {
             session.SetInput(session._input + length, session._inputLength - length);
@@ -182,6 +202,10 @@ public abstract unsafe class SecureSession : IDisposable
         var session = Unsafe.As<SecureSession>(GCHandle.FromIntPtr(context).Target!);
         try
         {
+            if (session._records is not null && !session.IsEstablished)
+            {
+                session.ReportRecord("sent", new ReadOnlySpan<byte>(buffer, size));
+            }
             session.Sink?.SendRecord(new ReadOnlySpan<byte>(buffer, size));
             return size; // never want-write: wolfSSL would then mix the old record with the next one's data
         }
@@ -219,6 +243,21 @@ public abstract unsafe class SecureSession : IDisposable
         }
     }
 
+    /// <summary>Of a stream wolfSSL asks for the header of a record, then for its content, which means nothing here.</summary>
+    private void ReportRecord(string done, ReadOnlySpan<byte> bytes)
+    {
+        if (!_isStream)
+        {
+            Report($"{done} {RecordText.OfDatagram(bytes)}");
+        }
+        else if (done == "sent" || bytes.Length == RecordText.StreamHeader)
+        {
+            Report($"{done} {RecordText.OfStream(bytes)}");
+        }
+    }
+
+    private void Report(string what) => _records?.Invoke($"session {_number}: {what}");
+
     private protected void RethrowSinkFailure()
     {
         if (_sinkFailure is { } failure)
@@ -246,6 +285,7 @@ public abstract unsafe class SecureSession : IDisposable
                 return TlsStatus.Closed;
             default:
                 LastError = error;
+                Report($"failed: {LastErrorText}");
                 return TlsStatus.Failed;
         }
     }

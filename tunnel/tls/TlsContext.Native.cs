@@ -24,8 +24,9 @@ public sealed unsafe class TlsContext : IDisposable
 
     private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
 
-    private TlsContext(bool isServer, Transport transport, int outsideMtu)
+    private TlsContext(bool isServer, Transport transport, int outsideMtu, TlsInsight? insight)
     {
+        Insight = insight;
         Mtu = (ushort)(outsideMtu - Headers);
         _ = WolfSslLibrary.EnsureUsable();
         IsServer = isServer;
@@ -50,6 +51,8 @@ public sealed unsafe class TlsContext : IDisposable
 
     internal bool IsServer { get; }
 
+    internal TlsInsight? Insight { get; }
+
     /// <summary>Datagram: DTLS. Stream: TLS.</summary>
     public Transport Transport { get; }
 
@@ -68,15 +71,17 @@ public sealed unsafe class TlsContext : IDisposable
     /// <param name="keyPem">RSA (2048 bits at least) or ECDSA key of the leaf, PEM.</param>
     /// <param name="postQuantum">Also accept the hybrid groups, and prefer them.</param>
     /// <param name="transport">What the sessions run over.</param>
+    /// <param name="insight">Who looks into the sessions; null: nobody.</param>
     /// <exception cref="TlsException">A file's content is refused; says which.</exception>
     public static TlsContext ForServer(
         ReadOnlySpan<byte> certificatePem,
         ReadOnlySpan<byte> keyPem,
         bool postQuantum,
-        Transport transport = Transport.Datagram
+        Transport transport = Transport.Datagram,
+        TlsInsight? insight = null
     )
     {
-        var context = new TlsContext(isServer: true, transport, DefaultOutsideMtu);
+        var context = new TlsContext(isServer: true, transport, DefaultOutsideMtu, insight);
         try
         {
             fixed (byte* pem = certificatePem)
@@ -132,6 +137,7 @@ public sealed unsafe class TlsContext : IDisposable
     /// the server asks for it, as it may for a classical one.</param>
     /// <param name="outsideMtu">Bytes of the largest outside IP packet.</param>
     /// <param name="transport">What the sessions run over.</param>
+    /// <param name="insight">Who looks into the sessions; null: nobody.</param>
     /// <exception cref="TlsException">The CA file's content is refused.</exception>
     public static TlsContext ForClient(
         ReadOnlySpan<byte> caPem,
@@ -139,10 +145,11 @@ public sealed unsafe class TlsContext : IDisposable
         bool chacha20,
         KeyShare keyShare,
         int outsideMtu,
-        Transport transport = Transport.Datagram
+        Transport transport = Transport.Datagram,
+        TlsInsight? insight = null
     )
     {
-        var context = new TlsContext(isServer: false, transport, outsideMtu)
+        var context = new TlsContext(isServer: false, transport, outsideMtu, insight)
         {
             ServerName = serverName,
             KeyShare = keyShare,

@@ -166,6 +166,18 @@ internal static unsafe partial class WolfSsl
     [LibraryImport(Library)]
     public static partial byte* wolfSSL_get_cipher_name(nint ssl);
 
+    /// <summary>Only in builds with HAVE_SECRET_CALLBACK, see <see cref="KeyLog.IsSupported"/>.</summary>
+    [LibraryImport(Library)]
+    public static partial int wolfSSL_set_tls13_secret_cb(
+        nint ssl,
+        delegate* unmanaged[Cdecl]<nint, int, byte*, int, nint, int> callback,
+        nint context
+    );
+
+    /// <summary>Only in builds with HAVE_SECRET_CALLBACK or OPENSSL_EXTRA.</summary>
+    [LibraryImport(Library)]
+    public static partial nuint wolfSSL_get_client_random(nint ssl, byte* random, nuint size);
+
     [LibraryImport(Library)]
     public static partial nint wc_AesNew(nint heap, int deviceId, int* result);
 
@@ -222,6 +234,13 @@ public static unsafe class WolfSslLibrary
     /// <summary>Loads and tries the library. Returns its version and where it came from, for the log.</summary>
     /// <exception cref="TlsException">There is no usable library; the message names the remedy.</exception>
     public static string EnsureUsable() => s_checked.Value;
+
+    /// <summary>The library has a function, which depends on how it was built.</summary>
+    internal static bool Has(string function)
+    {
+        _ = EnsureUsable();
+        return NativeLibrary.TryGetExport(s_handle, function, out _);
+    }
 
     internal static nint Resolve(string name, Assembly assembly, DllImportSearchPath? path)
     {

@@ -194,7 +194,7 @@ let private initTargets (requested: string option) (extra: string list) =
         "Build" ==> onBuild |> ignore
 
     "Native" ==> "QuickPackage" |> ignore
-    "Build" ==> "QuickPackage" ==> "Test" |> ignore
+    "Build" ?=> "QuickPackage" ==> "Test" |> ignore
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
 let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests"; "PackageTest" ]

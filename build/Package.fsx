@@ -116,12 +116,12 @@ let private library (machine: Machine) =
 let private project (program: string) =
     "Lightway." + string (Char.ToUpperInvariant program[0]) + program[1..]
 
-/// The program as one file.
-let private publish (program: string) (machine: Machine) =
+/// The program as one file. `options` are the build's.
+let private publish (options: string list) (program: string) (machine: Machine) =
     let folder = work </> "publish" </> machine.Runtime </> program
     Shell.cleanDir folder
 
-    dotnet
+    dotnet (
         [ "publish"
           $"{project program}.csproj"
           "-c"
@@ -130,6 +130,8 @@ let private publish (program: string) (machine: Machine) =
           "-p:RestoreLockedMode=true"
           "-o"
           folder ]
+        @ options
+    )
 
     folder </> $"lightway-{program}"
 
@@ -174,14 +176,20 @@ let private part (name: string) (version: string) (hash: string) =
       Authors = field "authors" |> Option.map _.Value |> Option.defaultValue "unknown"
       Hash = hash }
 
+/// Where `all` builds: apart from the usual build, because symbols contain the folder (F#) and generated sources in the order
+/// in which the file system lists ours (C#), and would make an assembly depend on both.
+let private apart = work </> "build"
+
+let private withoutSymbols = [ $"-p:ArtifactsPath={apart}"; "-p:DebugType=none" ]
+
 /// The frameworks in the single file, as its runtimeconfig.json names them.
 let private frameworks (program: string) (machine: Machine) =
+    let name = $"lightway-{program}.runtimeconfig.json"
+
     let file =
-        artifacts
-        </> "bin"
-        </> project program
-        </> $"release_{machine.Runtime}"
-        </> $"lightway-{program}.runtimeconfig.json"
+        [ apart; artifacts ]
+        |> List.map (fun folder -> folder </> "bin" </> project program </> $"release_{machine.Runtime}" </> name)
+        |> List.find File.Exists
 
     let options = JsonNode.Parse(File.ReadAllText file)["runtimeOptions"]
 
@@ -627,7 +635,9 @@ let all () =
     Shell.cleanDir folder
 
     for program in programs do
-        let built = [ for machine in machines -> machine, publish program machine ]
+        let built =
+            [ for machine in machines -> machine, publish withoutSymbols program machine ]
+
         let ours = snd built.Head
 
         for machine, binary in built do
@@ -649,7 +659,7 @@ let quick () =
     Shell.cleanDir folder
 
     for program in programs do
-        let binary = publish program here
+        let binary = publish [] program here
 
         let wolfSsl =
             match Environment.GetEnvironmentVariable "LIGHTWAY_WOLFSSL" with

@@ -116,7 +116,7 @@ type internal ClientArgument =
             | Kill_Switch _ ->
                 "let nothing out but through the tunnel, by nftables: also while it is down, and after the client was killed, until it is started and stopped again or `lightway-client reset`. Default: false."
             | Allow_Ipv6_Outside _ ->
-                "let IPv6, which does not go through the tunnel, pass beside it. Default: false, it is blocked."
+                "let IPv6, which does not go through the tunnel, pass beside it; otherwise it is blocked. Default: false."
             | Enable_Tun_Iouring _ -> IoUringUsage.enableTunIouring
             | Iouring_Entry_Count _ -> IoUringUsage.iouringEntryCount
             | Iouring_Sqpoll_Idle_Time _ -> IoUringUsage.iouringSqpollIdleTime

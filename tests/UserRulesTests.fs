@@ -148,7 +148,7 @@ let private options =
                 "auth_command: [\"/bin/a\\0b\"]", [ "auth_command" ]
                 "auth_command: /bin/ask\nauth_command_timeout: 31s", [ "auth_command_timeout"; "100ms to 30s" ]
                 "auth_command: /bin/ask\nauth_command_timeout: 99ms", [ "auth_command_timeout" ]
-                "user_db: a\nauth_command_timeout: 5s", [ "auth_command_timeout"; "without auth_command" ] ] do
+                "user_db: a\nauth_command_timeout: 6s", [ "auth_command_timeout"; "without auth_command" ] ] do
               test $"%A{yaml} is refused" { expectAll (refusal (server [] [] ("mode: udp\n" + yaml))) parts }
 
           test "the time of a command" {

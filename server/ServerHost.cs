@@ -169,7 +169,12 @@ internal static class ServerHost
                     sockets.Length > 0 && sockets[0].IsCoalescing
                 )
             ).Answer,
-            reloader.Reload,
+            () =>
+            {
+                string? refusal = null;
+                service.Reload(() => refusal = reloader.Reload());
+                return refusal;
+            },
             log
         );
         using var control = ControlServer.Start(options.ControlSocket, commands, log);

@@ -70,7 +70,7 @@ let private keysOf (subject: Subject) : Set<string> =
 
 /// The file that `--generate yaml` writes with the mark in front of each key removed.
 let private uncommented (template: string) : string =
-    Regex.Replace(template, "(?m)^#(?=[a-z_]+:)", "")
+    Regex.Replace(template, "(?m)^#(?=[a-z0-9_]+:)", "")
 
 /// A YAML document as JSON: the scalars of YAML 1.2's core schema.
 let rec private json (node: YamlNode) : JsonNode | null =
@@ -200,7 +200,7 @@ let private template =
 
               test $"{subject.Name}: it has every option once, commented out, and no other line" {
                   let keys =
-                      [ for found in Regex.Matches(text, "(?m)^#([a-z_]+):") -> found.Groups[1].Value ]
+                      [ for found in Regex.Matches(text, "(?m)^#([a-z0-9_]+):") -> found.Groups[1].Value ]
 
                   let shown =
                       [ for option in subject.Options do

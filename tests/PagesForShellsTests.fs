@@ -185,11 +185,11 @@ zpty -w shell "PS1=; stty -echo; autoload -U compinit; compinit -u -D; source {f
 while zpty -r shell found '*ready*'; do break; done
 zpty -w -n shell $'{line}\t\t'
 sleep 2
-zpty -w -n shell $'\C-u\C-cecho do""ne\n'
+zpty -w -n shell $'\C-u\C-cecho all-""shown\n'
 all=
 for i in {{1..400}}; do
   zpty -r -t shell found && all+=$found
-  [[ $all == *done* ]] && break
+  [[ $all == *all-shown* ]] && break
   sleep 0.01
 done
 print -r -- $all

@@ -10,8 +10,8 @@ namespace Lightway.Server.Control;
 
 /// <summary>One session, as a line of an answer.</summary>
 /// <param name="Since">When its handshake began, UTC (RFC 3339).</param>
-/// <param name="BytesIn">Bytes of packets from the client; null: not known.</param>
-/// <param name="BytesOut">Bytes of packets to the client; null: not known.</param>
+/// <param name="BytesIn">Bytes of packets from the client.</param>
+/// <param name="BytesOut">Bytes of packets to the client.</param>
 internal sealed record SessionLine(
     string Session,
     string User,
@@ -21,8 +21,8 @@ internal sealed record SessionLine(
     long IdleMs,
     string Transport,
     string Cipher,
-    long? BytesIn,
-    long? BytesOut
+    long BytesIn,
+    long BytesOut
 );
 
 /// <summary>What became of <c>sessions</c> and <c>drain</c>: the number of sessions.</summary>
@@ -167,8 +167,8 @@ internal sealed partial class ControlCommands(
             session.IdleMs,
             session.Transport == Transport.Datagram ? "udp" : "tcp",
             session.Security,
-            null,
-            null
+            session.BytesIn,
+            session.BytesOut
         );
 
     /// <summary>A time in UTC (RFC 3339), whole seconds.</summary>

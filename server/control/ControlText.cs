@@ -55,8 +55,8 @@ internal static class ControlText
                         session.Since,
                         Duration(session.IdleMs),
                         session.Transport,
-                        session.BytesIn is { } bytesIn ? Bytes(bytesIn) : "-",
-                        session.BytesOut is { } bytesOut ? Bytes(bytesOut) : "-",
+                        Bytes(session.BytesIn),
+                        Bytes(session.BytesOut),
                         session.Cipher,
                     ]
             ),

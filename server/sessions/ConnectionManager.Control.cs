@@ -18,6 +18,8 @@ internal sealed record Census(int Online, int Connections, int Rotations, int? R
 /// <param name="AgeMs">Milliseconds since its handshake began.</param>
 /// <param name="IdleMs">Milliseconds since the latest authentic datagram or record of its client.</param>
 /// <param name="Security">Suite and group.</param>
+/// <param name="BytesIn">Bytes of inside packets from the client.</param>
+/// <param name="BytesOut">Bytes of inside packets to the client.</param>
 internal sealed record SessionView(
     SessionId Id,
     string User,
@@ -26,7 +28,9 @@ internal sealed record SessionView(
     long AgeMs,
     long IdleMs,
     Transport Transport,
-    string Security
+    string Security,
+    long BytesIn,
+    long BytesOut
 );
 
 /// <content>What the operator asks for, and how the server drains.</content>
@@ -61,7 +65,9 @@ public sealed partial class ConnectionManager
                     _worker.Now - session.CreatedAt,
                     _worker.Now - session.LastOutsideAt,
                     session.Transport,
-                    session.Security
+                    session.Security,
+                    session.Traffic.BytesIn,
+                    session.Traffic.BytesOut
                 )),
         ];
 

@@ -562,6 +562,8 @@ let private incidents =
                       for peer in right do
                           Expect.isTrue (peer.Await(FrameKind.AuthSuccess).IsSome) "let in"
 
+                      Expect.isTrue (wrong.Await(FrameKind.AuthFailure).IsSome) "refused, whether it was first or last"
+
                       // The wrong one cost a check of its own; whoever asked while a right one ran got its answer.
                       let checks = site.Counter "auth_checks"
                       Expect.isGreaterThanOrEqual checks 2L "the wrong password and the right one"

@@ -46,33 +46,51 @@ type Suite =
 
 let mutable private suites: Suite list = []
 
-let runSuite name (extra: string list) =
-    let summary = artifacts </> $"{name}.summary"
-    File.Delete summary
-    let code = exitCodeOf (executable name) ([ "--summary"; summary ] @ extra)
+/// Runs a test program, in as many processes at the same time as there are lists of arguments.
+let private runParts (name: string) (parts: string list list) : unit =
+    let summaries =
+        [ for i in 1 .. parts.Length -> artifacts </> $"{name}.{i}.summary" ]
 
-    let passed, failed, skipped =
-        match
-            if File.Exists summary then
-                File.ReadAllText(summary).Split()
-            else
-                [||]
-        with
-        | [| passed; failed; skipped |]
-        | [| passed; failed; skipped; "" |] -> int passed, int failed, int skipped
-        | _ ->
-            say $"{name} ended with exit code {code} and wrote no summary: counted as a failure"
-            0, 1, 0
+    List.iter File.Delete summaries
 
-    // An exit code that the summary does not explain is a failure too.
-    let failed = if code <> 0 then max failed 1 else failed
+    let codes =
+        List.map2 (fun summary part -> [ "--summary"; summary ] @ part) summaries parts
+        |> exitCodesOf (executable name)
 
-    suites <-
-        { Name = name
-          Passed = passed
-          Failed = failed
-          Skipped = skipped }
-        :: suites
+    for summary, code in List.zip summaries codes do
+        let passed, failed, skipped =
+            match
+                if File.Exists summary then
+                    File.ReadAllText(summary).Split()
+                else
+                    [||]
+            with
+            | [| passed; failed; skipped |]
+            | [| passed; failed; skipped; "" |] -> int passed, int failed, int skipped
+            | _ ->
+                say $"{name} ended with exit code {code} and wrote no summary: counted as a failure"
+                0, 1, 0
+
+        // An exit code that the summary does not explain is a failure too.
+        let failed = if code <> 0 then max failed 1 else failed
+
+        suites <-
+            { Name = name
+              Passed = passed
+              Failed = failed
+              Skipped = skipped }
+            :: suites
+
+let runSuite (name: string) (extra: string list) : unit = runParts name [ extra ]
+
+/// Most of the time tests wait for something, so two halves share the machine. What follows `Test` is for one process.
+let private runTests (extra: string list) : unit =
+    runParts
+        "Lightway.Tests"
+        (if extra.IsEmpty then
+             [ [ "--part"; "1" ]; [ "--part"; "2" ] ]
+         else
+             [ extra ])
 
 let private isContinuousIntegration =
     List.contains (Environment.GetEnvironmentVariable "CI") [ "true"; "True"; "1" ]
@@ -145,7 +163,7 @@ let private initTargets (requested: string option) (extra: string list) =
         installLab ()
         installMonitors ()
         unpackLab ()
-        runSuite "Lightway.Tests" extra
+        runTests extra
 
         match suites |> List.sumBy _.Failed with
         | 0 -> ()

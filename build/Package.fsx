@@ -651,15 +651,15 @@ let all () =
     let written = File.ReadAllText(folder </> "SHA256SUMS")
     say $"{folder} has:\n{written}"
 
-/// The .deb packages for this machine, not compressed, in artifacts/package/quick: what the tests install. They have the
-/// wolfSSL that the tests use.
+/// The .deb packages for this machine, neither compressed nor compiled ahead of time, in artifacts/package/quick: what the tests
+/// install. They have the wolfSSL that the tests use.
 let quick () =
     let folder = work </> "quick"
     installTools [ here ]
     Shell.cleanDir folder
 
     for program in programs do
-        let binary = publish [] program here
+        let binary = publish [ "-p:PublishReadyToRun=false" ] program here
 
         let wolfSsl =
             match Environment.GetEnvironmentVariable "LIGHTWAY_WOLFSSL" with

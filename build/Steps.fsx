@@ -20,7 +20,7 @@ let say (text: string) = printfn $"build: {text}"
 [<DllImport("libc", EntryPoint = "kill")>]
 extern int private sendSignal(int pid, int signal)
 
-let mutable private child: Process option = None
+let mutable private children: Process list = []
 let mutable private wasInterrupted = false
 
 /// A signal has ended the build.
@@ -29,25 +29,38 @@ let interrupted () = wasInterrupted
 let private passOn (context: PosixSignalContext) =
     context.Cancel <- true
     wasInterrupted <- true
-    child |> Option.iter (fun running -> sendSignal (running.Id, 15) |> ignore) // SIGTERM
+
+    for running in children do
+        sendSignal (running.Id, 15) |> ignore // SIGTERM
 
 let private signals =
     [ for signal in [ PosixSignal.SIGINT; PosixSignal.SIGTERM; PosixSignal.SIGHUP ] do
           PosixSignalRegistration.Create(signal, Action<_> passOn) ]
 
-/// Runs a program in the repository's root, with our standard streams, and returns its exit code.
-let exitCodeOf (program: string) (arguments: string list) =
-    use running =
-        Process.Start(ProcessStartInfo(program, arguments, WorkingDirectory = root))
+/// Runs a program in the repository's root once for each list of arguments, all at the same time, with our standard streams, and
+/// returns the exit codes.
+let exitCodesOf (program: string) (lists: string list list) : int list =
+    children <-
+        [ for arguments in lists -> Process.Start(ProcessStartInfo(program, arguments, WorkingDirectory = root)) ]
 
-    child <- Some running
-    running.WaitForExit()
-    child <- None
+    let codes =
+        [ for running in children do
+              running.WaitForExit()
+              running.ExitCode ]
+
+    for running in children do
+        running.Dispose()
+
+    children <- []
 
     if wasInterrupted then
         failwith "interrupted"
 
-    running.ExitCode
+    codes
+
+/// Runs a program in the repository's root, with our standard streams, and returns its exit code.
+let exitCodeOf (program: string) (arguments: string list) : int =
+    List.head (exitCodesOf program [ arguments ])
 
 let run program arguments =
     match exitCodeOf program arguments with

@@ -137,6 +137,7 @@ let installMonitors () =
 /// artifacts/debian. Without them, and without dbus-daemon, two tests are skipped.
 let unpackLab () =
     let folder = artifacts </> "debian"
+    Directory.CreateDirectory folder |> ignore // dpkg-deb makes the last folder of a path only
 
     try
         install [ program "dbus-daemon" "dbus-daemon" ]

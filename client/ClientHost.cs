@@ -54,7 +54,7 @@ internal static class ClientHost
 
     /// <summary>What <c>--check-config</c> does besides reading the options: opens every file, as a start does.</summary>
     /// <exception cref="ConfigurationException">A start would fail.</exception>
-    /// <exception cref="TlsException">There is no usable TLS library.</exception>
+    /// <exception cref="TlsException">No TLS library can be used.</exception>
     public static void Check(ClientOptions options, ILogger log)
     {
         TlsLook.Check(options.Keylog);

@@ -11,7 +11,7 @@ namespace Lightway.Client;
 /// <summary>
 /// What a client changes in its machine for the time of its tunnel: kill switch, device, routes, DNS. They are made in this
 /// order, and undone in the reverse. What a killed client has left behind goes first, but for the kill switch: it is closed
-/// until this client closes it anew, so that nothing leaves in between.
+/// until this client replaces it, so nothing leaves in between.
 /// </summary>
 internal sealed partial class HostNetwork : IDisposable
 {

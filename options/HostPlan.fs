@@ -309,7 +309,7 @@ module HostPlan =
         match Option.bind (unfit request) facts.Device with
         | Some problem -> Error problem
         | None when not facts.IsUplinkThere ->
-            Error $"there is no device {request.Uplink}: name the one that leads to the Internet with --uplink IF"
+            Error $"device {request.Uplink} does not exist: name the one that leads to the Internet with --uplink IF"
         | None ->
             let table =
                 { command

@@ -24,10 +24,10 @@ module internal IoUringUsage =
         "accepted, but there is no io_uring in this build: the TUN is read by read(2), up to 64 KiB at a time with enable_tun_offload, and the log says so. Default: false."
 
     let iouringEntryCount =
-        "entries of the io_uring queue, 1 to 32768; checked, but there is no such queue here. Default: 1024."
+        "entries of the io_uring queue, 1 to 32768; checked, but this build has no ring. Default: 1024."
 
     let iouringSqpollIdleTime =
-        "idle time after which the kernel's polling thread sleeps, 0 for none; checked, but there is no such thread here. Default: 100ms."
+        "idle time after which the kernel's polling thread sleeps, 0 for none; checked, but this build has no ring. Default: 100ms."
 
 /// How a request for a ring is met.
 [<RequireQualifiedAccess>]

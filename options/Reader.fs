@@ -15,7 +15,7 @@ type internal Reading =
     }
 
 /// Turns merged settings into typed values. It keeps a note of each option that was read, with its shape, default and value:
-/// pages, schemas and reports about options are made of these notes, so that there is no second list of them.
+/// pages, schemas and reports about options are made of these notes, so options are listed nowhere else.
 /// It records refusals instead of raising, so that a record can be built in
 /// one expression; check `Error` before using the result.
 [<Sealed>]

@@ -13,29 +13,7 @@ open Lightway.Server.Setup
 open Lightway.Tests.Checks
 
 /// A set-up that `init` wrote, in a folder of its own.
-let private withSetUp (port: int) (body: string -> unit) =
-    let parent = Directory.CreateTempSubdirectory "lightway-tests-"
-
-    try
-        let directory = Path.Combine(parent.FullName, "set-up")
-
-        let options: InitOptions =
-            { Directory = directory
-              ServerHost = "127.0.0.1"
-              ServerPort = port
-              IsAddressGiven = true
-              User = "me"
-              ServerName = "server.example.com"
-              IpPool = IPNetwork.Parse "10.125.0.0/16"
-              Certificate = null
-              Key = null
-              AcmeWebroot = null
-              SetUpHost = false }
-
-        Expect.equal (Init.Run(options, TextWriter.Null, TextWriter.Null)) 0 "the set-up is written"
-        body directory
-    finally
-        parent.Delete true
+let private withSetUp = SetUps.withPort
 
 type private Program =
     | Server

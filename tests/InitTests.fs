@@ -20,17 +20,10 @@ open Lightway.Lab
 open Lightway.Tests.Checks
 
 let private options directory : InitOptions =
-    { Directory = directory
-      ServerHost = "vpn.example.com"
-      ServerPort = 4433
-      IsAddressGiven = true
-      User = "me \"#1\" \\"
-      ServerName = "gateway.example.com"
-      IpPool = IPNetwork.Parse "10.7.0.0/20"
-      Certificate = null
-      Key = null
-      AcmeWebroot = null
-      SetUpHost = false }
+    { SetUps.options directory "vpn.example.com" 4433 with
+        User = "me \"#1\" \\"
+        ServerName = "gateway.example.com"
+        IpPool = IPNetwork.Parse "10.7.0.0/20" }
 
 /// Runs `body` with a directory that is gone afterwards. Its parents pass the checks: the temporary one is sticky.
 let private withDirectory (body: string -> unit) =

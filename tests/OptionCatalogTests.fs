@@ -135,17 +135,10 @@ let private schemaOf =
     fun (subject: Subject) -> schemas.Value[subject.Name]
 
 let private init directory : InitOptions =
-    { Directory = directory
-      ServerHost = "vpn.example.com"
-      ServerPort = 4433
-      IsAddressGiven = true
-      User = "me \"#1\" \\"
-      ServerName = "gateway.example.com"
-      IpPool = IPNetwork.Parse "10.7.0.0/20"
-      Certificate = null
-      Key = null
-      AcmeWebroot = null
-      SetUpHost = false }
+    { SetUps.options directory "vpn.example.com" 4433 with
+        User = "me \"#1\" \\"
+        ServerName = "gateway.example.com"
+        IpPool = IPNetwork.Parse "10.7.0.0/20" }
 
 let private setUp (name: string) : string =
     SetUpFiles.All(init "/etc/lightway", "/etc/lightway", null, DateTimeOffset.UnixEpoch)

@@ -14,29 +14,7 @@ open Lightway.Tunnel.Tls
 open Lightway.Tests.Checks
 
 /// Runs `body` with a set-up that `init` wrote.
-let private withSetUp (body: string -> unit) =
-    let parent = Directory.CreateTempSubdirectory "lightway-tests-"
-
-    try
-        let directory = Path.Combine(parent.FullName, "set-up")
-
-        let options: InitOptions =
-            { Directory = directory
-              ServerHost = "127.0.0.1"
-              ServerPort = 27690
-              IsAddressGiven = true
-              User = "me"
-              ServerName = "server.example.com"
-              IpPool = IPNetwork.Parse "10.125.0.0/16"
-              Certificate = null
-              Key = null
-              AcmeWebroot = null
-              SetUpHost = false }
-
-        Expect.equal (Init.Run(options, TextWriter.Null, TextWriter.Null)) 0 "the set-up is written"
-        body directory
-    finally
-        parent.Delete true
+let private withSetUp = SetUps.withPort 27690
 
 /// Exit code and output of a server that is started on a set-up and cannot serve.
 let private startServer (directory: string) =

@@ -260,7 +260,7 @@ internal sealed partial class Routes : IDisposable
         Moved(isSourceNew);
     }
 
-    /// <summary>False: there is no way to the server.</summary>
+    /// <summary>False if no route leads to the server.</summary>
     /// <param name="isChanged">A route had to be made.</param>
     private bool Restore(RouteTable kernel, out bool isChanged)
     {

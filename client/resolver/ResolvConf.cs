@@ -45,7 +45,7 @@ internal sealed partial class ResolvConf : IDisposable
         }
         catch (IOException error)
         {
-            LogFailure(_log, error.Message); // no inotify(7) to be had: the file is not looked after
+            LogFailure(_log, error.Message); // inotify(7) is not available: changes to the file go unnoticed
         }
     }
 

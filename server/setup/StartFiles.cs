@@ -16,7 +16,7 @@ internal sealed record StartFiles(ServerIdentity Identity, IReadOnlyList<IpMapEn
     /// <summary>Opens and checks every file that the options name, but writes none.</summary>
     /// <param name="insight">Who looks into TLS; null: nobody.</param>
     /// <exception cref="ConfigurationException">A file is missing, open to others, or its content is refused.</exception>
-    /// <exception cref="TlsException">There is no usable TLS library.</exception>
+    /// <exception cref="TlsException">No TLS library can be used.</exception>
     public static StartFiles Load(ServerOptions options, TlsInsight? insight, ILogger log)
     {
         ServerFiles.Require(options);
@@ -43,7 +43,7 @@ internal sealed record StartFiles(ServerIdentity Identity, IReadOnlyList<IpMapEn
 
     /// <summary>What <c>--check-config</c> does besides reading the options.</summary>
     /// <exception cref="ConfigurationException">A start would fail.</exception>
-    /// <exception cref="TlsException">There is no usable TLS library.</exception>
+    /// <exception cref="TlsException">No TLS library can be used.</exception>
     public static void Check(ServerOptions options, ILogger log)
     {
         TlsLook.Check(options.Keylog);

@@ -49,6 +49,32 @@ type AdmissionLimits =
           HalfOpenPerNarrow = places / 16
           HalfOpenPerWide = places / 4 }
 
+/// How many datagrams of strangers a source may send before the kernel drops them for us, for a filter that knows less than
+/// `Admission`: it can give nothing back to those who log in. So it is generous, and only floods reach it.
+[<Struct>]
+type GateBudget =
+    {
+        /// Time that a source needs to earn a datagram, in ns; 0: there is no limit.
+        IntervalNs: int64
+        /// Time whose datagrams it may send at once, in ns.
+        BurstNs: int64
+    }
+
+    /// `handshakes`: that a narrow source may start per second at all workers together; 0: as many as it likes.
+    /// Laws: allows at least `Generosity` times as many datagrams per second as the workers do together, and as many at
+    /// once as they do in three seconds.
+    static member Of(handshakes: int) : GateBudget =
+        if handshakes <= 0 then
+            { IntervalNs = 0L; BurstNs = 0L }
+        else
+            let perSecond =
+                int64 GateBudget.Generosity * int64 PerHandshake * int64 (min 100_000 handshakes)
+
+            { IntervalNs = 1_000_000_000L / perSecond
+              BurstNs = 3_000_000_000L }
+
+    static member Generosity = 4
+
 /// What a stranger may cost before it has logged in: datagrams that the TLS library sees, half-open connections. The seed
 /// must be random and secret. Used by one thread. Times in ms.
 /// Laws: memory is fixed when it is created. What one source does costs a source outside its wide prefix nothing, up to

@@ -1,6 +1,6 @@
 namespace Lightway.Protocol
 
-/// Recent send rate of one peer; it limits the length of a burst.
+/// Recent rate of sending of one worker, to all its peers; it limits the length of a burst.
 [<Struct>]
 type BurstRate =
     private
@@ -11,9 +11,10 @@ type BurstRate =
     /// Bytes per ms: the peak of recent windows, decayed by 1/8 per window.
     member this.BytesPerMs: int64</ ms> = this.PerMs
 
-/// A burst delays all other traffic of its path for as long as the link needs to carry it. So it is limited to the
-/// bytes that the peer receives in about a millisecond, as the kernel sizes its own TCP superpackets
-/// (net/ipv4/tcp_output.c, tcp_tso_autosize).
+/// A burst is one unit until the network card cuts it into datagrams, and delays all other traffic for as long as the link
+/// out of this machine needs to carry it. How fast that link is, at least, is known from what it has carried recently; so a
+/// burst is limited to the bytes that were sent in about a millisecond, as the kernel sizes the superpackets of one TCP
+/// connection (net/ipv4/tcp_output.c, tcp_tso_autosize).
 /// Laws: never below the floor; a steady rate above the floor is met within a tenth; silence brings back the floor.
 [<RequireQualifiedAccess>]
 module BurstRate =
@@ -21,7 +22,7 @@ module BurstRate =
     [<Literal>]
     let WindowMs = 20L<ms>
 
-    /// Bytes per ms, or 100 Mbit/s: the rate of a new peer, and the least that is assumed of any.
+    /// Bytes per ms, or 100 Mbit/s: the rate at the start, and the least that is assumed.
     [<Literal>]
     let Floor = 12_500L< / ms>
 
@@ -48,6 +49,6 @@ module BurstRate =
               Bytes = 0L
               PerMs = max (decay rate.PerMs (elapsed / WindowMs)) (bytes / elapsed) }
 
-    /// Longest burst in bytes that the peer receives within `microseconds`.
+    /// Longest burst in bytes: what is sent within `microseconds`.
     let limit (rate: BurstRate, microseconds: int64) : int64 =
         rate.PerMs * microseconds / 1_000L< / ms> // microseconds per ms

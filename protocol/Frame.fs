@@ -48,7 +48,7 @@ module Frame =
     [<Literal>]
     let AuthSuccessSize = 105
 
-    /// Bytes of the whole frame: kind, 52 zero bytes.
+    /// Bytes of the whole frame: kind, 52 bytes that peers ignore; here, the first of them is an `AuthRefusal`.
     [<Literal>]
     let AuthFailureSize = 53
 
@@ -231,6 +231,12 @@ module Frame =
             | FrameKind.ExpresslaneConfig as kind -> whole (buffer, kind, 1, ExpresslaneConfigSize - 1, &frame)
             | _ -> FrameStatus.UnknownKind
 
+    /// True if the buffer is one data frame and nothing else.
+    let isPacket (buffer: ReadOnlySpan<byte>) : bool =
+        buffer.Length >= DataHeaderSize
+        && buffer[0] = byte FrameKind.Data
+        && DataHeaderSize + int (word (buffer, 1)) = buffer.Length
+
     /// 1 byte.
     let writeNoOp (dst: Span<byte>) : int =
         dst[0] <- byte FrameKind.NoOp
@@ -241,11 +247,19 @@ module Frame =
         dst[0] <- byte FrameKind.Goodbye
         1
 
-    /// 53 bytes, all but the kind zero.
-    let writeAuthFailure (dst: Span<byte>) : int =
+    /// 53 bytes, all but the kind and the refusal zero.
+    let writeAuthFailure (refusal: AuthRefusal, dst: Span<byte>) : int =
         dst.Slice(0, AuthFailureSize).Clear()
         dst[0] <- byte FrameKind.AuthFailure
+        dst[1] <- byte refusal
         AuthFailureSize
+
+    /// Why the login is refused, by the payload of an AuthFailure; `Unspecified` for what has no name here.
+    let readAuthRefusal (payload: ReadOnlySpan<byte>) : AuthRefusal =
+        match (if payload.IsEmpty then 0uy else payload[0]) with
+        | 1uy -> AuthRefusal.Credentials
+        | 2uy -> AuthRefusal.NoAddress
+        | _ -> AuthRefusal.Unspecified
 
     let private writeEcho (kind: FrameKind, id: uint16, payload: ReadOnlySpan<byte>, dst: Span<byte>) =
         dst[0] <- byte kind

@@ -44,6 +44,16 @@ type AuthMethod =
     | VersionedToken = 3uy
     | Custom = 23uy
 
+/// Why a server refuses a login: the first byte behind the kind of an AuthFailure. Servers that say nothing send zero, and
+/// clients that do not know it ignore it.
+type AuthRefusal =
+    /// The credentials, the pool of addresses, or something else.
+    | Unspecified = 0uy
+    /// The user, the password or the token is wrong, or could not be checked.
+    | Credentials = 1uy
+    /// The credentials are right, but no inside address is left.
+    | NoAddress = 2uy
+
 /// The server's answer to a client that it has admitted.
 [<Struct>]
 type AuthSuccess =

@@ -31,7 +31,9 @@ type KeepaliveState =
           Continuous: bool
           CurrentPhase: KeepalivePhase
           PingAt: int64<ms>
-          CloseAt: int64<ms> } // Time.Never: not armed
+          CloseAt: int64<ms> // Time.Never: not armed
+          RepeatMs: int64<ms> // wait after the next ping, if shorter than the interval; 0: the interval
+          TracedAt: int64<ms> } // the latest time of hearing that a ping was sent about
 
     /// Its phase.
     member this.Phase: KeepalivePhase = this.CurrentPhase
@@ -43,10 +45,16 @@ type KeepaliveState =
         | KeepalivePhase.Pending -> min this.PingAt this.CloseAt
         | _ -> Time.Never
 
-/// Laws: when all is silent a ping goes out every interval; the connection closes one timeout after the first ping that
-/// nothing answered; any frame from the server calls that off; `Close` is requested once.
+/// Laws: when all is silent a ping goes out every interval; after a change of network or a doubt, until a frame comes from the
+/// server, after 1 s, 2 s, 4 s and so on, if the interval is not shorter; the connection closes one timeout after the first
+/// ping that nothing answered; any frame from the server calls that off; a doubt is asked about once; `Close` is requested
+/// once.
 [<RequireQualifiedAccess>]
 module Keepalive =
+    /// Wait before a ping about a change of network, or a doubt, is repeated for the first time.
+    [<Literal>]
+    let private FirstRepeatMs = 1_000L<ms>
+
     /// The keepalive before the connection is online. Without `continuous` it pings only after a change of network.
     let create (intervalMs: int64<ms>, timeoutMs: int64<ms>, continuous: bool, now: int64<ms>) : KeepaliveState =
         { IntervalMs = intervalMs
@@ -54,15 +62,24 @@ module Keepalive =
           Continuous = continuous
           CurrentPhase = KeepalivePhase.Inactive
           PingAt = now + intervalMs
-          CloseAt = Time.Never }
+          CloseAt = Time.Never
+          RepeatMs = 0L<ms>
+          TracedAt = Time.Always }
 
     let private isClosed (state: KeepaliveState) =
         state.CurrentPhase = KeepalivePhase.Closed
 
     let private ping (state: KeepaliveState, now: int64<ms>) : KeepaliveState =
+        let wait =
+            if state.RepeatMs > 0L<ms> then
+                min state.RepeatMs state.IntervalMs
+            else
+                state.IntervalMs
+
         { state with
             CurrentPhase = KeepalivePhase.Pending
-            PingAt = now + state.IntervalMs
+            PingAt = now + wait
+            RepeatMs = min state.IntervalMs (2L * state.RepeatMs)
             CloseAt =
                 if state.CloseAt = Time.Never then
                     now + state.TimeoutMs
@@ -76,13 +93,15 @@ module Keepalive =
         | KeepalivePhase.Suspended when state.Continuous ->
             { state with
                 CurrentPhase = KeepalivePhase.Waiting
-                PingAt = now + state.IntervalMs }
+                PingAt = now + state.IntervalMs
+                RepeatMs = 0L<ms> }
         | _ -> state
 
     /// At least one frame came from the server.
     let activity (state: KeepaliveState, now: int64<ms>) : KeepaliveState =
         { state with
             PingAt = now + state.IntervalMs
+            RepeatMs = 0L<ms>
             CloseAt = Time.Never }
 
     /// The reply to a ping with id 0 came. It counts as `activity` too: call both, in any order.
@@ -107,12 +126,35 @@ module Keepalive =
                 CurrentPhase = KeepalivePhase.Suspended
                 CloseAt = Time.Never }
 
-    /// The host's network changed: ping at once, so that the server learns the new address.
+    /// The host's network changed: ping at once, so that the server learns the new address. As a network that has just changed
+    /// often loses the first datagrams, and downloads wait for this one, it is soon repeated.
     let networkChanged (state: KeepaliveState, now: int64<ms>) : struct (KeepaliveState * KeepaliveAction) =
         if isClosed state then
             struct (state, KeepaliveAction.None)
         else
-            struct (ping ({ state with CloseAt = Time.Never }, now), KeepaliveAction.SendPing)
+            let changed =
+                { state with
+                    CloseAt = Time.Never
+                    RepeatMs = FirstRepeatMs }
+
+            struct (ping (changed, now), KeepaliveAction.SendPing)
+
+    /// A packet goes to the server, from which nothing has come since `heardAt`, for so long that it is doubted. Asks once
+    /// about each time, and not while a ping is out or the host sleeps. A continuous keepalive asks by itself. With a timeout
+    /// that is not longer than the interval, the end would hang on a single datagram: the ping is soon repeated, too.
+    let doubted
+        (state: KeepaliveState, heardAt: int64<ms>, now: int64<ms>)
+        : struct (KeepaliveState * KeepaliveAction) =
+        match state.CurrentPhase with
+        | KeepalivePhase.Inactive
+        | KeepalivePhase.Waiting when not state.Continuous && heardAt <> state.TracedAt ->
+            let asked =
+                { state with
+                    TracedAt = heardAt
+                    RepeatMs = FirstRepeatMs }
+
+            struct (ping (asked, now), KeepaliveAction.SendPing)
+        | _ -> struct (state, KeepaliveAction.None)
 
     /// Call at `NextAt`, or later; earlier it changes nothing.
     let tick (state: KeepaliveState, now: int64<ms>) : struct (KeepaliveState * KeepaliveAction) =

@@ -35,10 +35,11 @@ type TunnelError =
     | None = 0
     /// The handshake made no progress, or keepalives found no answer.
     | TimedOut = 1
-    /// The server refused the credentials (client).
+    /// The server refused the credentials, or does not say why it refuses the login (client).
     | Unauthorized = 2
     /// The credentials were refused (server).
     | AccessDenied = 3
+    /// The credentials are right, but the server has no inside address left.
     | NoFreeClientIp = 4
     | Goodbye = 5
     | InvalidMode = 7
@@ -137,6 +138,20 @@ module Lifecycle =
     /// True if `error` ends a connection over `transport`.
     let isFatal (transport: Transport, error: TunnelError) : bool =
         error <> TunnelError.None && (transport = Transport.Stream || error < TunnelError.TlsOther)
+
+    /// What an AuthFailure says about a connection that a server ends for `reason`.
+    let refusalOf (reason: TunnelError) : AuthRefusal =
+        match reason with
+        | TunnelError.AccessDenied -> AuthRefusal.Credentials
+        | TunnelError.NoFreeClientIp -> AuthRefusal.NoAddress
+        | _ -> AuthRefusal.Unspecified
+
+    /// The error with which an AuthFailure ends the connection of whoever receives it. A server never refuses itself.
+    let ofRefusal (role: Role, refusal: AuthRefusal) : TunnelError =
+        if role = Role.Client && refusal = AuthRefusal.NoAddress then
+            TunnelError.NoFreeClientIp
+        else
+            TunnelError.Unauthorized
 
     /// The error of a frame that could not be parsed; `None` for `Ok`.
     let ofFrameStatus (status: FrameStatus) : TunnelError =

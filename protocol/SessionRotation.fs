@@ -9,6 +9,19 @@ type SessionIds =
         Pending: SessionId
     }
 
+/// Session ids of one connection at the client; `SessionId.Empty` for those that it does not have.
+[<Struct>]
+type AdoptedIds =
+    {
+        /// In every header that it sends.
+        Adopted: SessionId
+        /// The two before it. A late datagram may still have one of them.
+        Left: SessionId
+        LeftBefore: SessionId
+        /// Datagrams in a row with one of those two.
+        Insisted: int
+    }
+
 /// Meaning of a header's session id to its connection.
 type SessionEvent =
     | None = 0
@@ -26,9 +39,16 @@ type SessionReceipt =
 
 /// Change of a connection's session id, driven by the server, followed by the client.
 /// Law: whatever was lost, repeated or late, both ends hold the same id once the client heard the server's latest
-/// datagram and the server then heard the client; an announced id finds the connection until a later one is finalized.
+/// datagram and the server then heard the client; an announced id finds the connection until a later one is finalized;
+/// fewer than `Insistence` late datagrams in a row do not lead the client back to one of the two ids that it has left, so
+/// that it is found wherever it moves; as many of the server's latest lead it back from any other id.
 [<RequireQualifiedAccess>]
 module SessionRotation =
+    /// So many datagrams in a row with an id that the client has left are not late: the server has that id. The header
+    /// of a DTLS datagram is not authenticated, so anybody on the path can have led the client away from it.
+    [<Literal>]
+    let Insistence = 8
+
     /// A new connection's ids.
     let create (id: SessionId) : SessionIds =
         { Current = id
@@ -65,10 +85,26 @@ module SessionRotation =
         else
             ids.Pending
 
-    /// The client's id after a datagram with this id in its header yielded `frames` frames: nothing is learned from a
-    /// datagram without frames (rejects, handshake), nor from a reserved id.
-    let adopt (current: SessionId, headerSession: SessionId, frames: int) : SessionId =
+    /// A new connection's ids at the client.
+    let adopted (id: SessionId) : AdoptedIds =
+        { Adopted = id
+          Left = SessionId.Empty
+          LeftBefore = SessionId.Empty
+          Insisted = 0 }
+
+    /// The client's ids after a datagram with this id in its header yielded `frames` frames: nothing is learned from a
+    /// datagram without frames (rejects, handshake), from a reserved id, nor from a late datagram with an id that was left.
+    let adopt (ids: AdoptedIds, headerSession: SessionId, frames: int) : AdoptedIds =
+        let isLast = headerSession.Value = ids.Left.Value
+
         if frames < 1 || SessionId.isReserved headerSession then
-            current
+            ids
+        elif headerSession.Value = ids.Adopted.Value then
+            { ids with Insisted = 0 }
+        elif (isLast || headerSession.Value = ids.LeftBefore.Value) && ids.Insisted + 1 < Insistence then
+            { ids with Insisted = ids.Insisted + 1 }
         else
-            headerSession
+            { Adopted = headerSession
+              Left = ids.Adopted
+              LeftBefore = if isLast then ids.LeftBefore else ids.Left
+              Insisted = 0 }

@@ -17,6 +17,7 @@ module ProtocolVersion =
     let V1_3 = 0x0103us
 
     /// True for 1.1, 1.2 and 1.3; every other version is dropped without an answer.
+    [<ReflectedDefinition>]
     let isValid (version: uint16) : bool = version >= V1_1 && version <= V1_3
 
 /// Defects of a wire header. Each is a silent drop.
@@ -63,37 +64,52 @@ module WireHeader =
     [<Literal>]
     let Size = 16
 
+    /// The first two bytes, "He".
     [<Literal>]
-    let private Magic = 0x4865us
+    let Magic = 0x4865us
+
+    /// The first 8 bytes as the number that they spell in network order, reserved bytes 0.
+    [<ReflectedDefinition>]
+    let internal headOf (version: uint16, isExpresslane: bool) : uint64 =
+        (uint64 Magic <<< 48) ||| (uint64 version <<< 32) ||| (if isExpresslane then 1UL <<< 16 else 0UL)
+
+    [<ReflectedDefinition>]
+    let internal hasMagic (head: uint64) : bool = uint16 (head >>> 48) = Magic
+
+    [<ReflectedDefinition>]
+    let internal versionOf (head: uint64) : uint16 = uint16 (head >>> 32)
+
+    /// Any non-zero flag byte reads as true.
+    [<ReflectedDefinition>]
+    let internal isAggressive (head: uint64) : bool = byte (head >>> 24) <> 0uy
+
+    [<ReflectedDefinition>]
+    let internal isExpresslane (head: uint64) : bool = byte (head >>> 16) <> 0uy
 
     /// Reads the first 16 bytes of a datagram. `header` is set only when the result is `None`.
-    /// Reserved bytes are ignored; any non-zero flag byte reads as true.
+    /// Reserved bytes are ignored.
     let tryParse (datagram: ReadOnlySpan<byte>, header: byref<WireHeader>) : WireError =
         if datagram.Length < Size then
             WireError.Insufficient
-        elif BinaryPrimitives.ReadUInt16BigEndian datagram <> Magic then
-            WireError.InvalidMagic
         else
-            let version = BinaryPrimitives.ReadUInt16BigEndian(datagram.Slice 2)
+            let head = BinaryPrimitives.ReadUInt64BigEndian datagram
 
-            if not (ProtocolVersion.isValid version) then
+            if not (hasMagic head) then
+                WireError.InvalidMagic
+            elif not (ProtocolVersion.isValid (versionOf head)) then
                 WireError.InvalidVersion
             else
                 header <-
-                    { Version = version
-                      Aggressive = datagram[4] <> 0uy
-                      Expresslane = datagram[5] <> 0uy
+                    { Version = versionOf head
+                      Aggressive = isAggressive head
+                      Expresslane = isExpresslane head
                       Session = SessionId(BinaryPrimitives.ReadUInt64BigEndian(datagram.Slice 8)) }
 
                 WireError.None
 
     /// Writes all 16 bytes. Precondition: `dst` has at least 16.
     let write (version: uint16, payload: WirePayload, session: SessionId, dst: Span<byte>) : unit =
-        BinaryPrimitives.WriteUInt16BigEndian(dst, Magic)
-        BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 2, version)
-        dst[4] <- 0uy
-        dst[5] <- if payload = WirePayload.Expresslane then 1uy else 0uy
-        BinaryPrimitives.WriteUInt16BigEndian(dst.Slice 6, 0us)
+        BinaryPrimitives.WriteUInt64BigEndian(dst, headOf (version, (payload = WirePayload.Expresslane)))
         BinaryPrimitives.WriteUInt64BigEndian(dst.Slice 8, session.Value)
 
     /// The whole reject datagram: a bare header of the lowest version with the rejected session id.

@@ -12,6 +12,7 @@ open System.Runtime.Intrinsics
 module Checksum =
     /// End-around carry until 16 bits remain (RFC 1071 §1). Law: `fold sum` is congruent to `sum` modulo 65535, and
     /// zero only for zero.
+    [<ReflectedDefinition>]
     let fold (sum: uint64) : uint16 =
         let halves = (sum >>> 32) + (sum &&& 0xFFFF_FFFFUL) // at most 33 bits
         let words = (halves >>> 16) + (halves &&& 0xFFFFUL) // at most 18 bits
@@ -19,11 +20,13 @@ module Checksum =
         uint16 ((word >>> 16) + word)
 
     /// One's complement sum of two sums.
+    [<ReflectedDefinition>]
     let add (a: uint16, b: uint16) : uint16 =
         let sum = uint32 a + uint32 b
         uint16 ((sum >>> 16) + sum)
 
     /// The checksum field for a sum over everything it covers.
+    [<ReflectedDefinition>]
     let complement (sum: uint16) : uint16 = ~~~sum
 
     // RFC 1071 §2(B): words may be added in native byte order if the result is swapped once at the end.
@@ -107,15 +110,18 @@ module Checksum =
 
     /// Checksum field after one covered word changed: HC' = ~(~HC + ~m + m') (RFC 1624 §3, equation 3).
     /// Precondition: the word is at an even offset. Law: equals recomputing, unless all covered bytes become 0.
+    [<ReflectedDefinition>]
     let update (field: uint16, before: uint16, after: uint16) : uint16 =
         ~~~(fold (uint64 (~~~field) + uint64 (~~~before) + uint64 after))
 
     /// The same for a field that holds an uncomplemented partial sum (CHECKSUM_PARTIAL, announced by NEEDS_CSUM).
+    [<ReflectedDefinition>]
     let updatePartial (field: uint16, before: uint16, after: uint16) : uint16 =
         fold (uint64 field + uint64 (~~~before) + uint64 after)
 
     /// Sum of the IPv4 pseudo-header (RFC 768, RFC 9293 §3.1). Addresses in host order; `length` = bytes of the
     /// transport header and payload, of which the low 16 bits count.
+    [<ReflectedDefinition>]
     let pseudoHeaderV4 (source: uint32, destination: uint32, protocol: byte, length: int) : uint16 =
         fold (uint64 source + uint64 destination + uint64 protocol + uint64 (uint16 length))
 
@@ -125,5 +131,6 @@ module Checksum =
         fold (uint64 (sum addresses) + uint64 protocol + uint64 (uint32 length))
 
     /// UDP's checksum field for a computed checksum: zero means "none", so a computed zero is sent as 0xFFFF (RFC 768).
+    [<ReflectedDefinition>]
     let udpField (checksum: uint16) : uint16 =
         if checksum = 0us then 0xFFFFus else checksum

@@ -63,6 +63,25 @@ module Coalesce =
     [<Literal>]
     let MaxPacketLength = 65535
 
+    /// A superpacket of a header and `payloadLength` bytes stays within the limit with `added` bytes more. Precondition: no
+    /// argument is above 65535.
+    [<ReflectedDefinition>]
+    let internal fits (headerLength: int, payloadLength: int, added: int) : bool =
+        headerLength + payloadLength + added <= MaxPacketLength
+
+    /// TCP sequence number after `payloadLength` bytes, modulo 2^32 (RFC 9293 §3.4).
+    [<ReflectedDefinition>]
+    let internal nextSequence (first: uint32, payloadLength: int) : uint32 = first + uint32 payloadLength
+
+    /// IPv4 identification after `count` packets, modulo 2^16.
+    [<ReflectedDefinition>]
+    let internal nextIdentification (first: uint16, count: int) : uint16 = first + uint16 count
+
+    /// The sum over a packet's transport header, payload and pseudo-header says that its checksum is right (RFC 1071 §1).
+    [<ReflectedDefinition>]
+    let internal isRight (pseudoHeader: uint16, transport: uint16) : bool =
+        Checksum.add (pseudoHeader, transport) = 0xFFFFus
+
     // Flag bits of TCP's 14th byte (RFC 9293 §3.1).
     [<Literal>]
     let private Fin = 0x01uy
@@ -103,7 +122,7 @@ module Coalesce =
             else
                 Checksum.pseudoHeaderV6 (packet.Slice(8, 32), protocol, transport.Length)
 
-        Checksum.add (pseudoHeader, Checksum.sum transport) = 0xFFFFus
+        isRight (pseudoHeader, Checksum.sum transport)
 
     /// Payload offset of a TCP segment that may share a superpacket, or 0: its header fits, it has payload, and of all
     /// flags it has ACK, PSH, FIN and ECE at most, ACK always. SYN, RST, URG and CWR travel alone, as does a pure ACK.

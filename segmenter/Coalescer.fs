@@ -78,13 +78,14 @@ type Coalescer(maxPackets: int) =
         not run.Closed
         && candidate.HeaderLength = run.HeaderLength
         && candidate.PayloadLength <= run.GsoSize
-        && run.HeaderLength + run.PayloadLength + candidate.PayloadLength <= Coalesce.MaxPacketLength
+        && Coalesce.fits (run.HeaderLength, run.PayloadLength, candidate.PayloadLength)
         && (if candidate.IsTcp then
-                Coalesce.sequence (&candidate, packet) = run.Sequence + uint32 run.PayloadLength // modulo 2^32
+                Coalesce.sequence (&candidate, packet) = Coalesce.nextSequence (run.Sequence, run.PayloadLength)
             else
                 run.Count < Coalesce.MaxUdpSegments)
         && (not (Coalesce.identificationMatters (&candidate, packet))
-            || Coalesce.identification (&candidate, packet) = run.Identification + uint16 run.Count)
+            || Coalesce.identification (&candidate, packet) =
+                Coalesce.nextIdentification (run.Identification, run.Count))
 
     let append (run: byref<OpenRun>, candidate: inref<CoalesceCandidate>, packet: ReadOnlySpan<byte>, index: int) =
         let flags = Coalesce.closingFlags (&candidate, packet)

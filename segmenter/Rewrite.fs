@@ -29,11 +29,14 @@ module Rewrite =
     let destinationOf (packet: ReadOnlySpan<byte>) : Ipv4Address = addressOf (packet, Ipv4.DestinationAt)
 
     /// RFC 1624 for both words of an address in a complemented checksum field.
-    let inline private updateAddress (field: uint16, before: uint32, after: uint32) : uint16 =
+    [<ReflectedDefinition>]
+    let internal updateAddress (field: uint16, before: uint32, after: uint32) : uint16 =
         let high = Checksum.update (field, uint16 (before >>> 16), uint16 (after >>> 16))
         Checksum.update (high, uint16 before, uint16 after)
 
-    let inline private updateAddressPartial (field: uint16, before: uint32, after: uint32) : uint16 =
+    /// The same in a field that holds an uncomplemented partial sum.
+    [<ReflectedDefinition>]
+    let internal updateAddressPartial (field: uint16, before: uint32, after: uint32) : uint16 =
         let high =
             Checksum.updatePartial (field, uint16 (before >>> 16), uint16 (after >>> 16))
 

@@ -54,30 +54,61 @@ module Segment =
                 Sequence = sequence
                 OffsetAndFlags = offsetAndFlags }
 
-    /// TCP flags of one segment: CWR belongs to the first (RFC 3168 §6.1.2), PSH and FIN to the last, all others to
-    /// each.
-    let inline private offsetAndFlags (plan: inref<SuperpacketPlan>, index: int) : uint16 =
+    /// Bytes of segment `index`, header and payload, which starts at `index * gsoSize` of the superpacket.
+    [<ReflectedDefinition>]
+    let internal lengthOf (headerLength: int, gsoSize: int, packetLength: int, index: int) : int =
+        min (headerLength + gsoSize) (packetLength - index * gsoSize)
+
+    /// IPv4 identification of segment `index`: they count up, with DF set or clear alike, as the kernel does.
+    [<ReflectedDefinition>]
+    let internal identificationOf (first: uint16, index: int) : uint16 = first + uint16 index
+
+    /// TCP sequence number of segment `index`, modulo 2^32 (RFC 9293 §3.4).
+    [<ReflectedDefinition>]
+    let internal sequenceOf (first: uint32, index: int, gsoSize: int) : uint32 = first + uint32 index * uint32 gsoSize
+
+    /// TCP flags of segment `index` of `count`: CWR belongs to the first (RFC 3168 §6.1.2), PSH and FIN to the last, all
+    /// others to each.
+    [<ReflectedDefinition>]
+    let internal flagsOf (offsetAndFlags: uint16, index: int, count: int) : uint16 =
         let kept = if index = 0 then 0xFFFFus else ~~~Tcp.Cwr
 
         let closing =
-            if index = plan.SegmentCount - 1 then
+            if index = count - 1 then
                 0xFFFFus
             else
                 ~~~(Tcp.Fin ||| Tcp.Psh)
 
-        plan.OffsetAndFlags &&& kept &&& closing
+        offsetAndFlags &&& kept &&& closing
+
+    /// Checksum field of the IPv4 header of a segment. `networkSum` covers all other fields.
+    [<ReflectedDefinition>]
+    let internal networkChecksum (networkSum: uint16, totalLength: uint16, identification: uint16) : uint16 =
+        Checksum.complement (Checksum.fold (uint64 networkSum + uint64 totalLength + uint64 identification))
+
+    /// Checksum field of a TCP segment. `transportSum` covers the other fields and the pseudo-header without its length.
+    [<ReflectedDefinition>]
+    let internal tcpChecksum
+        (transportSum: uint16, length: uint16, payload: uint16, sequence: uint32, flags: uint16)
+        : uint16 =
+        Checksum.complement (
+            Checksum.fold (uint64 transportSum + uint64 length + uint64 payload + uint64 sequence + uint64 flags)
+        )
+
+    /// Checksum field of a UDP datagram, whose length counts twice: in the pseudo-header and in its own header.
+    [<ReflectedDefinition>]
+    let internal udpChecksum (transportSum: uint16, length: uint16, payload: uint16) : uint16 =
+        Checksum.udpField (
+            Checksum.complement (Checksum.fold (uint64 transportSum + uint64 length + uint64 payload + uint64 length))
+        )
 
     let inline private writeNetwork (plan: inref<SuperpacketPlan>, index: int, segment: Span<byte>) =
         if plan.IsV4 then
             let totalLength = uint16 segment.Length
-            let identification = plan.Identification + uint16 index // with DF set or clear alike, as the kernel does
-
-            let sum =
-                Checksum.fold (uint64 plan.NetworkSum + uint64 totalLength + uint64 identification)
-
+            let identification = identificationOf (plan.Identification, index)
             put16 (segment, Ipv4.TotalLengthAt, totalLength)
             put16 (segment, Ipv4.IdentificationAt, identification)
-            put16 (segment, Ipv4.ChecksumAt, Checksum.complement sum)
+            put16 (segment, Ipv4.ChecksumAt, networkChecksum (plan.NetworkSum, totalLength, identification))
         else
             put16 (segment, Ipv6.PayloadLengthAt, uint16 (segment.Length - Ipv6.HeaderLength))
 
@@ -85,22 +116,17 @@ module Segment =
         (plan: inref<SuperpacketPlan>, index: int, transport: Span<byte>, payload: uint16)
         =
         let length = uint16 transport.Length // RFC 768, RFC 9293 §3.1: 16 bits in the pseudo-header of both
-        let sum = uint64 plan.TransportSum + uint64 length + uint64 payload
 
         if plan.IsTcp then
-            let sequence = plan.Sequence + uint32 index * uint32 plan.GsoSize // modulo 2^32, RFC 9293 §3.4
-            let flags = offsetAndFlags (&plan, index)
+            let sequence = sequenceOf (plan.Sequence, index, plan.GsoSize)
+            let flags = flagsOf (plan.OffsetAndFlags, index, plan.SegmentCount)
             put32 (transport, Tcp.SequenceAt, sequence)
             put16 (transport, Tcp.OffsetAndFlagsAt, flags)
-
-            let checksum =
-                Checksum.complement (Checksum.fold (sum + uint64 sequence + uint64 flags))
-
+            let checksum = tcpChecksum (plan.TransportSum, length, payload, sequence, flags)
             put16 (transport, Tcp.ChecksumAt, checksum)
         else
             put16 (transport, Udp.LengthAt, length)
-            let checksum = Checksum.complement (Checksum.fold (sum + uint64 length))
-            put16 (transport, Udp.ChecksumAt, Checksum.udpField checksum)
+            put16 (transport, Udp.ChecksumAt, udpChecksum (plan.TransportSum, length, payload))
 
     /// Writes the header of segment `index` at `index * GsoSize` of `packet` and returns the segment's length there.
     /// Segments are written in the order 0, 1, 2, … and each is consumed before the next is written. Returns 0 and
@@ -111,7 +137,7 @@ module Segment =
             0
         else
             let start = index * plan.GsoSize
-            let length = min (plan.HeaderLength + plan.GsoSize) (plan.PacketLength - start)
+            let length = lengthOf (plan.HeaderLength, plan.GsoSize, plan.PacketLength, index)
             let segment = packet.Slice(start, length)
             let payload = Checksum.sum (segment.Slice plan.HeaderLength)
             template.Slice(0, plan.HeaderLength).CopyTo segment

@@ -53,6 +53,7 @@ module Superpacket =
     let MaxHeaderLength = 512
 
     /// Segments that `payloadLength` bytes give; 0 if there is nothing to cut or no size to cut by.
+    [<ReflectedDefinition>]
     let segmentCount (payloadLength: int, gsoSize: int) : int =
         if gsoSize <= 0 || payloadLength <= 0 then
             0

@@ -2,10 +2,24 @@ namespace Lightway.Options
 
 open Argu
 
+/// Flags of `lightway-client status`.
+[<RequireQualifiedAccess>]
+type internal StatusArgument =
+    | [<Unique>] Control_Socket of path: string
+    | [<Unique>] Json
+
+    interface IArgParserTemplate with
+        member this.Usage =
+            match this with
+            | Control_Socket _ ->
+                "control socket of the client (its option control_socket). Default: /run/lightway-client/control.sock."
+            | Json -> "print the client's answer as it came, one JSON object, for scripts."
+
 /// Flags of the client: the names, in the order of the help page. Values are typed by `ClientOptions`.
 /// Hidden ones belong to other platforms; files that contain them are accepted.
 [<RequireQualifiedAccess>]
 type internal ClientArgument =
+    | [<CliPrefix(CliPrefix.None)>] Status of ParseResults<StatusArgument>
     | [<CliPrefix(CliPrefix.None)>] Reset
     | [<AltCommandLine "-c">] Config_File of path: string
     | [<AltCommandLine "-a">] Accept_Unknowns of bool: string option
@@ -19,6 +33,8 @@ type internal ClientArgument =
     | Rcvbuf of size: string
     | Fwmark of mark: string
     | Preferred_Connection_Wait_Interval of duration: string
+    | Reconnect of bool: string option
+    | Reconnect_Attempts of count: string
     | Enable_Batch_Receive of bool: string option
     | Enable_Pmtud of bool: string option
     | Pmtud_Base_Mtu of bytes: string
@@ -30,8 +46,10 @@ type internal ClientArgument =
     | Tls_Debug of bool: string option
     | [<AltCommandLine "-u">] User of name: string
     | [<AltCommandLine "-p">] Password of password: string
+    | Password_File of path: string
     | Token of token: string
     | [<AltCommandLine "-t">] Tun_Name of name: string
+    | Inside_Mtu of bytes: string
     | Tun_Local_Ip of ip: string
     | Tun_Peer_Ip of ip: string
     | Tun_Dns_Ip of ip: string
@@ -60,8 +78,10 @@ type internal ClientArgument =
     | Disable_Tun_Gro_Udp of bool: string option
     | Disable_Udp_Gso of bool: string option
     | Disable_Udp_Gro of bool: string option
+    | Aead of library: string
     | Log_Level of level: string
     | Metrics_File of path: string
+    | Control_Socket of path: string
     | Core_Dumps of bool: string option
     | [<Hidden>] Wintun_File of path: string
     | [<Hidden>] Device_Guid of guid: string
@@ -72,6 +92,7 @@ type internal ClientArgument =
     interface IArgParserTemplate with
         member this.Usage =
             match this with
+            | Status _ -> "tell how a running client is: server, session, rates, reconnects."
             | Reset ->
                 "removes what a killed client has left behind, and ends: its routes, DNS settings and kill switch."
             | Config_File _ -> "YAML configuration file, accessible to its owner only. Required."
@@ -80,14 +101,18 @@ type internal ClientArgument =
             | Generate _ -> CommandUsage.generate
             | Version -> CommandUsage.version
             | Server _ ->
-                "address of the server. Required, unless the file has a list of servers, of which the first is used."
+                "address of the server. Required, unless the file has a list of servers; all of them are tried then, and the first one is preferred."
             | Mode _ -> "transport: udp or tcp. udp is faster by far; tcp passes where UDP is blocked. Default: tcp."
             | Outside_Mtu _ -> "MTU of the path to the server, 68 to 1500 bytes. Default: 1500."
             | Sndbuf _ -> "size of the outside socket's send buffer. Default: 8 MiB."
             | Rcvbuf _ -> "size of the outside socket's receive buffer. Default: 8 MiB."
             | Fwmark _ -> "mark of the outside socket (SO_MARK), for policy routing; 0 for none. Default: 0."
             | Preferred_Connection_Wait_Interval _ ->
-                "time to wait for a preferred server; not served yet. Default: 0s."
+                "with a list of servers: how long one that is online waits for those before it in the list; with 0s the first to come online is used. Default: 0s."
+            | Reconnect _ ->
+                "connect again when the connection is lost; the TUN interface and its routes stay meanwhile. Otherwise the client ends then. Default: true."
+            | Reconnect_Attempts _ ->
+                "times that all servers may fail in a row before the client ends; 0 for any number. Default: 0."
             | Enable_Batch_Receive _ ->
                 "accepted: datagrams are received in batches in any case (recvmmsg, UDP GRO). Default: false."
             | Enable_Pmtud _ ->
@@ -103,9 +128,13 @@ type internal ClientArgument =
             | Tls_Debug _ -> TlsUsage.tlsDebug
             | User _ -> "user name. Required."
             | Password _ ->
-                "password. Set it in the file: other users of this machine can read a flag in the process list. Required."
+                "password. Set it in the file: other users of this machine can read a flag in the process list. Without it, that of password_file is used, or it is asked for on the terminal."
+            | Password_File _ ->
+                "file that contains the password, accessible to its owner only; $CREDENTIALS_DIRECTORY/NAME for a credential of systemd. Default: none."
             | Token _ -> "token, instead of user and password. Set it in the file, as a password."
             | Tun_Name _ -> "name of the TUN interface, at most 15 characters. Default: lightway."
+            | Inside_Mtu _ ->
+                "MTU of the TUN interface in bytes, at most what outside_mtu leaves. Default: none, that of the server's as far as it fits."
             | Tun_Local_Ip _ -> "IPv4 address of the TUN interface. Default: 100.64.0.6."
             | Tun_Peer_Ip _ -> "IPv4 address of the other end of the TUN interface. Default: 100.64.0.5."
             | Tun_Dns_Ip _ -> "IPv4 address of the DNS server inside the tunnel. Default: 100.64.0.1."
@@ -130,8 +159,9 @@ type internal ClientArgument =
             | Keepalive_Timeout _ -> "time from the first unanswered ping until the connection ends. Default: 60s."
             | Keepalive_Continuous _ -> "ping whenever the server is silent, not only on request. Default: true."
             | Tracer_Packet_Timeout _ ->
-                "without keepalive_continuous: silence of the server after which sending a packet triggers a ping; not served yet. Default: 10s."
-            | Enable_Inside_Pkt_Encoding _ -> "encode inside packets; not served yet. Default: false."
+                "without keepalive_continuous: silence of the server after which sending a packet triggers a ping. Default: 10s."
+            | Enable_Inside_Pkt_Encoding _ ->
+                "encode inside packets. Needs a codec, which this program does not have: true is refused. Default: false."
             | Enable_Tun_Offload _ -> OffloadUsage.enableTunOffload true
             | Gso_Max_Segments _ -> OffloadUsage.gsoMaxSegments
             | Gso_Max_Burst _ -> OffloadUsage.gsoMaxBurst
@@ -140,10 +170,13 @@ type internal ClientArgument =
             | Disable_Tun_Gro_Udp _ -> OffloadUsage.disableTunGroUdp
             | Disable_Udp_Gso _ -> OffloadUsage.disableUdpGso
             | Disable_Udp_Gro _ -> OffloadUsage.disableUdpGro
+            | Aead _ -> OffloadUsage.aead
             | Log_Level _ ->
                 "trace, debug, info, warn, error or off. LW_CLIENT_RUST_LOG in the environment overrides it. Default: info."
             | Metrics_File _ ->
                 "file that all counters are written to as JSON, on SIGUSR1 and on an orderly exit. Default: none."
+            | Control_Socket _ ->
+                "Unix socket, for its owner only, at which lightway-client status asks. Default: none."
             | Core_Dumps _ ->
                 "let the system write core files, which contain keys and passwords, and let debuggers in. Default: false."
             | Wintun_File _
@@ -157,6 +190,7 @@ module internal ClientArgument =
     /// The first flag of each group of the help page and the group's heading.
     let headings =
         [ "reset", "Commands"
+          "status", "Commands"
           "--config-file", "Configuration"
           "--server ", "Outside: server and socket"
           "--server,", "Outside: server and socket"
@@ -173,6 +207,7 @@ module internal ClientArgument =
 
 Usage: lightway-client --config-file FILE [OPTIONS]
        lightway-client --check-config --config-file FILE [OPTIONS]
+       lightway-client status [--json] [--control-socket PATH]
        lightway-client reset
 
 Every option can also be set in the YAML file (server_dn: ...) and in the environment (LW_CLIENT_SERVER_DN=...).

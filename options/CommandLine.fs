@@ -9,6 +9,14 @@ module internal CommandLine =
         // One line, whatever an exception's message or a value contains.
         ParseOutcome(OutcomeKind.Error, text = message.ReplaceLineEndings " ")
 
+    /// A flag without a value is given. This is not ParseResults.Contains, whose argument is a quotation: those contain the full
+    /// path of their source file, and the program would depend on the folder that it was built in.
+    let isGiven<'Argument when 'Argument :> IArgParserTemplate and 'Argument: equality>
+        (flag: 'Argument)
+        (results: ParseResults<'Argument>)
+        : bool =
+        results.GetAllResults() |> List.contains flag
+
     let version (name: string) : ParseOutcome<'Options> =
         ParseOutcome(OutcomeKind.Version, text = $"{name} {ProductVersion.text}")
 

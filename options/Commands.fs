@@ -45,6 +45,10 @@ type HostOptions =
         Uplink: string | null
         /// The user that the server runs as; null: root.
         User: string | null
+        /// Bytes, of the TUN device; 0: what fits the uplink.
+        Mtu: int
+        /// The clients reach other networks under the address of this host.
+        Nat: bool
         ClientToClient: bool
         ClientToHost: bool
     }

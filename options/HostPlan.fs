@@ -2,84 +2,6 @@ namespace Lightway.Options
 
 open System
 open System.Collections.Generic
-open System.Net
-
-/// What the host of a server should have, in the terms of ip(8), nft(8), sysctl(8) and ethtool(8).
-type HostRequest =
-    {
-        /// Name of the TUN device, of letters, digits, '.', '_' and '-' only.
-        Device: string
-        /// IPv4; null: the device gets none.
-        Address: IPAddress | null
-        Pool: IPNetwork
-        /// Bytes, of the TUN device.
-        Mtu: int
-        /// The device has several queues: the server has several workers, or may have.
-        MultiQueue: bool
-        /// The user who may open the device without CAP_NET_ADMIN; null: root only.
-        Owner: string | null
-        /// User id of `Owner`.
-        OwnerId: uint32
-        /// Bytes that the server's sockets want, if it has no right to more than the limits of the system; 0: it has.
-        SocketBuffer: int64
-        /// The server reads superpackets of UDP from the device.
-        WantsUdpSuperpackets: bool
-        /// The device that leads to the Internet.
-        Uplink: string
-        ClientToClient: bool
-        ClientToHost: bool
-    }
-
-/// A network device, as sysfs (Documentation/ABI/testing/sysfs-class-net) and ip(8) show it.
-type HostDevice =
-    {
-        IsTun: bool
-        /// It stays when nobody has it open.
-        IsPersistent: bool
-        IsMultiQueue: bool
-        /// User id; -1: none.
-        Owner: int64
-        Mtu: int
-        TxQueueLen: int
-        IsUp: bool
-        /// `address/prefix length`.
-        Addresses: string list
-        /// The main table has a route to the pool that leads here.
-        HasPoolRoute: bool
-    }
-
-/// The present state of the host, as far as a plan asks for it.
-type HostFacts =
-    {
-        IsRoot: bool
-        /// Of the programs that a plan may run, those that are not installed.
-        Missing: string list
-        Device: HostDevice option
-        IsUplinkThere: bool
-        /// By name, `net.ipv4.ip_forward`; one that this kernel or namespace does not have is left out.
-        Sysctls: Map<string, int64>
-        /// rx-udp-gro-forwarding of the uplink: "on", "off", or null if it can't be changed or is not known.
-        GroForwarding: string | null
-        HasTable: bool
-    }
-
-/// One thing to do. Without a command it is a remark.
-[<NoComparison>]
-type HostStep =
-    {
-        Reason: string
-        /// Program and arguments; empty: a remark.
-        Command: IReadOnlyList<string>
-        /// Text for the program's standard input; empty: none.
-        Input: string
-    }
-
-/// What a set-up has changed: key, value before ("-": was not there) and value since. Keys: `device`, `mtu`, `txqueuelen`,
-/// `up`, `address`, `route`, `table`, `sysctl:NAME`, `gro:DEVICE`.
-type HostChange =
-    { Key: string
-      Before: string
-      Since: string }
 
 /// The steps that set a host up, and those that take it back. Nothing here changes anything.
 /// Laws: of a host that is as wanted, nothing but the table is touched, which is replaced by the same; what is taken back is
@@ -149,10 +71,11 @@ module HostPlan =
           yield! toClients
           "\t}"
           yield! toHost
-          "\tchain postrouting {"
-          "\t\ttype nat hook postrouting priority srcnat; policy accept;"
-          $"\t\tip saddr {request.Pool} oifname != {device} masquerade"
-          "\t}"
+          if request.Nat then
+              "\tchain postrouting {"
+              "\t\ttype nat hook postrouting priority srcnat; policy accept;"
+              $"\t\tip saddr {request.Pool} oifname != {device} masquerade"
+              "\t}"
           "}"
           "" ]
         |> String.concat "\n"
@@ -271,6 +194,22 @@ module HostPlan =
                   [ "ip"; "route"; "add"; string request.Pool; "dev"; name ],
               recorded "route" none (string request.Pool) ]
 
+    let private tableReason (request: HostRequest) : string =
+        let limits =
+            match request.ClientToClient, request.ClientToHost with
+            | false, false -> [ "they reach neither each other nor this host, but for DNS and ping" ]
+            | false, true -> [ "they do not reach each other" ]
+            | true, false -> [ "they do not reach this host, but for DNS and ping" ]
+            | true, true -> []
+
+        let nat =
+            if request.Nat then
+                "NAT for the clients"
+            else
+                "No NAT for the clients"
+
+        String.Join("; ", nat :: limits) + ". One table, which is replaced as a whole."
+
     let private sysctl (reason: string) (name: string) (value: int64) (facts: HostFacts) =
         match facts.Sysctls.TryFind name with
         | Some present when present < value ->
@@ -279,17 +218,23 @@ module HostPlan =
         | _ -> []
 
     let private groSteps (request: HostRequest) (facts: HostFacts) =
-        match facts.GroForwarding with
-        | "off" when request.WantsUdpSuperpackets ->
-            [ command
-                  "Downloads over UDP (QUIC) reach the device as superpackets, too."
-                  [ "ethtool"; "-K"; request.Uplink; "rx-udp-gro-forwarding"; "on" ],
-              [ change $"gro:{request.Uplink}" "off" "on" ] ]
-        | null when request.WantsUdpSuperpackets && List.contains "ethtool" facts.Missing ->
+        let notDone (why: string) (device: string) =
             [ remark
-                  $"Not done, as there is no ethtool: rx-udp-gro-forwarding on {request.Uplink}, which makes downloads over UDP cheaper.",
+                  $"Not done, as there is no {why}: rx-udp-gro-forwarding on {device}, which makes downloads over UDP cheaper.",
               [] ]
-        | _ -> []
+
+        match request.Uplink with
+        | _ when not request.WantsUdpSuperpackets -> []
+        | null -> notDone "default route" "the device that leads to the Internet (--uplink IF)"
+        | uplink ->
+            match facts.GroForwarding with
+            | "off" ->
+                [ command
+                      "Downloads over UDP (QUIC) reach the device as superpackets, too."
+                      [ "ethtool"; "-K"; uplink; "rx-udp-gro-forwarding"; "on" ],
+                  [ change $"gro:{uplink}" "off" "on" ] ]
+            | null when List.contains "ethtool" facts.Missing -> notDone "ethtool" uplink
+            | _ -> []
 
     /// What keeps a plan from being carried out by this process; null: nothing.
     let obstacle (facts: HostFacts) : string | null =
@@ -308,13 +253,11 @@ module HostPlan =
     let apply (request: HostRequest, facts: HostFacts) : Result<struct (HostStep list * HostChange list), string> =
         match Option.bind (unfit request) facts.Device with
         | Some problem -> Error problem
-        | None when not facts.IsUplinkThere ->
+        | None when request.Uplink <> null && not facts.IsUplinkThere ->
             Error $"device {request.Uplink} does not exist: name the one that leads to the Internet with --uplink IF"
         | None ->
             let table =
-                { command
-                      "NAT for the clients; they reach neither each other nor this host, but for DNS and ping. One table, which is replaced as a whole."
-                      [ "nft"; "-f"; "-" ] with
+                { command (tableReason request) [ "nft"; "-f"; "-" ] with
                     Input = rules request },
                 [ change "table" none (tableOf request.Device) ]
 

@@ -14,13 +14,6 @@ type internal NotServed =
 
 [<RequireQualifiedAccess>]
 module internal NotServed =
-    let private yetToCome = "not served yet by this build; it has no effect"
-
-    let private yet (key: string) (parse: Parser<'T>) (fallback: 'T) : NotServed =
-        { Key = key
-          Reason = yetToCome
-          Read = fun reader -> reader.Read(key, parse, fallback) |> ignore }
-
     /// An option that accepts any value.
     let private unchecked (key: string) (reason: string) : NotServed =
         { Key = key
@@ -39,10 +32,7 @@ module internal NotServed =
 
     /// The client's table, in the order of the warnings.
     let client: NotServed list =
-        [ yet "preferred_connection_wait_interval" Value.duration System.TimeSpan.Zero
-          yet "enable_inside_pkt_encoding" Value.boolean false
-          yet "tracer_packet_timeout" Value.positiveDuration (System.TimeSpan.FromSeconds 10L)
-          unchecked "enable_pqc" "has no effect here; keyshare chooses among post-quantum groups"
+        [ unchecked "enable_pqc" "has no effect here; keyshare chooses among post-quantum groups"
           for key in [ "wintun_file"; "device_guid"; "wintun_ring_capacity"; "enable_dpapi" ] do
               unchecked key "is for Windows; it has no effect here"
           unchecked "enable_connected_udp" "is for Apple systems; it has no effect here" ]

@@ -2,6 +2,12 @@ namespace Lightway.Options
 
 open System
 
+/// Which library seals and opens packets.
+type AeadOption =
+    | Auto = 0
+    | WolfCrypt = 1
+    | IpsecMb = 2
+
 /// Segmentation offload. Both programs have these options; they differ only in the default of `EnableTunOffload`.
 type OffloadOptions =
     {
@@ -9,7 +15,7 @@ type OffloadOptions =
         EnableTunOffload: bool
         /// Datagrams in one UDP GSO send, 1 to 64.
         GsoMaxSegments: int
-        /// Longest burst to one peer, as time at its recent rate. At most one second; zero for no limit.
+        /// Longest burst, as time at the recent rate of a worker's sending. At most one second; zero for no limit.
         GsoMaxBurst: TimeSpan
         /// Read single packets from the TUN.
         DisableTunTso: bool
@@ -21,6 +27,7 @@ type OffloadOptions =
         DisableUdpGso: bool
         /// Receive without UDP GRO.
         DisableUdpGro: bool
+        Aead: AeadOption
     }
 
 [<RequireQualifiedAccess>]
@@ -33,7 +40,14 @@ module internal OffloadOptions =
           DisableTunGroTcp = reader.Bool("disable_tun_gro_tcp", false)
           DisableTunGroUdp = reader.Bool("disable_tun_gro_udp", false)
           DisableUdpGso = reader.Bool("disable_udp_gso", false)
-          DisableUdpGro = reader.Bool("disable_udp_gro", false) }
+          DisableUdpGro = reader.Bool("disable_udp_gro", false)
+          Aead =
+            reader.Read(
+                "aead",
+                Value.oneOf
+                    [ "auto", AeadOption.Auto; "wolfcrypt", AeadOption.WolfCrypt; "ipsec-mb", AeadOption.IpsecMb ],
+                AeadOption.Auto
+            ) }
 
 /// Lines of the help page, one per option, as both programs print them.
 [<RequireQualifiedAccess>]
@@ -48,7 +62,7 @@ module internal OffloadUsage =
         "largest number of datagrams in one UDP GSO send, 1 to 64. Default: 64."
 
     let gsoMaxBurst =
-        "longest burst to one peer, as time at its recent rate; at most 1s, 0s for no limit. Default: 1ms."
+        "longest burst to one peer, as time at the recent rate of all that is sent; at most 1s, 0s for no limit. Default: 1ms."
 
     let disableTunTso =
         "with enable_tun_offload: let the kernel segment superpackets; read single packets. Default: false."
@@ -63,3 +77,7 @@ module internal OffloadUsage =
 
     let disableUdpGro =
         "with enable_tun_offload: receive without UDP GRO. Default: false."
+
+    let aead =
+        "library for AES-256-GCM: auto (the faster one that is installed and agrees with the other), wolfcrypt, or"
+        + " ipsec-mb (Intel IPsec-MB). Default: auto."

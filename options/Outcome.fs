@@ -26,6 +26,8 @@ type OutcomeKind =
     | Write = 8
     /// Remove what a killed client has left behind (client only).
     | Reset = 9
+    /// Ask a running client how it is, according to `Status` (client only).
+    | Status = 10
 
 /// Options of `lightway-server init`; valid by construction.
 [<NoComparison>]
@@ -54,6 +56,15 @@ type InitOptions =
         SetUpHost: bool
     }
 
+/// Options of `lightway-client status`.
+type StatusOptions =
+    {
+        /// Path of the running client's control socket.
+        Socket: string
+        /// Print the client's answer as it is, for scripts.
+        Json: bool
+    }
+
 /// Result of reading flags, environment and file. Only the members that `Kind` names have a value.
 [<Sealed>]
 type ParseOutcome<'Options>
@@ -66,6 +77,7 @@ type ParseOutcome<'Options>
         ?warnings: IReadOnlyList<string>,
         ?control: ControlOptions,
         ?host: HostOptions,
+        ?status: StatusOptions,
         ?file: string
     ) =
     let need what value =
@@ -86,6 +98,9 @@ type ParseOutcome<'Options>
 
     /// Raises InvalidOperationException unless Kind is SetUpHost.
     member _.Host: HostOptions = need "host options" host
+
+    /// Raises InvalidOperationException unless Kind is Status.
+    member _.Status: StatusOptions = need "status options" status
 
     /// Raises InvalidOperationException unless Kind is Help, Version, Error, Check or Write.
     member _.Text: string = need "text" text

@@ -18,6 +18,8 @@ type internal ManualText =
         Files: (string * string) list
         /// What a signal does.
         Signals: (string * string) list
+        /// Exit codes beyond those that both programs have, and what each means.
+        Codes: (string * string) list
         /// Other pages: name and section.
         SeeAlso: (string * int) list
     }

@@ -70,6 +70,20 @@ type internal Reader(layers: Map<string, Setting>) =
         let rest = (settings, without) ||> List.fold (fun rest key -> Map.remove key rest)
         settings <- Setting.merge [ List.map snd (Map.toList rest); over ]
 
+    /// A reader of the same layers that differs as `Overlay` says; this one stays as it is.
+    member _.With(over: Setting list, without: string list) : Reader =
+        let other = Reader settings
+        other.Overlay(over, without)
+        other
+
+    /// Takes over what another reader has refused and warned of, each once.
+    member this.Join(other: Reader) : unit =
+        Option.iter this.Refuse other.Error
+
+        for warning in other.Warnings do
+            if not (warnings.Contains warning) then
+                warnings.Add warning
+
     member _.Warn(message: string) : unit = warnings.Add message
 
     /// Records a refusal, one complete line.

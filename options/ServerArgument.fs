@@ -94,6 +94,7 @@ type internal ServerArgument =
     | Disable_Tun_Gro_Udp of bool: string option
     | Disable_Udp_Gso of bool: string option
     | Disable_Udp_Gro of bool: string option
+    | Aead of library: string
     | Workers of count: string
     | Pin_Workers of bool: string option
     | Enable_Tun_Iouring of bool: string option
@@ -196,6 +197,7 @@ type internal ServerArgument =
             | Disable_Tun_Gro_Udp _ -> OffloadUsage.disableTunGroUdp
             | Disable_Udp_Gso _ -> OffloadUsage.disableUdpGso
             | Disable_Udp_Gro _ -> OffloadUsage.disableUdpGro
+            | Aead _ -> OffloadUsage.aead
             | Pin_Workers _ -> "pin each worker to a processor of its own. Default: false."
             | Workers _ -> "worker threads that carry the packets, 1 to 64; 0 for one per core. Default: 0."
             | Enable_Tun_Iouring _ -> IoUringUsage.enableTunIouring

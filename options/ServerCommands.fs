@@ -60,6 +60,8 @@ type internal SetUpHostArgument =
     | [<Unique; AltCommandLine "-c">] Config_File of path: string
     | [<Unique>] Uplink of device: string
     | [<Unique>] User of name: string
+    | [<Unique>] Mtu of bytes: string
+    | [<Unique>] No_Nat
     | [<Unique>] Allow_Client_To_Client
     | [<Unique>] Allow_Client_To_Host
 
@@ -72,6 +74,9 @@ type internal SetUpHostArgument =
             | Config_File _ -> "configuration file of the server. Required."
             | Uplink _ -> "network device that leads to the Internet. Default: that of the default route."
             | User _ -> "user that the server runs as, who may open the device then. Default: root."
+            | Mtu _ -> "MTU of the device, in bytes. Default: 1350, or what fits the datagrams of an uplink below 1500."
+            | No_Nat ->
+                "other networks see the clients' own addresses: their routers need a route to ip_pool by this host."
             | Allow_Client_To_Client -> "clients reach each other."
             | Allow_Client_To_Host -> "clients reach all ports of this host, and not only DNS."
 
@@ -126,7 +131,7 @@ module internal ControlReading =
                   | ControlArgument.Control_Socket path -> given "control-socket" path
                   | ControlArgument.Json -> () ]
 
-        read command results values (results.Contains <@ ControlArgument.Json @>)
+        read command results values (CommandLine.isGiven ControlArgument.Json results)
 
     let kick (results: ParseResults<KickArgument>) : ParseOutcome<'Options> =
         let values =
@@ -136,7 +141,7 @@ module internal ControlReading =
                   | KickArgument.Control_Socket path -> given "control-socket" path
                   | KickArgument.Json -> () ]
 
-        read ControlCommand.Kick results values (results.Contains <@ KickArgument.Json @>)
+        read ControlCommand.Kick results values (CommandLine.isGiven KickArgument.Json results)
 
     let drain (results: ParseResults<DrainArgument>) : ParseOutcome<'Options> =
         let values =
@@ -146,7 +151,7 @@ module internal ControlReading =
                   | DrainArgument.Control_Socket path -> given "control-socket" path
                   | DrainArgument.Json -> () ]
 
-        read ControlCommand.Drain results values (results.Contains <@ DrainArgument.Json @>)
+        read ControlCommand.Drain results values (CommandLine.isGiven DrainArgument.Json results)
 
 /// Reads `lightway-server setup-host`.
 [<RequireQualifiedAccess>]
@@ -181,6 +186,7 @@ module internal HostReading =
                               | SetUpHostArgument.Config_File path -> ControlReading.given "config-file" path
                               | SetUpHostArgument.Uplink device -> ControlReading.given "uplink" device
                               | SetUpHostArgument.User name -> ControlReading.given "user" name
+                              | SetUpHostArgument.Mtu bytes -> ControlReading.given "mtu" bytes
                               | _ -> () ]
                 )
 
@@ -203,8 +209,10 @@ module internal HostReading =
                   ConfigFile = reader.Read("config-file", Value.nonEmpty "a file path", "")
                   Uplink = reader.ReadOrNull<string>("uplink", device)
                   User = reader.ReadOrNull<string>("user", userName)
-                  ClientToClient = results.Contains <@ SetUpHostArgument.Allow_Client_To_Client @>
-                  ClientToHost = results.Contains <@ SetUpHostArgument.Allow_Client_To_Host @> }
+                  Mtu = reader.Read("mtu", Value.int32 68 65535, 0)
+                  Nat = not (CommandLine.isGiven SetUpHostArgument.No_Nat results)
+                  ClientToClient = CommandLine.isGiven SetUpHostArgument.Allow_Client_To_Client results
+                  ClientToHost = CommandLine.isGiven SetUpHostArgument.Allow_Client_To_Host results }
 
             match reader.Error with
             | Some message -> CommandLine.error message

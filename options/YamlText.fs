@@ -49,6 +49,7 @@ module internal YamlText =
 
         if
             plain.IsMatch text
+            && text.ToLowerInvariant() <> "null" // that is shown for an option without a value
             && (not isText || (not isNumber && not (reserved.Contains(text.ToLowerInvariant()))))
         then
             text

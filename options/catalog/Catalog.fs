@@ -113,6 +113,13 @@ module internal Catalog =
             case.ArgumentType <> ArgumentType.SubCommand
             && case.CommandLineNames.Value |> List.exists _.StartsWith('-')
 
+        /// A command that is a single word.
+        let isWord (case: ArgumentCaseInfo) =
+            case.ArgumentType <> ArgumentType.SubCommand
+            && not case.IsMainCommand
+            && not case.CommandLineNames.Value.IsEmpty
+            && not (isFlag case)
+
         let helpFlag =
             { Names = List.filter (fun (name: string) -> name.StartsWith '-') parser.HelpFlags
               Value = None
@@ -133,7 +140,15 @@ module internal Catalog =
             [ for sub in parser.GetSubCommandParsers() do
                   match sub.ParentInfo with
                   | Some case -> commandOf case.CommandLineNames.Value.Head case.Description.Value [] Map.empty sub
-                  | None -> () ] }
+                  | None -> ()
+
+              for case in cases do
+                  if isWord case then
+                      { Name = case.CommandLineNames.Value.Head
+                        Help = case.Description.Value
+                        Argument = None
+                        Flags = []
+                        Commands = [] } ] }
 
     /// What the program reads when nothing is set, with shapes and defaults.
     let private readings (program: Program<'Argument, 'Options>) : Reading list =

@@ -134,7 +134,11 @@ module internal Completions =
               $"        '({all}){name}{sign}[{zshText (Catalog.brief flag.Help)}]{value}'" ]
 
     let private zshArguments (flags: string list) (first: string list) : string list =
-        let specifications = first @ flags
+        let specifications =
+            match first @ flags with
+            | [] -> [ "        ': :'" ] // _arguments needs one
+            | specifications -> specifications
+
         let last = specifications.Length - 1
 
         "    _arguments -s -S \\"

@@ -67,10 +67,11 @@ module internal Man =
 
         [ ".SS " + escape command.Name
           yield! paragraph (sentence command.Help)
-          ".TP"
-          $"{bold command.Name}{argument} {options}"
-          "Its options:"
-          yield! flags command.Flags ]
+          if not command.Flags.IsEmpty then
+              ".TP"
+              $"{bold command.Name}{argument} {options}"
+              "Its options:"
+              yield! flags command.Flags ]
 
     let private synopsis (info: CommandInfo) : string list =
         [ yield String.concat " " [ bold info.Name; bold "--config-file"; italic "FILE"; options ]
@@ -80,8 +81,9 @@ module internal Man =
                   | Some name -> $" {italic name}"
                   | None -> ""
 
+              let options = if command.Flags.IsEmpty then "" else " " + options
               yield ".br"
-              yield $"{bold info.Name} {bold command.Name}{argument} {options}" ]
+              yield $"{bold info.Name} {bold command.Name}{argument}{options}" ]
 
     let private table (title: string) (rows: (string * string) list) : string list =
         [ if not rows.IsEmpty then
@@ -118,7 +120,8 @@ module internal Man =
           for code, meaning in
               [ "0", "stopped by a signal, or printed what was asked for."
                 "1", "failed; the last line of the log says why."
-                "2", "the configuration cannot be used; a line on standard error says why." ] do
+                "2", "the configuration cannot be used; a line on standard error says why."
+                yield! text.Codes ] do
               yield! item (bold code) meaning
           ".SH SEE ALSO"
           [ for name, section in text.SeeAlso -> $"{bold name}({section})" ] |> String.concat ", " ]

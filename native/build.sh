@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds wolfSSL from source: native/build.sh OUTDIR [MACHINE] writes OUTDIR/libwolfssl.so and OUTDIR/version.
 # MACHINE is x86_64 or aarch64; another than this one needs a cross-compiler (Debian: gcc-aarch64-linux-gnu).
-# The same source and compiler give the same bytes, whatever the folder: its name is kept out of the library.
+# The same source and compiler give the same bytes, whatever the folder. Its name must not be among the flags: the library
+# contains those that it was built with (HAVE_WC_INTROSPECTION).
 # The source comes from the first that works: the mirror apt is configured with (pinned SHA-256), the upstream git
 # tag (pinned commit), the source package of the mirror's stable suite (verified by apt, older, no ML-KEM).
 set -euo pipefail
@@ -84,7 +85,7 @@ from_mirror || { say "not there; trying the upstream git tag"; from_git; } ||
 }
 
 machine=${2:-$(uname -m)}
-configure=(--quiet --disable-static --enable-shared) cflags=("-ffile-prefix-map=$work/src=.")
+configure=(--quiet --disable-static --enable-shared) cflags=()
 [ "$machine" = "$(uname -m)" ] || configure+=("--host=$machine-linux-gnu")
 minor=$(cut -d. -f2 <<<"$version")
 while read -r line; do
@@ -106,6 +107,10 @@ cd src
     say "the build failed; all of its output is in $out/build.log"
     exit 1
 }
+if grep -q "$work" src/.libs/libwolfssl.so; then
+    say "the library contains the name of the folder that it was built in, so another build would have other bytes"
+    exit 1
+fi
 cp -L src/.libs/libwolfssl.so "$out/libwolfssl.so"
 echo "$version" >"$out/version"
 say "built $out/libwolfssl.so"

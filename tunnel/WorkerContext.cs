@@ -48,10 +48,9 @@ public sealed class WorkerContext : IDisposable
         OutsidePlugins = plugins is { Count: > 0 } ? new OutsidePlugins(plugins, Counters) : null;
         Control = OutsidePlugins is null ? outside : new PluggedSender(outside, OutsidePlugins);
         Ids = ids ?? new SessionIdSource(0, 1);
-        MaxBurstMicroseconds = offload.MaxBurstMicroseconds;
         MaxSegments = offload.MaxSegments;
         Mailbox = new Mailbox(inside.HasVnetHeader);
-        ToOutside = new SendBatch(outside, Counters, offload.MaxSegments, OutsidePlugins);
+        ToOutside = new SendBatch(outside, Counters, offload.MaxSegments, offload.MaxBurstMicroseconds, OutsidePlugins);
         ToInside = new TunBatch(inside, Counters, offload.TunGroTcp, offload.TunGroUdp);
     }
 
@@ -76,9 +75,6 @@ public sealed class WorkerContext : IDisposable
 
     /// <summary>See <see cref="Offload.MaxSegments"/>.</summary>
     public int MaxSegments { get; }
-
-    /// <summary>See <see cref="Offload.MaxBurstMicroseconds"/>.</summary>
-    public int MaxBurstMicroseconds { get; }
 
     /// <summary>Bytes of the largest inside packet or segment: the MTU of the TUN device.</summary>
     public int InsideMtu
@@ -117,7 +113,7 @@ public sealed class WorkerContext : IDisposable
     /// <summary>Ends the worker. Any thread.</summary>
     public Action Stop { get; init; } = static () => { };
 
-    public RandomPool Random { get; } = new();
+    public RandomPool Random { get; init; } = new();
 
     /// <summary>Null if there are none.</summary>
     internal OutsidePlugins? OutsidePlugins { get; }
@@ -132,7 +128,7 @@ public sealed class WorkerContext : IDisposable
     internal Slab Zeros { get; } = new(ControlSize);
 
     /// <summary>
-    /// Plaintext of one DTLS datagram. It may hold several frames, so it cannot be decrypted into the TUN batch.
+    /// Plaintext of one DTLS datagram that is not just one packet: several frames cannot stay in the TUN batch.
     /// </summary>
     internal Slab Plaintext { get; } = new(PlaintextSize);
 

@@ -1,6 +1,7 @@
 using Lightway.Protocol;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Tun;
 
 namespace Lightway.Tunnel.Channel;
 
@@ -73,6 +74,8 @@ internal sealed class DtlsChannel : SecureChannel
 
     public override string ErrorText => _session.LastErrorText;
 
+    public override ReadOnlyMemory<byte> RefusedCertificate => _session.Refused;
+
     public override void Start(long now)
     {
         if (_job is { } job)
@@ -81,7 +84,7 @@ internal sealed class DtlsChannel : SecureChannel
         }
         else
         {
-            AfterStep(SessionId.Empty, _session.Handshake(), 0, now);
+            AfterStep(SessionId.Empty, _session.Handshake(), [], now);
         }
     }
 
@@ -93,14 +96,14 @@ internal sealed class DtlsChannel : SecureChannel
         }
     }
 
-    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos)
+    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, byte tos)
     {
         var length = WireHeaderModule.Size + Sizes.RecordOverhead + dataFrame.Length;
-        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, longestRun, tos, out _))
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, tos, out _))
         {
             return SendResult.Blocked;
         }
-        _packets.Prepare(length, longestRun);
+        _packets.Prepare(length);
         _session.Sink = _packets;
         var status = _session.Write(dataFrame);
         _session.Sink = _control;
@@ -142,13 +145,23 @@ internal sealed class DtlsChannel : SecureChannel
         }
         _answers.Now = now;
         _session.Sink = _answers;
-        var status = _session.Receive(body, _worker.Plaintext.Span, out var length);
+        // Most records are one packet, which is decrypted where the TUN batch wants it.
+        const int frameAt = TunBatch.FrameRoom - FrameModule.DataHeaderSize;
+        var room = _worker.ToInside.Reserve(frameAt + WorkerContext.PlaintextSize)[frameAt..];
+        var status = _session.Receive(body, room, out var length);
         _session.Sink = _control;
+        var plaintext = room[..length];
+        if (!FrameModule.isPacket(plaintext))
+        {
+            plaintext = _worker.Plaintext.Slice(0, length); // the batch may grow while frames are processed
+            room[..length].CopyTo(plaintext);
+            room[..length].Clear(); // it may be a key
+        }
         if (++_received >= _recordsPerKey && _isUp)
         {
             UseUp(now);
         }
-        return AfterStep(session, status, length, now);
+        return AfterStep(session, status, plaintext, now);
     }
 
     public override void OnTimer(long now)
@@ -216,7 +229,7 @@ internal sealed class DtlsChannel : SecureChannel
             _envelope.Send(record);
         }
         job.Plaintext.CopyTo(_worker.Plaintext.Span);
-        AfterStep(job.SessionId, job.Status, job.Plaintext.Length, now);
+        AfterStep(job.SessionId, job.Status, _worker.Plaintext.Slice(0, job.Plaintext.Length), now);
         if (!_isUp && !_owner.HasFailed)
         {
             job.Continue();
@@ -233,14 +246,14 @@ internal sealed class DtlsChannel : SecureChannel
     }
 
     /// <summary>Hands on the frames that a step left in the plaintext, and acts on its status.</summary>
-    private int AfterStep(SessionId session, TlsStatus status, int length, long now)
+    private int AfterStep(SessionId session, TlsStatus status, Span<byte> plaintext, long now)
     {
         if (_session.IsEstablished && !_isUp)
         {
             _isUp = true;
             _owner.Established();
         }
-        var frames = _owner.Frames(session, _worker.Plaintext.Slice(0, length), out _);
+        var frames = _owner.Frames(session, plaintext, out _);
         if (status == TlsStatus.Closed)
         {
             _owner.Failed(TunnelError.TlsPeerClosed);
@@ -286,13 +299,8 @@ internal sealed class DtlsChannel : SecureChannel
     private sealed class PacketSink(DtlsChannel channel) : IRecordSink
     {
         private int _reserved; // bytes of the slot that waits for the record; 0: it has been used
-        private int _longestRun;
 
-        public void Prepare(int reserved, int longestRun)
-        {
-            _reserved = reserved;
-            _longestRun = longestRun;
-        }
+        public void Prepare(int reserved) => _reserved = reserved;
 
         public void SendRecord(ReadOnlySpan<byte> record)
         {
@@ -305,7 +313,7 @@ internal sealed class DtlsChannel : SecureChannel
                 slot = batch.Reserved;
             }
             // A record of another length may find the socket full.
-            else if (!batch.TryReserve(envelope.Path, length, _longestRun, tos: 0, out slot))
+            else if (!batch.TryReserve(envelope.Path, length, tos: 0, out slot))
             {
                 channel._worker.Counters.Add(Counter.UdpSendFailed);
                 return;

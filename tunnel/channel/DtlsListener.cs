@@ -1,4 +1,3 @@
-using System.Security.Cryptography;
 using Lightway.Protocol;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
@@ -13,6 +12,8 @@ namespace Lightway.Tunnel.Channel;
 public sealed class DtlsListener : IRecordSink, IDisposable
 {
     private const int SecretSize = 32; // bytes
+    private const byte AlertType = 21; // RFC 8446 section 5.1
+    private const int LongestAlert = 64; // bytes; one in the clear has 15
     private const long PreviousLifeMs = 60_000;
     private const long SecretLifeMs = 60 * 60_000; // cookies carry no time: the secret's life bounds theirs
     private readonly WorkerContext _worker;
@@ -22,7 +23,9 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     private DtlsSession? _session; // null: there was no memory for one
     private DtlsSession? _previous; // has the previous secret, for cookies that were on the way when it changed
     private long _previousUntil;
-    private bool _answered; // the datagram at hand has been answered
+    private readonly byte[] _alert = new byte[LongestAlert]; // about the datagram at hand
+    private int _alertLength;
+    private bool _answered; // the datagram at hand has been answered with a cookie
     private OutsideAddress _path; // of the datagram being answered
     private ushort _version;
     private long _secretUntil;
@@ -47,6 +50,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
         _path = from;
         _version = version;
         _answered = false;
+        _alertLength = 0;
         Span<byte> peer = stackalloc byte[SocketAddressBytes.Capacity];
         from.Peer.CopyTo(peer);
         peer = peer[..from.Peer.Length];
@@ -61,28 +65,30 @@ public sealed class DtlsListener : IRecordSink, IDisposable
                 _session = TryCreate(_secret);
                 return session;
             case StatelessOutcome.Failed:
-                _worker.Counters.Add(Counter.HandshakeIgnored);
                 session.Dispose();
                 _session = TryCreate(_secret);
                 break;
         }
-        if (_answered || _previous is not { } previous)
+        if (!_answered && _previous is { } previous)
         {
-            return null;
+            // Perhaps a cookie of the previous secret. A session that has accepted one, or has failed, is used up.
+            switch (previous.AcceptStateless(peer, body))
+            {
+                case StatelessOutcome.Accepted:
+                    _previous = TryCreate(_previousSecret);
+                    return previous;
+                case StatelessOutcome.Failed:
+                    previous.Dispose();
+                    _previous = TryCreate(_previousSecret);
+                    break;
+            }
         }
-        // Perhaps a cookie of the previous secret. A session that has accepted one, or has failed, is used up.
-        switch (previous.AcceptStateless(peer, body))
+        if (!_answered)
         {
-            case StatelessOutcome.Accepted:
-                _previous = null;
-                return previous;
-            case StatelessOutcome.Failed:
-                previous.Dispose();
-                _previous = null;
-                return null;
-            default:
-                return null;
+            _worker.Counters.Add(Counter.HandshakeIgnored);
+            SendAlert();
         }
+        return null;
     }
 
     /// <summary>
@@ -102,6 +108,13 @@ public sealed class DtlsListener : IRecordSink, IDisposable
 
     void IRecordSink.SendRecord(ReadOnlySpan<byte> record)
     {
+        if (record[0] == AlertType)
+        {
+            // A cookie that is wrong for one secret may be right for the other: nothing is said until both have been asked.
+            _alertLength = Math.Min(record.Length, LongestAlert);
+            record[.._alertLength].CopyTo(_alert);
+            return;
+        }
         _answered = true;
         if (Envelope.SendTo(_worker, _path, _version, record))
         {
@@ -113,6 +126,15 @@ public sealed class DtlsListener : IRecordSink, IDisposable
     {
         _session?.Dispose();
         _previous?.Dispose();
+    }
+
+    /// <summary>Tells the sender why its ClientHello is refused, if there is something to say.</summary>
+    private void SendAlert()
+    {
+        if (_alertLength > 0)
+        {
+            _ = Envelope.SendTo(_worker, _path, _version, _alert.AsSpan(0, _alertLength));
+        }
     }
 
     private void ChangeSecret(long now)
@@ -133,7 +155,7 @@ public sealed class DtlsListener : IRecordSink, IDisposable
 
     private void Renew(long now)
     {
-        RandomNumberGenerator.Fill(_secret);
+        _worker.Random.Fill(_secret);
         _secretUntil = now + SecretLifeMs;
         _session = TryCreate(_secret);
     }

@@ -13,6 +13,7 @@ internal sealed class Envelope
     private readonly WorkerContext _worker;
     private OutsideAddress _path;
     private SessionIds _ids;
+    private AdoptedIds _adopted;
 
     /// <param name="version">Protocol version of the first datagram; the connection keeps it for life.</param>
     /// <param name="sessionId">Server: the id drawn for it. Client: <see cref="SessionId.Empty"/>.</param>
@@ -20,6 +21,7 @@ internal sealed class Envelope
     {
         _worker = worker;
         _ids = SessionRotation.create(sessionId);
+        _adopted = SessionRotation.adopted(sessionId);
         Version = version;
         _path = path;
     }
@@ -45,8 +47,11 @@ internal sealed class Envelope
         sessionId == _ids.Current || (sessionId == _ids.Pending && _ids.Pending != SessionId.Empty);
 
     /// <summary>Client: learns the id of a datagram that held <paramref name="frames"/> authenticated frames.</summary>
-    public void Adopt(SessionId headerSession, int frames) =>
-        _ids = new SessionIds(SessionRotation.adopt(_ids.Current, headerSession, frames), _ids.Pending);
+    public void Adopt(SessionId headerSession, int frames)
+    {
+        _adopted = SessionRotation.adopt(_adopted, headerSession, frames);
+        _ids = new SessionIds(_adopted.Adopted, _ids.Pending);
+    }
 
     /// <summary>Server: the peer has proved that it uses this id.</summary>
     public SessionEvent OnUsed(SessionId headerSession)
@@ -101,8 +106,6 @@ internal sealed class Envelope
             {
                 return;
             }
-            _worker.Counters.Add(Counter.UdpDatagramsSent);
-            _worker.Counters.Add(Counter.UdpBytesSent, datagram.Length);
         }
     }
 
@@ -146,7 +149,10 @@ internal sealed class Envelope
         if (result < 0)
         {
             worker.Counters.Add(Counter.UdpControlSendFailed);
+            return result;
         }
+        worker.Counters.Add(Counter.UdpDatagramsSent);
+        worker.Counters.Add(Counter.UdpBytesSent, datagram.Length);
         return result;
     }
 }

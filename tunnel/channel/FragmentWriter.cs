@@ -13,14 +13,13 @@ internal sealed class FragmentWriter(SecureChannel channel, WorkerContext worker
 
     /// <param name="packet">At most 65535 bytes.</param>
     /// <param name="payload">Bytes of it in every fragment but the last: a multiple of 8.</param>
-    /// <param name="longestRun">Bytes of the longest run of datagrams that a fragment may be part of.</param>
     /// <param name="tos">TOS byte of the datagrams.</param>
     /// <param name="isEncoded">The packet has gone through a codec.</param>
     /// <returns>
     /// Blocked: the socket may have become full in the middle of the packet. Offered again, it goes out whole, under
     /// another id; the peer forgets the fragments that it has.
     /// </returns>
-    public SendResult TrySend(ReadOnlySpan<byte> packet, int payload, int longestRun, byte tos, bool isEncoded)
+    public SendResult TrySend(ReadOnlySpan<byte> packet, int payload, byte tos, bool isEncoded)
     {
         _id++;
         for (var offset = 0; offset < packet.Length; offset += payload)
@@ -31,7 +30,7 @@ internal sealed class FragmentWriter(SecureChannel channel, WorkerContext worker
             var length = isEncoded
                 ? FrameModule.writeEncodedFragment(_id, offset, !isLast, fragment, worker.Frame.Span)
                 : FrameModule.writeFragment(_id, offset, !isLast, fragment, worker.Frame.Span);
-            var result = channel.TrySendPacket(worker.Frame.Slice(0, length), longestRun, tos);
+            var result = channel.TrySendPacket(worker.Frame.Slice(0, length), tos);
             if (result != SendResult.Accepted)
             {
                 return result;

@@ -51,6 +51,9 @@ internal abstract class SecureChannel : IDisposable
     /// <summary>The last failure in words, for the log.</summary>
     public abstract string ErrorText { get; }
 
+    /// <summary>Client: the certificate of the server's chain that was refused, in DER; empty if none was, or it is not known.</summary>
+    public abstract ReadOnlyMemory<byte> RefusedCertificate { get; }
+
     /// <summary>Starts the handshake (client), or goes on with the ClientHello that the listener has accepted (server).</summary>
     public abstract void Start(long now);
 
@@ -59,10 +62,9 @@ internal abstract class SecureChannel : IDisposable
 
     /// <summary>Sends one packet in its Data frame by the worker's batch.</summary>
     /// <param name="dataFrame">Header and packet.</param>
-    /// <param name="longestRun">Bytes of the longest run of datagrams that it may be part of.</param>
     /// <param name="tos">TOS byte of its datagram.</param>
     /// <returns>Blocked only when something that all connections share is full.</returns>
-    public abstract SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos);
+    public abstract SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, byte tos);
 
     /// <summary>Processes what has come from the peer.</summary>
     /// <param name="session">Session id of the wire header that it came under.</param>

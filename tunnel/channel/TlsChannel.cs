@@ -80,6 +80,8 @@ internal sealed class TlsChannel : SecureChannel, IStream
     public override string ErrorText =>
         _socketError == 0 ? _session.LastErrorText : StreamSocket.Describe(_socketError);
 
+    public override ReadOnlyMemory<byte> RefusedCertificate => _session.Refused;
+
     public override void Start(long now)
     {
         _isConnecting = !_isServer;
@@ -98,7 +100,7 @@ internal sealed class TlsChannel : SecureChannel, IStream
         _watch.MarkDirty();
     }
 
-    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, int longestRun, byte tos)
+    public override SendResult TrySendPacket(ReadOnlySpan<byte> dataFrame, byte tos)
     {
         var isTcp = Ipv4.protocol(dataFrame[FrameModule.DataHeaderSize..]) == IpProtocol.Tcp;
         _watch.MarkDirty();

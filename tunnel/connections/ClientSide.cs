@@ -15,6 +15,7 @@ internal sealed class ClientSide : ConnectionSide
     private readonly AuthRequest? _credentials;
     private readonly LoginTimer _login = new();
     private KeepaliveState _keepalive;
+    private long _pingAt = -1; // the latest ping that is not answered
 
     public ClientSide(
         Connection connection,
@@ -64,7 +65,20 @@ internal sealed class ClientSide : ConnectionSide
         _keepalive = Keepalive.activity(_keepalive, now);
     }
 
-    public override void OnPong() => _keepalive = Keepalive.pong(_keepalive);
+    /// <summary>Milliseconds from the latest keepalive ping to its answer; -1 until one has come.</summary>
+    public long RoundTripMs { get; private set; } = -1;
+
+    public override void OnPong(long now)
+    {
+        _keepalive = Keepalive.pong(_keepalive);
+        if (_pingAt >= 0)
+        {
+            RoundTripMs = now - _pingAt;
+            _pingAt = -1;
+        }
+    }
+
+    public override void OnDoubt(long heardAt, long now) => Step(Keepalive.doubted(_keepalive, heardAt, now), now);
 
     public override void OnTimer(long now)
     {
@@ -72,13 +86,13 @@ internal sealed class ClientSide : ConnectionSide
         {
             RetryAuth(now);
         }
-        Step(Keepalive.tick(_keepalive, now));
+        Step(Keepalive.tick(_keepalive, now), now);
     }
 
     public override void OnNetworkChanged(long now)
     {
         _envelope.NetworkChanged();
-        Step(Keepalive.networkChanged(_keepalive, now));
+        Step(Keepalive.networkChanged(_keepalive, now), now);
     }
 
     public override TunnelError OnAuthSuccess(ReadOnlySpan<byte> payload, long now)
@@ -115,11 +129,12 @@ internal sealed class ClientSide : ConnectionSide
         }
     }
 
-    private void Step((KeepaliveState State, KeepaliveAction Action) step)
+    private void Step((KeepaliveState State, KeepaliveAction Action) step, long now)
     {
         _keepalive = step.State;
         if (step.Action == KeepaliveAction.SendPing)
         {
+            _pingAt = now;
             _connection.SendPing();
         }
         else if (step.Action == KeepaliveAction.Close)

@@ -45,7 +45,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         _timer = new TimerNode(this);
         _channel = createChannel(this, envelope);
         _frames = new ControlFrames(_channel, worker);
-        _packets = new PacketPath(settings, worker, envelope, _channel, _frames, this, now);
+        _packets = new PacketPath(settings, worker, envelope, _channel, _frames, this);
         _side = createSide(this, envelope);
     }
 
@@ -119,6 +119,12 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
 
     /// <summary>The last failure of TLS or of the socket in words, for the log.</summary>
     public string TlsError => _channel.ErrorText;
+
+    /// <inheritdoc cref="SecureChannel.RefusedCertificate"/>
+    public ReadOnlyMemory<byte> RefusedCertificate => _channel.RefusedCertificate;
+
+    /// <summary>Client: why the server has refused the login, as far as it says so.</summary>
+    public AuthRefusal Refusal { get; private set; }
 
     /// <summary>When <see cref="OnTimer"/> wants to be called; <see cref="long.MaxValue"/>: never.</summary>
     public long DueAt => Math.Min(Math.Min(_channel.DueAt, _side.DueAt), _packets.DueAt);
@@ -197,6 +203,15 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
     /// <inheritdoc cref="PacketPath.TrySend"/>
     public SendResult TrySend(Span<byte> buffer, int offset, int length) => _packets.TrySend(buffer, offset, length);
 
+    /// <inheritdoc cref="PacketPath.TrySendSegments"/>
+    public bool TrySendSegments(
+        in SuperpacketPlan plan,
+        ReadOnlySpan<byte> template,
+        Span<byte> buffer,
+        int offset,
+        ref int next
+    ) => _packets.TrySendSegments(plan, template, buffer, offset, ref next);
+
     /// <summary>Server: lets the peer in, or repeats that it is in.</summary>
     public void Grant(AuthSuccess success, long now)
     {
@@ -220,7 +235,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         if (State is ConnectionState.LinkUp or ConnectionState.Online)
         {
             EnterCall(now);
-            _frames.Failure();
+            _frames.Failure(Lifecycle.refusalOf(reason));
             Fail(reason);
             LeaveCall();
         }
@@ -243,6 +258,20 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
         _side.OnNetworkChanged(now);
         LeaveCall();
     }
+
+    /// <summary>
+    /// Client without continuous keepalives: a packet is on its way to the server, from which nothing has come for so long
+    /// that a ping asks whether it is still there.
+    /// </summary>
+    public void Doubt(long now)
+    {
+        EnterCall(now);
+        _side.OnDoubt(LastOutsideAt, now);
+        LeaveCall();
+    }
+
+    /// <summary>Client: milliseconds from the latest keepalive ping to its answer; -1 if unknown.</summary>
+    public long RoundTripMs => _side is ClientSide client ? client.RoundTripMs : -1;
 
     /// <summary>Says Goodbye and close_notify if the peer could understand it, best effort. The program is not called.</summary>
     public void Disconnect()
@@ -388,7 +417,7 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
                 _frames.Pong((ushort)frame.Id, _packets.Expresslane);
                 break;
             case FrameKind.Pong when frame.Id == ControlFrames.KeepaliveId:
-                _side.OnPong();
+                _side.OnPong(_now);
                 _packets.Expresslane.PongReceived(payload, _now);
                 break;
             case FrameKind.Pong:
@@ -407,7 +436,8 @@ public sealed partial class Connection : IChannelOwner, ITimed, IDisposable
                 FailIfFatal(_side.OnAuthSuccess(payload, _now));
                 break;
             case FrameKind.AuthFailure:
-                Fail(TunnelError.Unauthorized);
+                Refusal = FrameModule.readAuthRefusal(payload);
+                Fail(Lifecycle.ofRefusal(_side.Role, Refusal));
                 break;
             case FrameKind.Goodbye:
                 Fail(TunnelError.Goodbye);

@@ -39,7 +39,10 @@ internal abstract class ConnectionSide
     public virtual TunnelError OnAuthSuccess(ReadOnlySpan<byte> payload, long now) => TunnelError.None;
 
     /// <summary>Client: the answer to a keepalive ping has come.</summary>
-    public virtual void OnPong() { }
+    public virtual void OnPong(long now) { }
+
+    /// <summary>Client: a packet is on its way to a server from which nothing has come since <paramref name="heardAt"/>.</summary>
+    public virtual void OnDoubt(long heardAt, long now) { }
 
     /// <summary>Client: the network has changed; the server learns the new address at once.</summary>
     public virtual void OnNetworkChanged(long now) { }

@@ -15,6 +15,7 @@ internal static unsafe partial class Linux
     // asm-generic/socket.h
     public const int SO_REUSEPORT = 15;
     public const int SO_RXQ_OVFL = 40;
+    public const int SO_ATTACH_BPF = 50;
     public const int SO_ATTACH_REUSEPORT_CBPF = 51;
 
     // linux/in.h, linux/in6.h

@@ -31,7 +31,7 @@ public sealed record Offload
     /// <summary>Datagrams per run (UDP_SEGMENT); 1: each leaves in a system call of its own.</summary>
     public int MaxSegments { get; init; } = UdpMaxSegments;
 
-    /// <summary>Microseconds in which the peer receives the longest run, at its recent rate; 0: no limit.</summary>
+    /// <summary>Microseconds that the longest run takes at the worker's recent rate of sending; 0: no limit.</summary>
     public int MaxBurstMicroseconds { get; init; }
 
     /// <summary>The frames of the TUN device need a virtio_net_hdr.</summary>

@@ -4,18 +4,20 @@ namespace Lightway.Tunnel.Kernel;
 
 /// <summary>
 /// A block of native memory, aligned to a cache line and zeroed, allocated once at start: the garbage collector never
-/// moves it, so system calls may keep pointers into it. After <see cref="Dispose"/> its span is empty.
+/// moves it, so system calls may keep pointers into it. Pages that nobody touches take no memory: a server without clients
+/// uses few of its buffers. After <see cref="Dispose"/> its span is empty.
 /// </summary>
 public sealed unsafe class Slab : IDisposable
 {
     private const nuint CacheLine = 64; // bytes
+    private void* _block; // what malloc gave
 
     /// <param name="length">Bytes; at least 1.</param>
     public Slab(int length)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
-        Pointer = (byte*)NativeMemory.AlignedAlloc((nuint)length, CacheLine);
-        NativeMemory.Clear(Pointer, (nuint)length);
+        _block = NativeMemory.AllocZeroed((nuint)length + CacheLine - 1); // fresh pages of the kernel are not written to
+        Pointer = (byte*)(((nuint)_block + CacheLine - 1) & ~(CacheLine - 1));
         Length = length;
     }
 
@@ -41,7 +43,8 @@ public sealed unsafe class Slab : IDisposable
 
     public void Dispose()
     {
-        NativeMemory.AlignedFree(Pointer);
+        NativeMemory.Free(_block);
+        _block = null;
         Pointer = null;
         Length = 0;
     }

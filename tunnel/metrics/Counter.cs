@@ -47,6 +47,8 @@ public enum Counter
     TcpReceives, // system calls
     TcpBytesReceived,
     EpollWaits,
+    Ticks, // of the worker, one per second
+    TickTime, // microseconds that they have taken
 
     // Connections.
     ConnCreated,
@@ -111,6 +113,8 @@ public enum Counter
     UdpBadPacketVersion,
     UdpRecvTruncated, // longer than any datagram of the protocol
     UdpSourceInside, // sent from an address of the clients' network: a loop
+    UdpGateNoise, // dropped by the kernel for us: not Lightway
+    UdpGateOverLimit, // dropped by the kernel for us: of no known session, from a source that sends a flood
     UdpStrangerOverLimit, // of peers without a connection, beyond what their source or all of them may cost
     UdpPeerAboveShare, // not opened: the worker cannot keep up, and this peer has had its share
     UdpMoveBeforeLogin, // of a peer that is not Online

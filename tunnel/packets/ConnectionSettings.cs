@@ -1,4 +1,5 @@
 using Lightway.Protocol;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Hooks;
 
 namespace Lightway.Tunnel.Packets;
@@ -23,6 +24,9 @@ public sealed record ConnectionSettings
     public byte CopiedTos { get; init; } = 3;
 
     public bool EnableExpresslane { get; init; }
+
+    /// <summary>The library that seals and opens Expresslane packets.</summary>
+    public PacketAeads Aeads { get; init; } = PacketAeads.WolfCrypt;
 
     public long ExpresslaneRotationMs { get; init; } = 15 * 60_000;
 

@@ -40,7 +40,7 @@ internal sealed class ControlFrames(SecureChannel channel, WorkerContext worker)
 
     public void Success(AuthSuccess success) => Send(FrameModule.writeAuthSuccess(success, Buffer));
 
-    public void Failure() => Send(FrameModule.writeAuthFailure(Buffer));
+    public void Failure(AuthRefusal refusal) => Send(FrameModule.writeAuthFailure(refusal, Buffer));
 
     /// <param name="kind">EncodingRequest or EncodingResponse.</param>
     public void Encoding(FrameKind kind, ulong id, bool enable) =>

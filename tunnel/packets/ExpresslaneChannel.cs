@@ -1,5 +1,7 @@
 using System.Security.Cryptography;
 using Lightway.Protocol;
+using Lightway.Tunnel.Aead;
+using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Tls;
 
@@ -26,20 +28,25 @@ internal readonly record struct OpenedPacket(int Length, ulong Counter, bool IsE
 /// steps the pure key exchange, whose configs it hands to <c>send</c>. One thread.
 /// </summary>
 /// <param name="packetsPerKey">Packets after which the key changes.</param>
+/// <param name="aeads">The library that seals and opens.</param>
+/// <param name="random">Source of keys; null: one of its own.</param>
 internal sealed class ExpresslaneChannel(
     Role role,
     bool enabled,
     long rotationIntervalMs,
     ulong packetsPerKey,
-    Action<ExpresslaneConfig> send
+    PacketAeads aeads,
+    Action<ExpresslaneConfig> send,
+    RandomPool? random = null
 ) : IDisposable
 {
     private const long HealthMs = 60_000;
+    private readonly RandomPool _random = random ?? new RandomPool();
     private readonly ReplayWindow _replay = new();
     private ExpresslaneState _state = ExpresslaneKeys.create(role, enabled, rotationIntervalMs);
-    private PacketCipher? _seal;
-    private PacketCipher? _open;
-    private PacketCipher? _openPrevious;
+    private IPacketAead? _seal;
+    private IPacketAead? _open;
+    private IPacketAead? _openPrevious;
     private ulong _sent;
     private ulong _received;
     private ulong _usedUpAt = ulong.MaxValue; // value of _sent
@@ -117,7 +124,7 @@ internal sealed class ExpresslaneChannel(
     /// <param name="packet">The inside packet.</param>
     /// <param name="flags">0, or <see cref="ExpresslanePacket.Encoded"/>.</param>
     /// <param name="random">Source of the IV.</param>
-    /// <returns>False if there is no key or wolfCrypt failed: nothing may be sent.</returns>
+    /// <returns>False if there is no key or the library failed: nothing may be sent.</returns>
     public bool TrySeal(SessionId session, Span<byte> body, ReadOnlySpan<byte> packet, ushort flags, RandomPool random)
     {
         if (_seal is null)
@@ -126,15 +133,15 @@ internal sealed class ExpresslaneChannel(
         }
         var counter = ++_sent;
         ExpresslanePacket.writeHeader(counter, packet.Length, flags, body);
-        var iv = body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize);
-        random.Fill(iv);
+        var iv = body.Slice(ExpresslanePacket.IvAt, PacketAeads.IvSize);
+        random.FillIv(iv);
         Span<byte> aad = stackalloc byte[ExpresslanePacket.MaxAadSize];
         var aadLength = ExpresslanePacket.writeAad(session, counter, flags, _state.Version, aad);
         return _seal.Seal(
             packet,
             body.Slice(ExpresslanePacket.PayloadAt, packet.Length),
             iv,
-            body.Slice(ExpresslanePacket.TagAt, PacketCipher.TagSize),
+            body.Slice(ExpresslanePacket.TagAt, PacketAeads.TagSize),
             aad[..aadLength]
         );
     }
@@ -162,8 +169,8 @@ internal sealed class ExpresslaneChannel(
         Span<byte> aad = stackalloc byte[ExpresslanePacket.MaxAadSize];
         aad = aad[..ExpresslanePacket.writeAad(session, view.Counter, view.Flags, _state.Version, aad)];
         var ciphertext = body.Slice(ExpresslanePacket.PayloadAt, view.Length);
-        var iv = body.Slice(ExpresslanePacket.IvAt, PacketCipher.IvSize);
-        var tag = body.Slice(ExpresslanePacket.TagAt, PacketCipher.TagSize);
+        var iv = body.Slice(ExpresslanePacket.IvAt, PacketAeads.IvSize);
+        var tag = body.Slice(ExpresslanePacket.TagAt, PacketAeads.TagSize);
         var packet = plaintext[..view.Length];
         if (
             !_open.Open(ciphertext, packet, iv, tag, aad)
@@ -190,7 +197,12 @@ internal sealed class ExpresslaneChannel(
         Wipe(ExpresslaneKeys.arraysOf(_state));
     }
 
-    private static byte[] FreshKey() => RandomNumberGenerator.GetBytes(PacketCipher.KeySize);
+    private byte[] FreshKey()
+    {
+        var key = new byte[PacketAeads.KeySize];
+        _random.Fill(key);
+        return key;
+    }
 
     private void Apply(ExpresslaneStep step, long now, params byte[][] given)
     {
@@ -227,11 +239,11 @@ internal sealed class ExpresslaneChannel(
         }
     }
 
-    private static void Replace(ref PacketCipher? cipher, byte[]? key)
+    private void Replace(ref IPacketAead? cipher, byte[]? key)
     {
         cipher?.Dispose();
         // The all-zero key is the protocol's word for "none". Without memory there is none either: packets take the DTLS
         // path, and those from the peer are counted as lost until it does the same.
-        cipher = key is null || key.AsSpan().IndexOfAnyExcept((byte)0) < 0 ? null : PacketCipher.TryCreate(key);
+        cipher = key is null || key.AsSpan().IndexOfAnyExcept((byte)0) < 0 ? null : aeads.TryCreate(key);
     }
 }

@@ -11,7 +11,7 @@ namespace Lightway.Tunnel.Packets;
 /// control channel; packets from the peer are decrypted, reassembled and translated, and go to the TUN batch. One thread.
 /// Allocates nothing per packet.
 /// </summary>
-internal sealed class PacketPath : IDisposable
+internal sealed partial class PacketPath : IDisposable
 {
     private const int TcpHeaders = 40; // bytes of IPv4 and TCP without options: what the MSS leaves out (RFC 9293 section 3.7.1)
 
@@ -31,10 +31,7 @@ internal sealed class PacketPath : IDisposable
     private bool _isPlain; // packets from the peer pass, and nobody wants to see them
     private Translation _translation;
     private Traffic _traffic;
-    private BurstRate _burstRate;
-    private long _sentSinceBegin; // bytes
     private long _now; // of the latest Begin
-    private int _longestRun = int.MaxValue; // bytes
 
     public PacketPath(
         ConnectionSettings settings,
@@ -42,8 +39,7 @@ internal sealed class PacketPath : IDisposable
         Envelope envelope,
         SecureChannel channel,
         ControlFrames frames,
-        IChannelOwner owner,
-        long now
+        IChannelOwner owner
     )
     {
         _frames = frames;
@@ -67,13 +63,14 @@ internal sealed class PacketPath : IDisposable
             ? Sizes.MaxPacket
             : Sizes.insideMtu(outsideMtu, isIPv6: true, expresslane) - _codecOverhead;
         _copiedTos = settings.CopiedTos;
-        _burstRate = BurstRateModule.create(now);
         Expresslane = new ExpresslaneChannel(
             settings.Role,
             expresslane,
             Time.spread(settings.ExpresslaneRotationMs, worker.Random.Next()),
             settings.ExpresslanePacketsPerKey,
-            frames.Config
+            settings.Aeads,
+            frames.Config,
+            worker.Random
         );
         if (settings.EnablePathMtu && !_isStream)
         {
@@ -155,7 +152,7 @@ internal sealed class PacketPath : IDisposable
         return true;
     }
 
-    /// <summary>Prepares for the segments of one superpacket or packet: renews keys and measures the peer's rate.</summary>
+    /// <summary>Prepares for the segments of one superpacket or packet: renews keys, and limits runs by the worker's rate.</summary>
     public void Begin(long now)
     {
         _now = now;
@@ -165,12 +162,7 @@ internal sealed class PacketPath : IDisposable
         {
             _owner.TimersMoved(); // an offer of keys is repeated until it is answered
         }
-        if (_worker.MaxBurstMicroseconds > 0)
-        {
-            _burstRate = BurstRateModule.sent(_burstRate, now, _sentSinceBegin);
-            _sentSinceBegin = 0;
-            _longestRun = (int)Math.Min(BurstRateModule.limit(_burstRate, _worker.MaxBurstMicroseconds), int.MaxValue);
-        }
+        _worker.ToOutside.Measure(now);
     }
 
     /// <summary>Encrypts one inside packet into the worker's batch.</summary>
@@ -238,7 +230,7 @@ internal sealed class PacketPath : IDisposable
 
     /// <summary>Hands the packet of a Data or EncodedData frame to the TUN batch.</summary>
     /// <returns>What ends the connection, or None.</returns>
-    public TunnelError Deliver(FrameKind kind, ReadOnlySpan<byte> packet)
+    public TunnelError Deliver(FrameKind kind, Span<byte> packet)
     {
         if (kind == FrameKind.Data && (packet.IsEmpty || packet[0] >> 4 != 4))
         {
@@ -246,8 +238,9 @@ internal sealed class PacketPath : IDisposable
             return TunnelError.InvalidInsidePacket;
         }
         _worker.Counters.Add(_isStream ? Counter.TlsPacketsReceived : Counter.DtlsPacketsReceived);
-        return kind == FrameKind.EncodedData
-            ? Decode(packet, sender: 0, counter: 0)
+        return kind == FrameKind.EncodedData ? Decode(packet, sender: 0, counter: 0)
+            : _isPlain && _worker.ToInside.Holds(packet)
+                ? DeliverSlot(packet, sender: 0, counter: 0, TunBatch.FrameRoom)
             : DeliverDecoded(packet, sender: 0, counter: 0);
     }
 
@@ -282,6 +275,7 @@ internal sealed class PacketPath : IDisposable
         {
             return TunnelError.None;
         }
+        _worker.Counters.Add(_isStream ? Counter.TlsPacketsReceived : Counter.DtlsPacketsReceived);
         return frame.Kind == FrameKind.EncodedDataFragment
             ? Decode(packet, sender: 0, counter: 0)
             : DeliverSlot(packet, sender: 0, counter: 0);
@@ -341,7 +335,7 @@ internal sealed class PacketPath : IDisposable
     private SendResult TrySendExpresslane(ReadOnlySpan<byte> packet, byte tos, bool isEncoded)
     {
         var length = WireHeaderModule.Size + ExpresslanePacket.Overhead + packet.Length;
-        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, _longestRun, tos, out var slot))
+        if (!_worker.ToOutside.TryReserve(_envelope.Path, length, tos, out var slot))
         {
             return SendResult.Blocked;
         }
@@ -354,7 +348,7 @@ internal sealed class PacketPath : IDisposable
         }
         _worker.ToOutside.Commit(length);
         _worker.Counters.Add(Counter.ExpresslanePacketsSent);
-        CountSent(packet.Length, length);
+        CountSent(1, packet.Length);
         return SendResult.Accepted;
     }
 
@@ -369,11 +363,11 @@ internal sealed class PacketPath : IDisposable
         {
             FrameModule.writeDataHeader(length, frame);
         }
-        var result = _channel.TrySendPacket(frame, _longestRun, tos);
+        var result = _channel.TrySendPacket(frame, tos);
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(_isStream ? Counter.TlsPacketsSent : Counter.DtlsPacketsSent);
-            CountSent(length, frame.Length);
+            CountSent(1, length);
         }
         return result;
     }
@@ -382,22 +376,21 @@ internal sealed class PacketPath : IDisposable
     {
         var isIPv6 = _envelope.Path.Peer.IsOverIPv6;
         var payload = Sizes.fragmentPayload(packet.Length, probes.OutsideSize, isIPv6);
-        var result = _fragments.TrySend(packet, payload, _longestRun, tos, isEncoded);
+        var result = _fragments.TrySend(packet, payload, tos, isEncoded);
         if (result == SendResult.Accepted)
         {
             _worker.Counters.Add(Counter.DtlsPacketsSent);
-            CountSent(packet.Length, packet.Length);
+            CountSent(1, packet.Length);
         }
         return result;
     }
 
-    /// <param name="packet">Bytes of the packet.</param>
-    /// <param name="sent">Bytes that leave for it, about.</param>
-    private void CountSent(int packet, int sent)
+    /// <param name="count">Packets.</param>
+    /// <param name="packet">Bytes of each.</param>
+    private void CountSent(int count, int packet)
     {
-        _worker.Counters.Add(Counter.TunToClient, packet);
-        _traffic.CountOut(packet);
-        _sentSinceBegin += sent;
+        _worker.Counters.Add(Counter.TunToClient, count * packet);
+        _traffic.CountOut(count, packet);
         Probes?.OnSent(packet, _now);
     }
 
@@ -405,7 +398,7 @@ internal sealed class PacketPath : IDisposable
         Hooks is { } hooks ? hooks.Decode(encoded, sender, counter) : TunnelError.CodecMissing;
 
     /// <summary>Translates the packet in the slot that the TUN batch gave, and commits it there.</summary>
-    private TunnelError DeliverSlot(Span<byte> packet, uint sender, ulong counter)
+    private TunnelError DeliverSlot(Span<byte> packet, uint sender, ulong counter, int at = 0)
     {
         if (
             (_isPlain || MayPass(packet))
@@ -418,7 +411,7 @@ internal sealed class PacketPath : IDisposable
                 ClampMss(packet);
             }
             _traffic.CountIn(packet.Length);
-            _worker.ToInside.Commit(packet.Length, sender, counter);
+            _worker.ToInside.Commit(packet.Length, sender, counter, at);
         }
         return TunnelError.None;
     }

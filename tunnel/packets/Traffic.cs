@@ -24,9 +24,10 @@ public struct Traffic
         BytesIn += bytes;
     }
 
-    internal void CountOut(int bytes)
+    /// <param name="bytes">Of each.</param>
+    internal void CountOut(int packets, int bytes)
     {
-        PacketsOut++;
-        BytesOut += bytes;
+        PacketsOut += packets;
+        BytesOut += (long)packets * bytes;
     }
 }

@@ -16,7 +16,7 @@ internal sealed class ErrorReplies(WorkerContext worker)
     private const int PerSecond = 20; // to one source
     private const int Burst = 20;
     private readonly RateLimit _limit = new(Buckets, PerSecond, Burst);
-    private readonly HashSeed _seed = Seeds.Draw();
+    private readonly HashSeed _seed = Seeds.Draw(worker.Random);
 
     /// <summary>
     /// Tells the sender of a packet with DF that at most <paramref name="mtu"/> bytes pass (RFC 1191). Packets without DF,

@@ -207,20 +207,12 @@ public sealed class InsidePath : IDisposable
         return true;
     }
 
-    private bool SendRest(Connection connection)
-    {
-        var buffer = _buffer.Span;
-        for (; _next < _count; _next++)
-        {
-            if (connection.TrySend(buffer, PacketAt + SegmentAt(), Stamp()) == SendResult.Blocked)
-            {
-                return false;
-            }
-        }
-        return true;
-    }
+    private bool SendRest(Connection connection) =>
+        _segmented
+            ? connection.TrySendSegments(_plan, _template.Span, _buffer.Span, PacketAt, ref _next)
+            : connection.TrySend(_buffer.Span, PacketAt, _length) != SendResult.Blocked;
 
-    /// <summary>As the other, through plugins and codec, which may keep packets back while the socket is full.</summary>
+    /// <summary>As the other, segment by segment, through plugins and codec, which may keep packets back while the socket is full.</summary>
     private bool SendRest(PacketHooks hooks)
     {
         var buffer = _buffer.Span;

@@ -83,7 +83,7 @@ public sealed unsafe class DtlsSession : SecureSession
         fixed (byte* input = datagram)
         {
             SetInput(input, datagram.Length);
-            var status = Read(plaintext, out length);
+            var status = Read(plaintext, out length, PlaintextRecords.IsOneProtected(datagram));
             SetInput(null, 0);
             RethrowSinkFailure();
             return status;

@@ -37,6 +37,10 @@ internal static class PlaintextRecords
         return true;
     }
 
+    /// <summary>True if the datagram is one protected record: nothing is left when that has been read.</summary>
+    public static bool IsOneProtected(ReadOnlySpan<byte> datagram) =>
+        !datagram.IsEmpty && (datagram[0] & FixedBits) == IsProtected && LengthOfProtected(datagram) >= datagram.Length;
+
     /// <summary>Bytes of the first record with its header; 0 if it is not to be let through.</summary>
     private static int LengthOfPlaintext(ReadOnlySpan<byte> datagram) =>
         datagram.Length < HeaderSize || datagram[0] is not (ChangeCipherSpec or Handshake or Ack)

@@ -91,6 +91,9 @@ public abstract unsafe class SecureSession : IDisposable
     /// <summary>The last failure in wolfSSL's words.</summary>
     public string LastErrorText => LastError == 0 ? "none" : WolfSsl.Describe(LastError);
 
+    /// <summary>Client: the certificate of the server's chain that was refused, in DER; empty if none was, or it is not known.</summary>
+    public ReadOnlyMemory<byte> Refused { get; private set; }
+
     /// <summary>Name of the negotiated suite and group, for the log.</summary>
     public string Description =>
         $"{Marshal.PtrToStringUTF8((nint)WolfSsl.wolfSSL_get_cipher_name(Handle))}, {Marshal.PtrToStringUTF8((nint)WolfSsl.wolfSSL_get_curve_name(Handle))}";
@@ -223,7 +226,8 @@ public abstract unsafe class SecureSession : IDisposable
     /// <summary>Continues the handshake, then reads application data, until there is no input or no room left.</summary>
     /// <param name="plaintext">At least 1 byte.</param>
     /// <param name="length">Bytes of application data.</param>
-    private protected TlsStatus Read(Span<byte> plaintext, out int length)
+    /// <param name="isOneRecord">The input is one record: if it holds application data, there is nothing to ask for after it.</param>
+    private protected TlsStatus Read(Span<byte> plaintext, out int length, bool isOneRecord = false)
     {
         length = 0;
         fixed (byte* output = plaintext)
@@ -238,6 +242,10 @@ public abstract unsafe class SecureSession : IDisposable
                     break;
                 }
                 length += read;
+                if (isOneRecord && _inputLength == 0)
+                {
+                    break;
+                }
             }
             return status;
         }
@@ -285,6 +293,10 @@ public abstract unsafe class SecureSession : IDisposable
                 return TlsStatus.Closed;
             default:
                 LastError = error;
+                if (!_isServer && RefusedCertificate.Take() is { } refused)
+                {
+                    Refused = refused;
+                }
                 Report($"failed: {LastErrorText}");
                 return TlsStatus.Failed;
         }

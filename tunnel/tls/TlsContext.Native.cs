@@ -24,7 +24,7 @@ public sealed unsafe class TlsContext : IDisposable
 
     private const string Suites = "TLS13-CHACHA20-POLY1305-SHA256:TLS13-AES256-GCM-SHA384";
 
-    private TlsContext(bool isServer, Transport transport, int outsideMtu, TlsInsight? insight)
+    private TlsContext(bool isServer, Transport transport, int outsideMtu, TlsInsight? insight, int device)
     {
         Insight = insight;
         Mtu = (ushort)(outsideMtu - Headers);
@@ -35,6 +35,10 @@ public sealed unsafe class TlsContext : IDisposable
         if (Handle == 0)
         {
             throw new TlsException("wolfSSL_CTX_new: out of memory");
+        }
+        if (device != WolfSsl.INVALID_DEVID) // a library without devices need not have the function
+        {
+            Require(WolfSsl.wolfSSL_CTX_SetDevId(Handle, device), "a device for its records");
         }
         WolfSsl.wolfSSL_CTX_SetIORecv(Handle, &SecureSession.OnReceive);
         WolfSsl.wolfSSL_CTX_SetIOSend(Handle, &SecureSession.OnSend);
@@ -72,16 +76,18 @@ public sealed unsafe class TlsContext : IDisposable
     /// <param name="postQuantum">Also accept the hybrid groups, and prefer them.</param>
     /// <param name="transport">What the sessions run over.</param>
     /// <param name="insight">Who looks into the sessions; null: nobody.</param>
+    /// <param name="device">Who seals and opens the records: wolfCrypt itself, or a device that is registered with it.</param>
     /// <exception cref="TlsException">A file's content is refused; says which.</exception>
     public static TlsContext ForServer(
         ReadOnlySpan<byte> certificatePem,
         ReadOnlySpan<byte> keyPem,
         bool postQuantum,
         Transport transport = Transport.Datagram,
-        TlsInsight? insight = null
+        TlsInsight? insight = null,
+        int device = WolfSsl.INVALID_DEVID
     )
     {
-        var context = new TlsContext(isServer: true, transport, DefaultOutsideMtu, insight);
+        var context = new TlsContext(isServer: true, transport, DefaultOutsideMtu, insight, device);
         try
         {
             fixed (byte* pem = certificatePem)
@@ -138,6 +144,7 @@ public sealed unsafe class TlsContext : IDisposable
     /// <param name="outsideMtu">Bytes of the largest outside IP packet.</param>
     /// <param name="transport">What the sessions run over.</param>
     /// <param name="insight">Who looks into the sessions; null: nobody.</param>
+    /// <param name="device">Who seals and opens the records: wolfCrypt itself, or a device that is registered with it.</param>
     /// <exception cref="TlsException">The CA file's content is refused.</exception>
     public static TlsContext ForClient(
         ReadOnlySpan<byte> caPem,
@@ -146,10 +153,11 @@ public sealed unsafe class TlsContext : IDisposable
         KeyShare keyShare,
         int outsideMtu,
         Transport transport = Transport.Datagram,
-        TlsInsight? insight = null
+        TlsInsight? insight = null,
+        int device = WolfSsl.INVALID_DEVID
     )
     {
-        var context = new TlsContext(isServer: false, transport, outsideMtu, insight)
+        var context = new TlsContext(isServer: false, transport, outsideMtu, insight, device)
         {
             ServerName = serverName,
             KeyShare = keyShare,
@@ -168,7 +176,7 @@ public sealed unsafe class TlsContext : IDisposable
                     "CA certificate"
                 );
             }
-            WolfSsl.wolfSSL_CTX_set_verify(context.Handle, WolfSsl.WOLFSSL_VERIFY_PEER, 0);
+            WolfSsl.wolfSSL_CTX_set_verify(context.Handle, WolfSsl.WOLFSSL_VERIFY_PEER, RefusedCertificate.Callback);
             Require(
                 WolfSsl.wolfSSL_CTX_set_cipher_list(
                     context.Handle,

@@ -22,6 +22,9 @@ public sealed class TunBatch : IDisposable
     /// <summary>Bytes of a slot that holds any packet of one datagram.</summary>
     public const int SlotSize = 2048;
 
+    /// <summary>Bytes before a packet that is put into a slot together with the header of its frame.</summary>
+    public const int FrameRoom = Line;
+
     private const int ArenaSize = 512 * 1024;
     private const int Line = 16; // alignment of packets
 
@@ -86,20 +89,25 @@ public sealed class TunBatch : IDisposable
         return _arena.Slice(_tail, length);
     }
 
-    /// <summary>Appends the packet at the start of the slot reserved last; the next flush writes it.</summary>
+    /// <summary>The packet starts <see cref="FrameRoom"/> bytes behind the start of the slot that is reserved next or was last.</summary>
+    public bool Holds(ReadOnlySpan<byte> packet) =>
+        _arena.Span.Overlaps(packet, out var offset) && offset == _tail + FrameRoom;
+
+    /// <summary>Appends the packet in the slot reserved last; the next flush writes it.</summary>
     /// <param name="length">Bytes of the packet.</param>
     /// <param name="sender">Number of the connection that it came from; 0: it follows what came before.</param>
     /// <param name="counter">Its place among the packets of its sender; without meaning for sender 0.</param>
-    public void Commit(int length, uint sender, ulong counter)
+    /// <param name="at">Where in the slot it starts: at its start, or <see cref="FrameRoom"/> bytes behind it.</param>
+    public void Commit(int length, uint sender, ulong counter, int at = 0)
     {
         ref var entry = ref _entries[_count];
-        entry.Offset = _tail;
+        entry.Offset = _tail + at;
         entry.Length = length;
         entry.Sender = sender;
         entry.Counter = counter;
         _disordered |= _count > 0 && entry.IsOlderThan(_entries[_count - 1]);
         _count++;
-        _tail = (_tail + length + Line - 1) & -Line;
+        _tail = (_tail + at + length + Line - 1) & -Line;
         if (_count == MaxPackets || ArenaSize - _tail < SlotSize)
         {
             Flush();

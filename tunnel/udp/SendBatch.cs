@@ -1,3 +1,4 @@
+using Lightway.Protocol;
 using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
@@ -9,7 +10,8 @@ namespace Lightway.Tunnel.Udp;
 /// 4.18): all its datagrams but the last have the length of the first, the stride; a shorter one closes it. All have one TOS
 /// byte, as a send has only one. A run holds at
 /// most <c>maxSegments</c> datagrams and the largest UDP payload over IPv4 (65507 bytes; RFC 768), also for IPv6, whose
-/// addresses include mapped IPv4 ones. Runs of several peers, and full runs of one, share a system call (sendmmsg). The
+/// addresses include mapped IPv4 ones, and at most what the batch sends within <c>maxBurstMicroseconds</c> at its recent
+/// rate (<see cref="BurstRate"/>). Runs of several peers, and full runs of one, share a system call (sendmmsg). The
 /// datagrams of a peer keep their order. The mirror of <see cref="Tun.TunBatch"/>.
 /// </summary>
 /// <remarks>
@@ -34,6 +36,7 @@ public sealed class SendBatch : IDisposable
     private readonly IDatagramSender _sender;
     private readonly Counters _counters;
     private readonly int _maxSegments;
+    private readonly int _maxBurstMicroseconds;
     private readonly OutsidePlugins? _plugins;
     private readonly Slab _bytes; // a lane for each run
     private readonly DatagramRun[] _runs;
@@ -46,15 +49,27 @@ public sealed class SendBatch : IDisposable
     private int _current; // run of the slot reserved last
     private int _reserved; // bytes of that slot
     private int _length; // bytes appended
+    private BurstRate _rate = BurstRateModule.create(now: 0);
+    private long _appended; // bytes, since the latest Measure
+    private int _longestRun = MaxPayload; // bytes
 
     /// <param name="maxSegments">Datagrams per run; 1: no offload at all, a system call for each.</param>
-    public SendBatch(IDatagramSender sender, Counters counters, int maxSegments)
-        : this(sender, counters, maxSegments, null) { }
+    /// <param name="maxBurstMicroseconds">See <see cref="Offload.MaxBurstMicroseconds"/>.</param>
+    public SendBatch(IDatagramSender sender, Counters counters, int maxSegments, int maxBurstMicroseconds)
+        : this(sender, counters, maxSegments, maxBurstMicroseconds, null) { }
 
     /// <param name="maxSegments">Datagrams per run; 1: no offload at all, a system call for each.</param>
+    /// <param name="maxBurstMicroseconds">See <see cref="Offload.MaxBurstMicroseconds"/>.</param>
     /// <param name="plugins">Asked about each datagram before the first attempt to send it; null: there are none.</param>
-    internal SendBatch(IDatagramSender sender, Counters counters, int maxSegments, OutsidePlugins? plugins)
+    internal SendBatch(
+        IDatagramSender sender,
+        Counters counters,
+        int maxSegments,
+        int maxBurstMicroseconds,
+        OutsidePlugins? plugins
+    )
     {
+        _maxBurstMicroseconds = maxBurstMicroseconds;
         _plugins = plugins;
         ArgumentOutOfRangeException.ThrowIfLessThan(maxSegments, 1);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(maxSegments, Offload.UdpMaxSegments);
@@ -97,13 +112,26 @@ public sealed class SendBatch : IDisposable
     private int NextDatagram => Math.Min(_runs[_first].Stride, _runs[_first].Length - _states[_first].Sent);
 
     /// <summary>
+    /// Limits the runs that follow by the recent rate of all that was appended, at <paramref name="now"/> ms. Call before the
+    /// packets of a wake-up, or more often.
+    /// </summary>
+    public void Measure(long now)
+    {
+        if (_maxBurstMicroseconds > 0)
+        {
+            _rate = BurstRateModule.sent(_rate, now, _appended);
+            _appended = 0;
+            _longestRun = (int)Math.Min(BurstRateModule.limit(_rate, _maxBurstMicroseconds), MaxPayload);
+        }
+    }
+
+    /// <summary>
     /// Makes room for a datagram of <paramref name="length"/> bytes, flushing if there is none. The slot becomes part of
     /// the batch with <see cref="Commit"/>; until then it may be reserved again.
     /// </summary>
-    /// <param name="longest">Bytes of the longest run it may be part of.</param>
     /// <param name="tos">See <see cref="DatagramRun"/>.</param>
     /// <returns>False if the socket is full: nothing was reserved, try again after a successful flush.</returns>
-    public bool TryReserve(in OutsideAddress path, int length, int longest, byte tos, out Span<byte> slot)
+    public bool TryReserve(in OutsideAddress path, int length, byte tos, out Span<byte> slot)
     {
         slot = default;
         if (IsBlocked && !Flush())
@@ -111,7 +139,7 @@ public sealed class SendBatch : IDisposable
             return false;
         }
         var run = NewestOf(path.Peer);
-        if (run < 0 || !Fits(run, path.Peer, length, longest, tos))
+        if (run < 0 || !Fits(run, path.Peer, length, tos))
         {
             if ((_used == _runs.Length || _length >= FullAt) && !Flush())
             {
@@ -125,6 +153,38 @@ public sealed class SendBatch : IDisposable
         _reserved = length;
         slot = Reserved;
         return true;
+    }
+
+    /// <summary>
+    /// As the other, for datagrams of one length, one behind the other in one run: as many as it takes, at least one and at
+    /// most <paramref name="count"/>.
+    /// </summary>
+    /// <param name="length">Bytes of each.</param>
+    /// <param name="slots">A multiple of <paramref name="length"/>.</param>
+    public bool TryReserve(in OutsideAddress path, int length, int count, byte tos, out Span<byte> slots)
+    {
+        if (!TryReserve(path, length, tos, out slots))
+        {
+            return false;
+        }
+        var (used, bytes) = _current == _used ? (0, 0) : (_states[_current].Count, _runs[_current].Length);
+        if ((used == 0 || length == _runs[_current].Stride) && MaySegment(path.Peer))
+        {
+            count = Math.Min(count, Math.Min(_maxSegments - used, (_longestRun - bytes) / length));
+            _reserved = Math.Max(count, 1) * length;
+            slots = Reserved;
+        }
+        return true;
+    }
+
+    /// <summary>Appends the first <paramref name="count"/> datagrams of those reserved last.</summary>
+    /// <param name="length">Bytes of each.</param>
+    public void Commit(int length, int count)
+    {
+        Commit(length);
+        _runs[_current].Length += length * (count - 1);
+        _states[_current].Count += count - 1;
+        Count(length * (count - 1));
     }
 
     /// <summary>Appends the slot reserved last.</summary>
@@ -142,7 +202,13 @@ public sealed class SendBatch : IDisposable
         run.Length += length;
         state.Count++;
         state.IsClosed = length < run.Stride;
-        _length += length;
+        Count(length);
+    }
+
+    private void Count(int bytes)
+    {
+        _length += bytes;
+        _appended += bytes;
     }
 
     /// <summary>Hands all that waits to the kernel.</summary>
@@ -213,12 +279,12 @@ public sealed class SendBatch : IDisposable
         return -1;
     }
 
-    private bool Fits(int run, in PeerAddress peer, int length, int longest, byte tos) =>
+    private bool Fits(int run, in PeerAddress peer, int length, byte tos) =>
         _states[run] is { IsClosed: false, Sent: 0 }
         && length <= _runs[run].Stride
         && tos == _runs[run].Tos
         && _states[run].Count < _maxSegments
-        && _runs[run].Length + length <= Math.Min(longest, MaxPayload)
+        && _runs[run].Length + length <= _longestRun
         && MaySegment(peer);
 
     private bool MaySegment(in PeerAddress peer) =>

@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
-using System.Security.Cryptography;
 using Lightway.Protocol;
+using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Workers;
 
 namespace Lightway.Tunnel.Udp;
@@ -11,8 +11,11 @@ namespace Lightway.Tunnel.Udp;
 /// </summary>
 /// <param name="worker">Number of the worker, from 0.</param>
 /// <param name="workers">How many there are.</param>
-public sealed class SessionIdSource(int worker, int workers)
+/// <param name="random">Null: one of its own.</param>
+public sealed class SessionIdSource(int worker, int workers, RandomPool? random = null)
 {
+    private readonly RandomPool _random = random ?? new RandomPool();
+
     /// <summary>Number of the worker, from 0.</summary>
     public int WorkerNumber => worker;
 
@@ -22,7 +25,7 @@ public sealed class SessionIdSource(int worker, int workers)
         ulong number;
         do
         {
-            RandomNumberGenerator.Fill(bytes);
+            _random.Fill(bytes);
             number = BinaryPrimitives.ReadUInt64BigEndian(bytes);
         } while (SessionIdModule.isReserved(new(number)) || (uint)number == 0 || (uint)number % workers != worker);
         return new SessionId(number);

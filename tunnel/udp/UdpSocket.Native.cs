@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Lightway.Tunnel.Filters;
 using Lightway.Tunnel.Kernel;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
@@ -20,6 +21,8 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
     private const int ControlSize = 96; // pktinfo (32 or 40 bytes), UDP_SEGMENT and TOS (24 bytes each)
     private const int PartsSize = ControlAt + ControlSize;
     private bool _forbidsFragments;
+    private StrangerGate? _gate;
+    private int _gateIndex;
     private readonly Slab _wiring = new(PartsAt + (Messages * PartsSize));
 
     private UdpSocket(int fd, bool wildcard)
@@ -182,6 +185,21 @@ public sealed unsafe class UdpSocket : IDatagramSender, IDisposable
         }
         _forbidsFragments = true;
     }
+
+    /// <summary>From now on floods of strangers are dropped before they wait in this socket. False: the kernel does not let us.</summary>
+    /// <param name="index">The socket's number at the gate.</param>
+    public bool TryGuard(StrangerGate gate, int index, out string reason)
+    {
+        if (!gate.TryAttach(Fd, index, out reason))
+        {
+            return false;
+        }
+        (_gate, _gateIndex) = (gate, index);
+        return true;
+    }
+
+    /// <summary>Datagrams that the gate has dropped since it was put up: those that were not Lightway, and those of floods.</summary>
+    public GateDrops DroppedByGate => _gate?.DroppedAt(_gateIndex) ?? default;
 
     /// <summary>Three system calls instead of one while fragments are forbidden: for handshakes only.</summary>
     public int SendFragmentable(in OutsideAddress path, ReadOnlySpan<byte> datagram)

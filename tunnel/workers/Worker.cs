@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using Lightway.Tunnel.Hooks;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
@@ -218,14 +219,23 @@ public sealed partial class Worker : IDisposable
             if (now >= tickAt)
             {
                 tickAt = now + TickMs;
-                Context.ToOutside.Tick();
-                Context.ToInside.Tick();
-                Context.InsideMtu = _tun.QueryMtu();
-                _program.Tick(now);
-                Listen(true);
+                Tick(now);
             }
             _streams.Flush(now);
         }
+    }
+
+    private void Tick(long now)
+    {
+        var started = Stopwatch.GetTimestamp();
+        Context.ToOutside.Tick();
+        Context.ToInside.Tick();
+        _outside?.Tick();
+        Context.InsideMtu = _tun.QueryMtu();
+        _program.Tick(now);
+        Listen(true);
+        Context.Counters.Add(Counter.Ticks);
+        Context.Counters.Add(Counter.TickTime, (long)Stopwatch.GetElapsedTime(started).TotalMicroseconds);
     }
 
     /// <summary>Listens, or leaves connections waiting until the next tick because there is no descriptor for them.</summary>

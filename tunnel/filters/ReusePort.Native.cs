@@ -2,7 +2,7 @@ using Lightway.Tunnel.Kernel;
 using Tmds.Linux;
 using static Tmds.Linux.LibC;
 
-namespace Lightway.Tunnel.Udp;
+namespace Lightway.Tunnel.Filters;
 
 /// <summary>
 /// Spreads the datagrams of one port over the sockets that share it (SO_REUSEPORT, socket(7)): by session id, so that a

@@ -1,21 +1,21 @@
-namespace Lightway.Tunnel.Tls;
+using Lightway.Tunnel.Tls;
 
-/// <summary>
-/// AES-256-GCM with one key, 12-byte IV and 16-byte tag (NIST SP 800-38D), by wolfCrypt. One thread. Output may be the
-/// input (in place) or lie elsewhere.
-/// </summary>
-public sealed unsafe class PacketCipher : IDisposable
+namespace Lightway.Tunnel.Aead;
+
+/// <summary>A cipher by wolfCrypt.</summary>
+public sealed unsafe class WolfCryptAead : IPacketAead
 {
-    public const int KeySize = 32;
-    public const int IvSize = 12;
-    public const int TagSize = 16;
     private nint _aes;
 
     /// <exception cref="TlsException">wolfCrypt has no memory, or refuses the key.</exception>
-    public PacketCipher(ReadOnlySpan<byte> key)
+    public WolfCryptAead(ReadOnlySpan<byte> key)
+        : this(key, WolfSsl.INVALID_DEVID) { }
+
+    /// <param name="device">Whom wolfCrypt asks to do the work.</param>
+    internal WolfCryptAead(ReadOnlySpan<byte> key, int device)
     {
         int result;
-        _aes = WolfSsl.wc_AesNew(0, WolfSsl.INVALID_DEVID, &result);
+        _aes = WolfSsl.wc_AesNew(0, device, &result);
         if (_aes == 0)
         {
             throw new TlsException($"wc_AesNew: {WolfSsl.Describe(result)}");
@@ -31,21 +31,6 @@ public sealed unsafe class PacketCipher : IDisposable
         }
     }
 
-    /// <summary>Null if wolfCrypt has no memory.</summary>
-    public static PacketCipher? TryCreate(ReadOnlySpan<byte> key)
-    {
-        try
-        {
-            return new PacketCipher(key);
-        }
-        catch (TlsException)
-        {
-            return null;
-        }
-    }
-
-    /// <summary>Encrypts and authenticates. <paramref name="ciphertext"/> is as long as <paramref name="plaintext"/>.</summary>
-    /// <returns>False if wolfCrypt failed; nothing may be sent then.</returns>
     public bool Seal(
         ReadOnlySpan<byte> plaintext,
         Span<byte> ciphertext,
@@ -68,16 +53,15 @@ public sealed unsafe class PacketCipher : IDisposable
                     input,
                     (uint)plaintext.Length,
                     ivBytes,
-                    IvSize,
+                    PacketAeads.IvSize,
                     tagBytes,
-                    TagSize,
+                    PacketAeads.TagSize,
                     aadBytes,
                     (uint)aad.Length
                 ) == 0;
         }
     }
 
-    /// <summary>Checks and decrypts. False: the tag is wrong, the output is worthless, and so is the input if it was opened in place.</summary>
     public bool Open(
         ReadOnlySpan<byte> ciphertext,
         Span<byte> plaintext,
@@ -100,9 +84,9 @@ public sealed unsafe class PacketCipher : IDisposable
                     input,
                     (uint)ciphertext.Length,
                     ivBytes,
-                    IvSize,
+                    PacketAeads.IvSize,
                     tagBytes,
-                    TagSize,
+                    PacketAeads.TagSize,
                     aadBytes,
                     (uint)aad.Length
                 ) == 0;
@@ -112,11 +96,11 @@ public sealed unsafe class PacketCipher : IDisposable
     /// <summary>Puts the all-zero key and what follows from it in the place of the key: wc_AesDelete may leave it in the heap.</summary>
     internal void Wipe()
     {
-        Span<byte> zeros = stackalloc byte[KeySize];
+        Span<byte> zeros = stackalloc byte[PacketAeads.KeySize];
         zeros.Clear();
         fixed (byte* bytes = zeros)
         {
-            _ = WolfSsl.wc_AesGcmSetKey(_aes, bytes, KeySize);
+            _ = WolfSsl.wc_AesGcmSetKey(_aes, bytes, PacketAeads.KeySize);
         }
     }
 

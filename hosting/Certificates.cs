@@ -36,6 +36,25 @@ public static class Certificates
         return warnings;
     }
 
+    /// <summary>When a certificate that a peer has sent is valid, and whose it is; null if it can't be read.</summary>
+    /// <param name="der">The certificate alone.</param>
+    public static (string Subject, string From, string Until)? Validity(ReadOnlySpan<byte> der)
+    {
+        try
+        {
+            using var certificate = X509CertificateLoader.LoadCertificate(der);
+            return (
+                certificate.Subject,
+                Day(certificate.NotBefore.ToUniversalTime()),
+                Day(certificate.NotAfter.ToUniversalTime())
+            );
+        }
+        catch (CryptographicException)
+        {
+            return null;
+        }
+    }
+
     /// <summary>
     /// Authorities in the chain that do not allow as many authorities below them as there are (RFC 5280 §4.2.1.9): clients
     /// refuse such a chain, and the server itself would not notice. The authority that `init` writes next to the

@@ -15,6 +15,9 @@ public static class Entry
     /// <summary>What the operator wrote can't be used; one line on standard error says why.</summary>
     public const int BadConfiguration = 2;
 
+    /// <summary>Client: the server has refused the login, and would do so again.</summary>
+    public const int LoginRefused = 3;
+
     /// <summary>
     /// Prints help or version, or runs <paramref name="body"/> with a log and reports the error that stops it; or opens the
     /// files only (<paramref name="check"/>) and prints the configuration.

@@ -101,6 +101,12 @@ public static partial class ProgramLog
     [LoggerMessage(Level = LogLevel.Information, Message = "device {Tun} has an MTU of {Mtu} from now on")]
     public static partial void MtuChanged(ILogger log, string tun, int mtu);
 
+    [LoggerMessage(
+        Level = LogLevel.Information,
+        Message = "SIGHUP: the files were read again; the next connection uses them"
+    )]
+    public static partial void Reloaded(ILogger log);
+
     [LoggerMessage(Level = LogLevel.Information, Message = "tls_debug: {Line}")]
     public static partial void Tls(ILogger log, string line);
 

@@ -1,6 +1,8 @@
 using Lightway.Options;
 using Lightway.Segmenter;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Kernel;
+using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 
 namespace Lightway.Hosting;
@@ -20,6 +22,28 @@ public static class OffloadChoice
                 MaxBurstMicroseconds = (int)options.GsoMaxBurst.TotalMicroseconds,
             }
             : Offload.None;
+
+    /// <summary>The library that seals and opens packets; the log says which it is.</summary>
+    /// <exception cref="ConfigurationException">The one that was asked for can't be used.</exception>
+    public static PacketAeads AeadsOf(OffloadOptions options, ILogger log)
+    {
+        try
+        {
+            var choice = options.Aead switch
+            {
+                AeadOption.WolfCrypt => AeadChoice.WolfCrypt,
+                AeadOption.IpsecMb => AeadChoice.IpsecMb,
+                _ => AeadChoice.Auto,
+            };
+            var aeads = PacketAeads.Choose(choice, out var remark);
+            ProgramLog.Library(log, $"AES-256-GCM by {aeads.Name}" + (remark is null ? "" : $"; {remark}"));
+            return aeads;
+        }
+        catch (TlsException error)
+        {
+            throw new ConfigurationException(error.Message);
+        }
+    }
 
     /// <summary>Warns about faults that the running kernel is known for and that the chosen offloads would meet.</summary>
     public static void WarnOfKernel(Offload offload, ILogger log)

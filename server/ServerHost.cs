@@ -14,7 +14,9 @@ using Lightway.Server.Observe;
 using Lightway.Server.Reload;
 using Lightway.Server.Sessions;
 using Lightway.Server.Setup;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Filters;
 using Lightway.Tunnel.Kernel;
 using Lightway.Tunnel.Metrics;
 using Lightway.Tunnel.Packets;
@@ -39,7 +41,8 @@ internal static class ServerHost
             Platform.ForbidCoreDumps(log);
         }
         using var insight = TlsLook.Open(options.Keylog, options.TlsDebug, log);
-        var files = StartFiles.Load(options, insight, log);
+        var aeads = OffloadChoice.AeadsOf(options.Offload, log);
+        var files = StartFiles.Load(options, insight, aeads, log);
         using var identity = files.Identity;
         using var accounting = AccountingLog.Open(options.Accounting, options.AccountingInterval, log);
         var pool = files.Pool;
@@ -63,12 +66,13 @@ internal static class ServerHost
             Array.ForEach(sockets, socket => socket.ForbidFragments());
         }
         var steering = count > 1 ? Steer(queues[0], options.IpPool, pool.Size, log) : null;
+        using var gate = Guard(sockets, identity.GateBudget, log);
         var inside = new InsideDirectory(pool.Size, steering);
         var seed = Seeds.Draw();
         var shared = new SharedState
         {
             Settings = SettingsOf(options),
-            ConnectionSettings = ConnectionSettingsOf(options),
+            ConnectionSettings = ConnectionSettingsOf(options, aeads),
             Identity = identity,
             Workers = count,
             Proxies = options.ProxyProtocol
@@ -83,6 +87,7 @@ internal static class ServerHost
             ),
             Users = new UserSessions(),
             Seed = seed,
+            Gate = gate,
             Accounting = accounting,
             Log = log,
         };
@@ -118,7 +123,7 @@ internal static class ServerHost
         var state = new ServingState(shared.Draining);
         var view = new ServerView(workers.All, managers, CountersOf(accounting), pool, state);
         using var endpoint = ServeMetrics(options.MetricsAddress, view, log);
-        using var reloader = new Reloader(parse, options, files.Map, identity, insight, shared, managers, log);
+        using var reloader = new Reloader(parse, options, files.Map, identity, insight, aeads, shared, managers, log);
         using var service = ServiceNotifier.Create(log);
         using var signals = new StopSignals(
             () =>
@@ -184,6 +189,7 @@ internal static class ServerHost
             ProgramLog.MtuChanged(log, queues[0].Name, mtu);
             CheckMtu(queues[0].Name, mtu, shared.ConnectionSettings, options, log);
         };
+        Footprint.Settle();
         service.Ready(
             $"serving {(sockets.Length > 0 ? address : listeners[0].LocalEndPoint)} on device {queues[0].Name}, workers: {count}",
             () => [.. workers.All.Select(worker => worker.Context.Now)]
@@ -238,6 +244,23 @@ internal static class ServerHost
             log
         );
 
+    /// <summary>Has the kernel drop floods of strangers, if it lets us.</summary>
+    private static StrangerGate? Guard(UdpSocket[] sockets, GateBudget budget, ILogger log)
+    {
+        if (sockets.Length == 0)
+        {
+            return null;
+        }
+        var gate = StrangerGate.TryCreate(sockets.Length, budget, out var reason);
+        if (gate is not null && sockets.Index().All(socket => socket.Item.TryGuard(gate, socket.Index, out reason)))
+        {
+            return gate;
+        }
+        gate?.Dispose();
+        ProgramLog.Note(log, $"floods of strangers are dropped here, not by the kernel: {reason}");
+        return null;
+    }
+
     /// <summary>Warns if the device takes packets that do not fit into a datagram; they are refused one by one.</summary>
     private static void CheckMtu(
         string device,
@@ -273,13 +296,14 @@ internal static class ServerHost
             ReportMs = (long)options.StatisticsReportingInterval.TotalMilliseconds,
         };
 
-    private static ConnectionSettings ConnectionSettingsOf(ServerOptions options) =>
+    private static ConnectionSettings ConnectionSettingsOf(ServerOptions options, PacketAeads aeads) =>
         new()
         {
             Role = Role.Server,
             EnablePathMtu = options.EnablePmtud,
             CopiedTos = options.Tos.Bits,
             EnableExpresslane = options.EnableExpresslane,
+            Aeads = aeads,
             ExpresslaneRotationMs = (long)options.ExpresslaneKeysRotationInterval.TotalMilliseconds,
             KeyUpdateMs = (long)options.KeyUpdateInterval.TotalMilliseconds,
         };
@@ -305,7 +329,7 @@ internal static class ServerHost
 
     private static QueueSteering? Steer(TunQueue queue, IPNetwork pool, int addresses, ILogger log)
     {
-        var steering = QueueSteering.TryAttach(queue, Ipv4Address.Of(pool.BaseAddress), addresses, out var reason);
+        var steering = QueueSteering.TryAttach(queue.Fd, Ipv4Address.Of(pool.BaseAddress), addresses, out var reason);
         if (steering is null)
         {
             ProgramLog.Warning(

@@ -1,5 +1,5 @@
 using Lightway.Tunnel.Connections;
-using Lightway.Tunnel.Tun;
+using Lightway.Tunnel.Filters;
 using Lightway.Tunnel.Workers;
 
 namespace Lightway.Server.Addresses;

@@ -19,6 +19,7 @@ public sealed class Authenticator : IDisposable
     private const long SlowMs = 50;
 
     private readonly Lazy<HashingThreads> _hashers;
+    private readonly Action<Action> _run; // soon, on another thread
     private readonly Htpasswd? _users;
     private readonly TokenVerifier? _tokens;
     private readonly AuthCommand? _command;
@@ -29,12 +30,19 @@ public sealed class Authenticator : IDisposable
     // A hash of each scheme and cost in the file, the most frequent first.
     private readonly string[] _settings;
 
-    private Authenticator(Htpasswd? users, TokenVerifier? tokens, AuthCommand? command, int threads)
+    private Authenticator(
+        Htpasswd? users,
+        TokenVerifier? tokens,
+        AuthCommand? command,
+        int threads,
+        Action<Action>? run = null
+    )
     {
         _users = users;
         _tokens = tokens;
         _command = command;
         _hashers = new Lazy<HashingThreads>(() => new HashingThreads(threads));
+        _run = run ?? (action => _hashers.Value.Run(action));
         _settings =
         [
             .. (users?.Hashes ?? [])
@@ -107,8 +115,14 @@ public sealed class Authenticator : IDisposable
         );
 
     /// <summary>With parts that are ready, for tests.</summary>
-    internal static Authenticator Of(string? file, TokenVerifier? tokens, AuthCommand? command, int threads) =>
-        new(file is null ? null : ParseUsers(Encoding.UTF8.GetBytes(file)), tokens, command, threads);
+    /// <param name="run">Runs checks; null: hashing threads do.</param>
+    internal static Authenticator Of(
+        string? file,
+        TokenVerifier? tokens,
+        AuthCommand? command,
+        int threads,
+        Action<Action>? run = null
+    ) => new(file is null ? null : ParseUsers(Encoding.UTF8.GetBytes(file)), tokens, command, threads, run);
 
     private static Htpasswd LoadUsers(string path)
     {
@@ -169,7 +183,7 @@ public sealed class Authenticator : IDisposable
 
     /// <summary>Runs a check on a hashing thread; one that throws counts as failed.</summary>
     internal void RunOnPool(Func<LoginAnswer> check, Action<LoginAnswer> done) =>
-        _hashers.Value.Run(() =>
+        _run(() =>
         {
             var answer = new LoginAnswer(AuthVerdict.Failed, null);
             try

@@ -225,7 +225,7 @@ internal sealed partial class ControlCommands(
 
     private async Task DrainAsync(long deadlineMs, ControlAnswer answer)
     {
-        shared.Draining.Begin(Environment.TickCount64 + deadlineMs);
+        shared.Draining.Begin(shared.Now() + deadlineMs);
         foreach (var worker in workers)
         {
             worker.StopListening();

@@ -73,7 +73,7 @@ internal sealed class Status(
         "drops_total",
     ];
     private readonly DateTimeOffset _started = DateTimeOffset.UtcNow;
-    private readonly long _startedAt = Environment.TickCount64;
+    private readonly long _startedAt = shared.Now();
 
     /// <summary>Version of this product, without the build's source revision.</summary>
     private static string Version =>
@@ -83,7 +83,7 @@ internal sealed class Status(
 
     public StatusAnswer Answer()
     {
-        var now = Environment.TickCount64;
+        var now = shared.Now();
         var censuses = managers.Select(manager => manager.Latest).ToArray();
         var counters = Counters.Sum(workers.Select(worker => worker.Context.Counters)).ToDictionary();
         return new StatusAnswer(

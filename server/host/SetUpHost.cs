@@ -94,12 +94,7 @@ public static class SetUpHost
 
     private static HostRequest RequestOf(HostOptions options, ServerOptions server)
     {
-        var uplink =
-            options.Uplink
-            ?? HostReader.DefaultUplink()
-            ?? throw new ConfigurationException(
-                "there is no default route, so the device that leads to the Internet is not known: name it with --uplink IF"
-            );
+        var uplink = options.Uplink ?? HostReader.DefaultUplink();
         uint user = 0;
         if (options.User is { } name)
         {
@@ -114,17 +109,22 @@ public static class SetUpHost
             NameOf(server),
             server.TunIp,
             server.IpPool,
-            MtuFor(HostReader.MtuOf(uplink) ?? OutsideMtu, server),
+            options.Mtu > 0 ? options.Mtu : MtuFor(UplinkMtu(uplink), server),
             workers > 1,
             options.User,
             user,
             options.User is not null && server.Mode != TransportMode.Tcp ? server.UdpBufferSize : 0,
             server.Offload.EnableTunOffload && !server.Offload.DisableTunTso,
             uplink,
+            options.Nat,
             options.ClientToClient,
             options.ClientToHost
         );
     }
+
+    /// <param name="uplink">null: it is not known.</param>
+    private static int UplinkMtu(string? uplink) =>
+        uplink is null ? OutsideMtu : HostReader.MtuOf(uplink) ?? OutsideMtu;
 
     private static string NameOf(ServerOptions server) =>
         server.TunName is not { } name

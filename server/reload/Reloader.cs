@@ -2,6 +2,7 @@ using Lightway.Hosting;
 using Lightway.Options;
 using Lightway.Server.Sessions;
 using Lightway.Server.Setup;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 using LogLevel = Microsoft.Extensions.Logging.LogLevel;
@@ -17,6 +18,7 @@ namespace Lightway.Server.Reload;
 /// <param name="ipMap">The map of local addresses that it runs with.</param>
 /// <param name="identity">What it is to its clients with them; owned from here on.</param>
 /// <param name="insight">Who looks into TLS, as at the start; null: nobody.</param>
+/// <param name="aeads">Who seals packets and records, as at the start.</param>
 /// <param name="managers">Of all workers.</param>
 internal sealed partial class Reloader(
     Func<ParseOutcome<ServerOptions>> parse,
@@ -24,6 +26,7 @@ internal sealed partial class Reloader(
     IReadOnlyList<IpMapEntry> ipMap,
     ServerIdentity identity,
     TlsInsight? insight,
+    PacketAeads aeads,
     SharedState shared,
     IReadOnlyList<ConnectionManager> managers,
     ILogger log
@@ -88,7 +91,7 @@ internal sealed partial class Reloader(
     {
         var options = ServerReload.merge(_options, read);
         var restart = RestartKeys(read);
-        var next = ServerIdentity.Load(options, insight, log);
+        var next = ServerIdentity.Load(options, insight, aeads, log);
         var previous = _identity;
         _options = options;
         _identity = next;

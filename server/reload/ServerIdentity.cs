@@ -3,6 +3,7 @@ using Lightway.Options;
 using Lightway.Protocol;
 using Lightway.Server.Auth;
 using Lightway.Server.Setup;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 
@@ -41,14 +42,15 @@ public sealed class ServerIdentity : IDisposable
 
     /// <summary>Reads the files that the options name, and checks them.</summary>
     /// <param name="insight">Who looks into TLS; null: nobody.</param>
+    /// <param name="aeads">Who seals records.</param>
     /// <exception cref="ConfigurationException">A file can't be read, or its content is refused.</exception>
-    internal static ServerIdentity Load(ServerOptions options, TlsInsight? insight, ILogger log)
+    internal static ServerIdentity Load(ServerOptions options, TlsInsight? insight, PacketAeads aeads, ILogger log)
     {
         var limits = ServerUsers.LoadLimits(options);
         var authenticator = ServerUsers.Load(options, log);
         try
         {
-            var tls = ServerTls.Load(options, insight, log);
+            var tls = ServerTls.Load(options, insight, aeads.Device, log);
             return new ServerIdentity
             {
                 Tls = tls.Datagram,
@@ -70,6 +72,9 @@ public sealed class ServerIdentity : IDisposable
 
     /// <summary>What strangers may cost one of so many workers.</summary>
     public AdmissionLimits AdmissionOf(int workers) => AdmissionLimits.Of(HandshakesPerSource, HalfOpenLimit, workers);
+
+    /// <summary>What the kernel lets a stranger's source send.</summary>
+    public GateBudget GateBudget => GateBudget.Of(HandshakesPerSource);
 
     public void Dispose()
     {

@@ -25,6 +25,7 @@ public sealed partial class ConnectionManager
         }
         _acceptor.Use(identity.StreamTls);
         _logins.Limits = identity.Limits;
+        _shared.Gate?.Use(identity.GateBudget);
         foreach (var connection in _strangers.Use(identity.AdmissionOf(_shared.Workers)))
         {
             Counters.Add(Counter.ConnGaveWay);

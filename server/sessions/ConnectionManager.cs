@@ -36,7 +36,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     private readonly Logins _logins;
     private readonly DtlsListener? _listener;
     private readonly StreamAcceptor _acceptor;
-    private readonly ConnectionTable _table = new();
+    private readonly ConnectionTable _table;
     private readonly SessionBook _book;
     private readonly ILogger _log;
     private Connection? _recent; // the latest connection that its address and its session id both named
@@ -55,6 +55,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         _pool = shared.Pool;
         _inside = shared.Inside;
         _log = shared.Log;
+        _table = new ConnectionTable(shared.Gate);
         _strangers = new Strangers(shared.Identity.AdmissionOf(shared.Workers), shared.Seed, worker);
         _logins = new Logins(shared, worker, _strangers, EndElsewhere);
         _listener = shared.Identity.Tls is { } tls ? new DtlsListener(tls, worker, worker.Now) : null;
@@ -223,7 +224,7 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
     public void RotationStarted(Connection connection, SessionId pending) => _table.AddPending(pending, connection);
 
     public void RotationFinalized(Connection connection, SessionId previous) =>
-        _table.FinishRotation(connection, previous);
+        _table.FinishRotation(connection, previous, _worker.Now);
 
     public void Closed(Connection connection, TunnelError reason)
     {
@@ -277,7 +278,10 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         return false;
     }
 
-    /// <summary>The connection of the sender's address reads a datagram; if it holds nothing for it, its successor does.</summary>
+    /// <summary>
+    /// The connection of the sender's address reads a datagram; if it holds nothing for it, its successor does, whose
+    /// client has neither learned an id nor got keys of the Expresslane yet.
+    /// </summary>
     private void Receive(
         Connection known,
         in WireHeader header,
@@ -290,9 +294,15 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         {
             return;
         }
-        if (known.Receive(header, body, now) == 0)
+        var isOfHandshake = header.Session == SessionId.Empty && !header.Expresslane;
+        var successor = isOfHandshake ? _table.Successor(from.Peer) : null;
+        if (successor is not null && header.Version != known.Version)
         {
-            _table.Successor(from.Peer)?.Receive(header, body, now);
+            successor.Receive(header, body, now);
+        }
+        else if (known.Receive(header, body, now) == 0)
+        {
+            successor?.Receive(header, body, now);
         }
         else if (from.Local != known.Path.Local)
         {
@@ -441,6 +451,12 @@ public sealed partial class ConnectionManager : IWorkerProgram, IServerEvents, I
         WireHeaderModule.writeReject(reject);
         Counters.Add(Counter.UdpRejectedSession);
         Counters.Add(Counter.UdpSends);
-        _ = _worker.Control.Send(to, reject, 0); // best effort: the peer asks again
+        if (_worker.Control.Send(to, reject, 0) < 0)
+        {
+            Counters.Add(Counter.UdpControlSendFailed); // the peer asks again
+            return;
+        }
+        Counters.Add(Counter.UdpDatagramsSent);
+        Counters.Add(Counter.UdpBytesSent, reject.Length);
     }
 }

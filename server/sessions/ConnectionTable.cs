@@ -1,5 +1,6 @@
 using Lightway.Protocol;
 using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Filters;
 using Lightway.Tunnel.Udp;
 
 namespace Lightway.Server.Sessions;
@@ -8,13 +9,15 @@ namespace Lightway.Server.Sessions;
 /// Finds the connections of one worker by peer address, session id and pending session id. Removal takes out only what
 /// still points at the connection that goes: a newer one under the same address stays. One thread.
 /// </summary>
-public sealed class ConnectionTable
+/// <param name="gate">Lets the sessions' datagrams through; null: nothing is in their way.</param>
+public sealed class ConnectionTable(StrangerGate? gate)
 {
     private const long AfterlifeMs = 10_000;
     private readonly Dictionary<PeerAddress, Connection> _byPeer = [];
     private readonly Dictionary<PeerAddress, Connection> _successors = []; // handshaking while an older one holds the address
     private readonly Dictionary<SessionId, Connection> _bySession = [];
     private readonly Dictionary<SessionId, Connection> _byPending = [];
+    private readonly Queue<(SessionId Id, long Until)> _retired = []; // of finished rotations, still let through by the gate
     private readonly HashSet<Connection> _streams = []; // found by their sockets
     private readonly Dictionary<SessionId, long> _closed = []; // ids of sessions that ended recently, with the time to forget them
 
@@ -42,6 +45,7 @@ public sealed class ConnectionTable
             return;
         }
         _bySession[connection.SessionId] = connection;
+        gate?.Admit(connection.SessionId);
         if (!_byPeer.TryAdd(connection.Path.Peer, connection))
         {
             _successors[connection.Path.Peer] = connection;
@@ -69,11 +73,16 @@ public sealed class ConnectionTable
         _byPeer[to] = connection;
     }
 
-    public void AddPending(SessionId id, Connection connection) => _byPending[id] = connection;
+    public void AddPending(SessionId id, Connection connection)
+    {
+        _byPending[id] = connection;
+        gate?.Admit(id);
+    }
 
     /// <summary>A rotation is complete: the connection is known by its new id only.</summary>
-    public void FinishRotation(Connection connection, SessionId previous)
+    public void FinishRotation(Connection connection, SessionId previous, long now)
     {
+        _retired.Enqueue((previous, now + AfterlifeMs));
         Forget(_bySession, previous, connection);
         Forget(_byPending, connection.SessionId, connection);
         _bySession[connection.SessionId] = connection;
@@ -92,6 +101,7 @@ public sealed class ConnectionTable
         if (connection.PendingSessionId != SessionId.Empty)
         {
             Forget(_byPending, connection.PendingSessionId, connection);
+            gate?.Forget(connection.PendingSessionId);
         }
     }
 
@@ -106,7 +116,13 @@ public sealed class ConnectionTable
             if (now >= until)
             {
                 _closed.Remove(session);
+                gate?.Forget(session);
             }
+        }
+        while (_retired.TryPeek(out var retired) && now >= retired.Until)
+        {
+            _retired.Dequeue();
+            gate?.Forget(retired.Id);
         }
     }
 

@@ -5,6 +5,7 @@ using Lightway.Server.Auth;
 using Lightway.Server.Control;
 using Lightway.Server.Reload;
 using Lightway.Tunnel.Connections;
+using Lightway.Tunnel.Filters;
 using Lightway.Tunnel.Packets;
 using Microsoft.Extensions.Logging;
 
@@ -36,6 +37,9 @@ public sealed record SharedState
 
     public required UserSessions Users { get; init; }
 
+    /// <summary>The workers' clock, in ms. Any thread.</summary>
+    public Func<long> Now { get; init; } = static () => Environment.TickCount64;
+
     /// <summary>Says when tokens expire.</summary>
     public TimeProvider Clock { get; init; } = TimeProvider.System;
 
@@ -44,6 +48,9 @@ public sealed record SharedState
 
     /// <summary>Whether new sessions are refused, and until when the others go on.</summary>
     public Draining Draining { get; } = new();
+
+    /// <summary>Null: the kernel drops nothing for us.</summary>
+    public StrangerGate? Gate { get; init; }
 
     /// <summary>Null: there is none.</summary>
     public AccountingLog? Accounting { get; init; }

@@ -57,6 +57,8 @@ public static class Init
             Path.Combine(directory, "server.yaml"),
             uplink: null,
             user: null,
+            mtu: 0,
+            nat: true,
             clientToClient: false,
             clientToHost: false
         );

@@ -19,8 +19,9 @@ internal sealed class ServerTls : IDisposable
     public TlsContext? Stream { get; private init; }
 
     /// <param name="insight">Who looks into the sessions; null: nobody.</param>
+    /// <param name="device">Who seals their records: see <see cref="TlsContext.ForServer"/>.</param>
     /// <exception cref="ConfigurationException">A file can't be read, or its content is refused.</exception>
-    public static ServerTls Load(ServerOptions options, TlsInsight? insight, ILogger log)
+    public static ServerTls Load(ServerOptions options, TlsInsight? insight, int device, ILogger log)
     {
         var certificate = PemFiles.Read("server_cert", options.ServerCert, PemContent.Certificate);
         foreach (
@@ -56,7 +57,7 @@ internal sealed class ServerTls : IDisposable
             CryptographicOperations.ZeroMemory(key); // the library has its own copy
         }
         TlsContext Of(Transport transport) =>
-            TlsContext.ForServer(certificate, key, options.EnablePqc, transport, insight);
+            TlsContext.ForServer(certificate, key, options.EnablePqc, transport, insight, device);
     }
 
     public void Dispose()

@@ -3,6 +3,7 @@ using Lightway.Hosting.Start;
 using Lightway.Options;
 using Lightway.Server.Addresses;
 using Lightway.Server.Reload;
+using Lightway.Tunnel.Aead;
 using Lightway.Tunnel.Tls;
 using Microsoft.Extensions.Logging;
 
@@ -15,13 +16,14 @@ internal sealed record StartFiles(ServerIdentity Identity, IReadOnlyList<IpMapEn
 {
     /// <summary>Opens and checks every file that the options name, but writes none.</summary>
     /// <param name="insight">Who looks into TLS; null: nobody.</param>
+    /// <param name="aeads">Who seals packets and records.</param>
     /// <exception cref="ConfigurationException">A file is missing, open to others, or its content is refused.</exception>
     /// <exception cref="TlsException">No TLS library can be used.</exception>
-    public static StartFiles Load(ServerOptions options, TlsInsight? insight, ILogger log)
+    public static StartFiles Load(ServerOptions options, TlsInsight? insight, PacketAeads aeads, ILogger log)
     {
         ServerFiles.Require(options);
         ProgramLog.Library(log, WolfSslLibrary.EnsureUsable());
-        var identity = ServerIdentity.Load(options, insight, log);
+        var identity = ServerIdentity.Load(options, insight, aeads, log);
         try
         {
             var map = ServerFiles.ReadIpMap(options);
@@ -47,6 +49,6 @@ internal sealed record StartFiles(ServerIdentity Identity, IReadOnlyList<IpMapEn
     public static void Check(ServerOptions options, ILogger log)
     {
         TlsLook.Check(options.Keylog);
-        Load(options, insight: null, log).Identity.Dispose();
+        Load(options, insight: null, OffloadChoice.AeadsOf(options.Offload, log), log).Identity.Dispose();
     }
 }

@@ -2,6 +2,7 @@ using System.Net;
 using Lightway.Client.Firewall;
 using Lightway.Client.Network;
 using Lightway.Client.Resolver;
+using Lightway.Client.Sessions;
 using Lightway.Options;
 using Microsoft.Extensions.Logging;
 using LogLevel = Microsoft.Extensions.Logging.LogLevel;
@@ -122,7 +123,7 @@ internal sealed partial class HostNetwork : IDisposable
     /// Servers that are to be connected to while the routes of another one stand: the way to them does not lead into the
     /// tunnel from now on.
     /// </summary>
-    public void Allow(IEnumerable<IPAddress> servers) => _routes.Allow(servers);
+    public void Allow(IReadOnlyCollection<IPAddress> servers) => _routes.Allow(servers);
 
     /// <summary>The tunnel is up: routes and DNS lead into it. A later call is about another server.</summary>
     /// <exception cref="IOException">They can't be made.</exception>

@@ -45,6 +45,7 @@ internal sealed partial class Routes : IDisposable
     private int _device;
     private bool _isWayMissing; // and the log says so
     private RouteWatch? _watch;
+    private readonly Dictionary<IPAddress, IPAddress> _sources = []; // this machine's addresses when a round began, by server
 
     /// <summary>Removes what a killed client has left behind.</summary>
     /// <exception cref="IOException">The routing table can't be read or changed, or another client has routes in it.</exception>
@@ -98,24 +99,29 @@ internal sealed partial class Routes : IDisposable
             {
                 Make(_table, isFirst);
             }
+            _watch ??= new RouteWatch(() => Follow(_table), _log); // a change after this line is followed
             _path = _table.Find(server, _settings.Mark);
             _source = _path?.Source;
             if (isFirst)
             {
                 WarnOfIPv6();
-                _watch = new RouteWatch(() => Follow(_table), _log);
+            }
+            if (_path is { Source: { } source } && _sources.TryGetValue(server, out var began) && !source.Equals(began))
+            {
+                LogMoved(_log, server, Describe(_path)); // while the connection was made
+                Moved(true);
             }
         }
     }
 
     /// <summary>
-    /// Makes routes to servers, outside of the tunnel, so that connecting to them does not lead into it. The next
-    /// <see cref="Install"/> removes those that it does not need. Without effect before the first one. A server without a way
-    /// can't be reached anyway.
+    /// Connections to servers are about to be made: makes routes to them, outside of the tunnel, unless there were no routes
+    /// into it so far. The next <see cref="Install"/> removes those that it does not need. A server without a way can't be
+    /// reached anyway.
     /// </summary>
-    public void Allow(IEnumerable<IPAddress> servers)
+    public void Allow(IReadOnlyCollection<IPAddress> servers)
     {
-        if (_table is null || _watch is null || _settings.Mode == RouteMode.NoExec)
+        if (_table is null)
         {
             return;
         }
@@ -123,8 +129,20 @@ internal sealed partial class Routes : IDisposable
         {
             try
             {
+                _sources.Clear();
+                foreach (var server in servers)
+                {
+                    if (_table.Find(server, _settings.Mark) is { Source: { } source })
+                    {
+                        _sources[server] = source;
+                    }
+                }
+                if (_watch is null || _settings.Mode == RouteMode.NoExec)
+                {
+                    return;
+                }
                 var (local, local6) = Tables(_table);
-                foreach (var server in servers.Distinct())
+                foreach (var server in servers)
                 {
                     var table = IsIPv6(server) ? local6 : local;
                     if (WayIn(table, server) is { } way)

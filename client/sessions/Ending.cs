@@ -1,7 +1,7 @@
 using System.Net;
 using Lightway.Protocol;
 
-namespace Lightway.Client;
+namespace Lightway.Client.Sessions;
 
 /// <summary>How far a connection came.</summary>
 public enum Stage
@@ -23,4 +23,14 @@ public enum Stage
 /// <param name="Stage">How far it came.</param>
 /// <param name="AfterMs">Milliseconds since it was started.</param>
 /// <param name="Tls">The last failure of TLS, in the library's words.</param>
-public sealed record Ending(IPEndPoint Server, TunnelError Reason, Stage Stage, long AfterMs, string Tls);
+public sealed record Ending(IPEndPoint Server, TunnelError Reason, Stage Stage, long AfterMs, string Tls)
+{
+    /// <summary>Why the login was refused, as far as the server says so.</summary>
+    public AuthRefusal Refusal { get; init; }
+
+    /// <summary>
+    /// The certificate that was refused, the server's own or one above it, in DER; empty: none was, or the library does not
+    /// hand it out.
+    /// </summary>
+    public ReadOnlyMemory<byte> Certificate { get; init; }
+}

@@ -5,7 +5,7 @@ open Expecto
 open Lightway.Protocol
 open Lightway.Specs.Generators
 
-/// A peer that has been sent this much at these times, oldest first.
+/// A worker that has sent this much at these times, oldest first.
 let private after (sends: seq<int64<ms> * int64>) =
     (BurstRate.create 0L<ms>, sends)
     ||> Seq.fold (fun rate (at, bytes) -> BurstRate.sent (rate, at, bytes))
@@ -17,14 +17,14 @@ let private history (gaps: (byte * uint16) list) =
 
     List.zip times [ for _, bytes in gaps -> int64 bytes ]
 
-/// A peer that is sent this much every ms, for some time.
+/// A worker that sends this much every ms, for some time.
 let private steady (perMs: int64</ ms>) (time: int64<ms>) =
     after [ for at in 1L<ms> .. 1L<ms> .. time -> at, perMs * 1L<ms> ]
 
 let laws =
     testList
         "burst cap"
-        [ testCase "a new peer is taken for one of 100 Mbit/s"
+        [ testCase "100 Mbit/s are assumed at the start"
           <| fun () -> Expect.equal (BurstRate.create 7L<ms>).BytesPerMs 12_500L< / ms> ""
 
           testProperty "the rate is never below the floor, however it came down"
@@ -66,7 +66,7 @@ let laws =
               let rate = BurstRate.sent (after sends, last + 2_000L<ms>, 1L)
               rate.BytesPerMs = BurstRate.Floor
 
-          testCase "a peer that gets slower is followed by an eighth a window, not at once"
+          testCase "a rate that falls is followed by an eighth a window, not at once"
           <| fun () ->
               let fast = steady 100_000L< / ms> 200L<ms>
 

@@ -156,6 +156,24 @@ let private errors =
               Expect.isTrue (Lifecycle.isFatal (Transport.Stream, error)) "stream"
               Expect.equal (Lifecycle.isFatal (Transport.Datagram, error)) (fatalOnDatagrams.Contains error) "datagram"
 
+      testCase
+          "§5: a refused login says why as far as it is the client's business; a client understands it, a server does not"
+      <| fun () ->
+          for reason in Enum.GetValues<TunnelError>() do
+              let refusal, error =
+                  match reason with
+                  | TunnelError.AccessDenied -> AuthRefusal.Credentials, TunnelError.Unauthorized
+                  | TunnelError.NoFreeClientIp -> AuthRefusal.NoAddress, TunnelError.NoFreeClientIp
+                  | _ -> AuthRefusal.Unspecified, TunnelError.Unauthorized
+
+              Expect.equal (Lifecycle.refusalOf reason) refusal $"{reason}: said"
+              Expect.equal (Lifecycle.ofRefusal (Role.Client, refusal)) error $"{reason}: heard by a client"
+
+              Expect.equal
+                  (Lifecycle.ofRefusal (Role.Server, refusal))
+                  TunnelError.Unauthorized
+                  $"{reason}: by a server"
+
       testCase "§6: no error ends nothing"
       <| fun () ->
           Expect.isFalse

@@ -20,7 +20,9 @@ type private Settings =
     }
 
 let private usage =
-    """options: --seed N            start of all random numbers (default 20260801)
+    """prove [PART]: prove the laws that hold for all inputs, or those with PART in their names, and print them
+search [PART]: visit every state of the protocol's machines, or of those with PART in their names, and print how many
+options: --seed N            start of all random numbers (default 20260801)
          --count N           cases of each property (default: as its law says)
          --superpackets N    superpackets compared with the kernel (default 10000)
          --summary FILE      write "passed failed skipped" to FILE
@@ -76,6 +78,8 @@ let private allLaws (settings: Settings) =
           KeepaliveMachine.laws
           PathMtuDiscovery.laws
           RejectMachine.laws
+          ReconnectMachine.laws
+          ServerRaces.laws
           BurstCap.laws
           LifecycleTable.laws
           EncodingMachine.laws
@@ -92,7 +96,9 @@ let private allLaws (settings: Settings) =
           ProxyHeaders.laws
           Networks.laws
           TokenLaws.laws
-          SessionUses.laws ]
+          SessionUses.laws
+          Proofs.Proofs.laws
+          Search.Searches.laws ]
 
 /// FsCheck's second number: any odd one gives a separate sequence for each seed.
 [<Literal>]
@@ -154,8 +160,16 @@ let main arguments =
           Summary = None
           Rest = [] }
 
-    match parse defaults (List.ofArray arguments) with
-    | Ok settings -> run settings
-    | Error message ->
-        eprintfn $"{message}\n{usage}"
-        2
+    match List.ofArray arguments with
+    | [ "search" ] -> Search.Searches.run ""
+    | [ "search"; part ] -> Search.Searches.run part
+    | [ "prove" ] -> Proofs.Proofs.run ""
+    | [ "prove"; "--table" ] -> Proofs.Proofs.table ()
+    | [ "prove"; part ] -> Proofs.Proofs.run part
+    | arguments ->
+
+        match parse defaults arguments with
+        | Ok settings -> run settings
+        | Error message ->
+            eprintfn $"{message}\n{usage}"
+            2

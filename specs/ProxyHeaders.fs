@@ -26,7 +26,7 @@ let private named (header: ProxyHeader) : ProxyWriter.Named =
         elif header.High = 0UL && header.Low <= uint64 UInt32.MaxValue then
             Some(IPAddress bytes[12..], int header.Port)
         else
-            failwith "not an IPv4 address"
+            failtest "not an IPv4 address"
 
 /// What the oracle says: the header, how much of one is missing, or that there is none.
 let private agrees (bytes: byte[]) : bool =

@@ -23,7 +23,8 @@ type private World() =
     let toClient = List<SessionId>()
     let announced = HashSet<SessionId>()
     member val Ids = SessionRotation.create (SessionId 0xC0FFEEUL) with get, set
-    member val ClientId = SessionId.Empty with get, set
+    member val Adopted = SessionRotation.adopted SessionId.Empty with get, set
+    member this.ClientId = this.Adopted.Adopted
 
     /// The server's tables: by current id and by pending id.
     member this.Finds(id: SessionId) =
@@ -59,7 +60,7 @@ type private World() =
         toClient.Add id
 
     member this.ClientHears(id: SessionId) =
-        this.ClientId <- SessionRotation.adopt (this.ClientId, id, 1)
+        this.Adopted <- SessionRotation.adopt (this.Adopted, id, 1)
         Expect.isTrue (announced.Contains this.ClientId) "the client holds what the server announced"
 
     member this.Happen(happening: Happening) =
@@ -72,6 +73,8 @@ type private World() =
                 this.ClientHears id
 
         match happening with
+        // An id of 64 random bits is drawn once.
+        | Rotation fresh when announced.Contains fresh -> ()
         | Rotation fresh ->
             let before = this.Ids
             let start = SessionRotation.start (before, fresh)
@@ -104,7 +107,7 @@ type SessionArbitrary =
         let either = Gen.elements [ false; true ]
 
         let fresh =
-            Gen.elements [ 0UL; 1UL; 2UL; 3UL; 0xC0FFEEUL; UInt64.MaxValue ] |> Gen.map SessionId
+            Gen.elements ([ 0UL .. 12UL ] @ [ 0xC0FFEEUL; UInt64.MaxValue ]) |> Gen.map SessionId
 
         Gen.frequency
             [ 2, Gen.map Rotation fresh
@@ -121,14 +124,17 @@ let private config =
         arbitrary = [ typeof<SessionArbitrary> ] }
 
 let private rotation =
-    [ testPropertyWithConfig config "§2: whatever was lost, repeated or late, one exchange makes both ends agree"
+    [ testPropertyWithConfig config "§2: whatever was lost, repeated or late, a few exchanges make both ends agree"
       <| fun (history: Happening list) ->
           let world = World()
           history |> List.iter world.Happen
           let id = SessionRotation.outgoing world.Ids
-          world.ServerSends()
-          world.ClientHears id
-          world.ServerHears world.ClientId
+
+          for _ in 1 .. SessionRotation.Insistence do
+              world.ServerSends()
+              world.ClientHears id
+              world.ServerHears world.ClientId
+
           (world.Ids, world.ClientId) = (SessionRotation.create id, id)
 
       testPropertyWithConfig config "§2: with datagrams in order, the server finds the client by its id at any time"
@@ -163,20 +169,59 @@ let private rotation =
 
       testProperty "§2: without a frame in it a datagram teaches the client nothing"
       <| fun (current: uint64) (session: uint64) ->
-          SessionRotation.adopt (SessionId current, SessionId session, 0) = SessionId current
+          let ids = SessionRotation.adopted (SessionId current)
+          SessionRotation.adopt (ids, SessionId session, 0) = ids
 
       testProperty "§2: a client never adopts a reserved id"
       <| fun (current: uint64) (frames: byte) ->
-          let current = SessionId current
+          let ids = SessionRotation.adopted (SessionId current)
 
-          SessionRotation.adopt (current, SessionId.Empty, int frames) = current
-          && SessionRotation.adopt (current, SessionId.Rejected, int frames) = current
+          SessionRotation.adopt (ids, SessionId.Empty, int frames) = ids
+          && SessionRotation.adopt (ids, SessionId.Rejected, int frames) = ids
 
       testProperty "§2: a client adopts any other id from a datagram with a frame in it"
       <| fun (current: uint64) (session: uint64) (frames: byte) ->
-          let current, session = SessionId current, SessionId session
+          let ids, session = SessionRotation.adopted (SessionId current), SessionId session
 
-          SessionId.isReserved session || SessionRotation.adopt (current, session, 1 + int frames) = session ]
+          SessionId.isReserved session
+          || (SessionRotation.adopt (ids, session, 1 + int frames)).Adopted = session
+
+      testCase "§2: a late datagram does not lead the client back to either of the two ids that it has left"
+      <| fun () ->
+          let hear ids session =
+              SessionRotation.adopt (ids, SessionId session, 1)
+
+          let third = [ 6UL; 7UL ] |> List.fold hear (SessionRotation.adopted (SessionId 5UL))
+
+          for left, name in [ 6UL, "the one before"; 5UL, "the one before that" ] do
+              let fewer = List.replicate (SessionRotation.Insistence - 1) left
+              Expect.equal (List.fold hear third fewer).Adopted third.Adopted name
+
+              let interrupted = List.fold hear third (fewer @ [ 7UL ] @ fewer)
+              Expect.equal interrupted.Adopted third.Adopted $"{name}, and again"
+              Expect.equal (hear interrupted 8UL).Adopted (SessionId 8UL) "a new one is adopted at once"
+
+      testCase "§2: a header that somebody has altered leads the client away only until the server insists"
+      <| fun () ->
+          let hear ids session =
+              SessionRotation.adopt (ids, SessionId session, 1)
+
+          let third = [ 6UL; 7UL ] |> List.fold hear (SessionRotation.adopted (SessionId 5UL))
+
+          let insist session =
+              List.replicate SessionRotation.Insistence session
+
+          let astray = hear third 9UL
+          Expect.equal astray.Adopted (SessionId 9UL) "away"
+          Expect.equal (List.fold hear astray (insist 7UL)).Adopted third.Adopted "and back"
+
+          // Whichever of the two it goes back to, it remembers the other one.
+          for back, others in [ 6UL, [ 7UL; 5UL ]; 5UL, [ 7UL; 6UL ] ] do
+              let ids = List.fold hear third (insist back)
+              Expect.equal ids.Adopted (SessionId back) "the server insists"
+
+              for other in others do
+                  Expect.equal (hear ids other).Adopted ids.Adopted $"after {back}, {other} is late" ]
 
 let private keyUpdate =
     let granted interval =

@@ -1,5 +1,8 @@
-// The mutation gate: each change in specs/mutants/ breaks the pure core in one point, and a law must notice.
+// The mutation gate: each change in specs/mutants/ breaks the pure core or the engine in one point, and a law or a test must
+// notice.
 // `dotnet fsi specs/mutate.fsx [--only TEXT] [--seed N] [--superpackets N] [--parallel N] [--timeout SECONDS]`
+// `--only core` and `--only engine` choose one of the two; other texts are looked for in the files and names of mutants.
+// `--check` only looks whether each mutant finds its text in the code exactly once.
 // Works on copies in artifacts/mutate; the report is artifacts/mutate/report.md. Exit code 0: every mutant was killed.
 
 open System
@@ -25,6 +28,19 @@ type Mutant =
         Original: string
         Replacement: string
     }
+
+/// What a mutant belongs to: each part is built and judged in its own way.
+type Part =
+    /// segmenter/ and protocol/: the laws judge, first those that the list names, then all.
+    | Core
+    /// tunnel/ and server/: the lists of tests that the list names judge, the simulation among them.
+    | Engine
+
+let partOf (mutant: Mutant) : Part =
+    if mutant.File.StartsWith "tunnel/" || mutant.File.StartsWith "server/" then
+        Engine
+    else
+        Core
 
 /// The form is explained at the top of specs/mutants/segmenter.txt.
 let mutantsOf (path: string) : Mutant list =
@@ -93,6 +109,12 @@ let private signals =
                   exit 130
           ) ]
 
+let private wolfSsl =
+    match Environment.GetEnvironmentVariable "LIGHTWAY_WOLFSSL" with
+    | null
+    | "" -> Path.Combine(root, "artifacts", "native", "libwolfssl.so")
+    | path -> path
+
 /// Runs a program, shows `watch` each line of its output, and ends it when `watch` says so or the time is over.
 /// The exit code, or None if it was ended.
 let runWatched program (arguments: string list) workingFolder (timeout: TimeSpan) (watch: string -> bool) =
@@ -109,6 +131,8 @@ let runWatched program (arguments: string list) workingFolder (timeout: TimeSpan
         [ "MSBUILDDISABLENODEREUSE", "1" // MSBuild's nodes would outlive us
           "DOTNET_CLI_TELEMETRY_OPTOUT", "1"
           "DOTNET_NOLOGO", "1"
+          "LIGHTWAY_WOLFSSL", wolfSsl
+          "LIGHTWAY_SIMULATION_SECONDS", "0" // the kept seeds only
           "DOTNET_GCHeapHardLimit", "0x80000000" ] do // a mutant that allocates without end is to fail, not the machine
         start.Environment[name] <- value
 
@@ -144,24 +168,33 @@ let runWatched program (arguments: string list) workingFolder (timeout: TimeSpan
 
 // One copy of the code for each worker; its builds are incremental.
 
-let private sources =
-    [ "Directory.Build.props"
-      "Directory.Packages.props"
-      "global.json"
-      "Lightway.Segmenter.fsproj"
-      "Lightway.Protocol.fsproj"
-      "locks"
-      "segmenter"
-      "protocol"
-      "specs" ]
+let private sourcesOf part =
+    match part with
+    | Core ->
+        [ "Directory.Build.props"
+          "Directory.Packages.props"
+          "global.json"
+          "Lightway.Segmenter.fsproj"
+          "Lightway.Protocol.fsproj"
+          "locks"
+          "segmenter"
+          "protocol"
+          "specs" ]
+    | Engine ->
+        // Tests read documents and projects, too.
+        [ for path in Directory.EnumerateFileSystemEntries root do
+              match Path.GetFileName path with
+              | ".git"
+              | "artifacts" -> ()
+              | name -> name ]
 
 let private isCode (path: string) =
-    not (path.EndsWith ".fsx") && not (path.Contains "/mutants/")
+    not (path.EndsWith ".fsx") && not (path.Contains "/specs/mutants/")
 
 /// Makes `worker` hold the sources as they are. Files that did not change keep their time, so builds stay incremental.
-let refresh (worker: string) =
+let refresh part (worker: string) =
     let files =
-        [ for name in sources do
+        [ for name in sourcesOf part do
               let path = Path.Combine(root, name)
 
               if Directory.Exists path then
@@ -173,14 +206,20 @@ let refresh (worker: string) =
         let copy = Path.Combine(worker, Path.GetRelativePath(root, file))
         Directory.CreateDirectory(Path.GetDirectoryName copy) |> ignore
 
-        if not (File.Exists copy) || File.ReadAllText copy <> File.ReadAllText file then
+        if not (File.Exists copy) || File.ReadAllBytes copy <> File.ReadAllBytes file then
             File.Copy(file, copy, overwrite = true)
             File.SetLastWriteTimeUtc(copy, DateTime.UtcNow)
 
 let private dotnet = Environment.ProcessPath
 
-/// None, or what the build said.
-let build worker (restore: bool) : string option =
+/// The program that judges, and the folder that it is in.
+let private programOf part (worker: string) =
+    let project = if part = Core then "Lightway.Specs" else "Lightway.Tests"
+    let folder = Path.Combine(worker, "artifacts", "bin", project, "release")
+    folder, Path.Combine(folder, project)
+
+/// Builds what a change in `file` needs; all of it for "". None, or what the build said.
+let build part worker (file: string) : string option =
     let output = ConcurrentQueue<string>()
 
     let keep line =
@@ -190,7 +229,13 @@ let build worker (restore: bool) : string option =
     let step arguments =
         runWatched dotnet arguments worker (TimeSpan.FromMinutes 10.) keep = Some 0
 
-    let project = "specs/Lightway.Specs.fsproj"
+    // The engine's projects are compiled alone: what depends on them does not change with what is inside of them.
+    let project, isAlone =
+        match part with
+        | Core -> "specs/Lightway.Specs.fsproj", false
+        | Engine when file.StartsWith "tunnel/" -> "Lightway.Tunnel.csproj", true
+        | Engine when file <> "" -> "Lightway.Server.csproj", true
+        | Engine -> "tests/Lightway.Tests.fsproj", false
 
     // An unused name must not refuse a mutant.
     let arguments =
@@ -202,9 +247,35 @@ let build worker (restore: bool) : string option =
           "-m:1"
           "-v"
           "q"
-          "-p:TreatWarningsAsErrors=false" ]
+          "-p:TreatWarningsAsErrors=false"
+          "-p:RunAnalyzers=false"
+          if isAlone then
+              "--no-dependencies" ]
 
-    if (not restore || step [ "restore"; project; "--locked-mode" ]) && step arguments then
+    // The program that judges gets what was built; the other assembly as it is without any mutant.
+    let install () =
+        if part = Engine then
+            let folder = fst (programOf part worker)
+            let unchanged = Path.Combine(worker, "unchanged")
+            Directory.CreateDirectory unchanged |> ignore
+
+            for name, assembly in [ "Lightway.Tunnel", "Lightway.Tunnel.dll"; "Lightway.Server", "lightway-server.dll" ] do
+                let original = Path.Combine(unchanged, assembly)
+                let target = Path.Combine(folder, assembly)
+
+                if not isAlone then
+                    File.Copy(target, original, overwrite = true)
+                elif project.StartsWith name then
+                    File.Copy(
+                        Path.Combine(worker, "artifacts", "bin", name, "release", assembly),
+                        target,
+                        overwrite = true
+                    )
+                else
+                    File.Copy(original, target, overwrite = true)
+
+    if (file <> "" || step [ "restore"; project; "--locked-mode" ]) && step arguments then
+        install ()
         None
     else
         Some(String.concat "\n" output)
@@ -227,21 +298,22 @@ type Settings =
         Superpackets: int
         Parallel: int
         Timeout: TimeSpan
+        /// Ends before anything is built.
+        IsCheck: bool
     }
 
-let private failure = Regex @"ERR\] Laws\.(.*) (failed|errored) in \d"
+let private failure = Regex @"ERR\] (?:Laws|Lightway)\.(.*) (failed|errored) in \d"
+let private colours = Regex @"\x1b\[[0-9;]*m"
 
-/// Runs a list of laws of a worker's build, or all (""), up to the first that fails. Those of allocation do not count:
-/// on a busy machine the runtime's own work may fail them, which says nothing about a mutant.
-let judge settings (worker: string) (laws: string) : Verdict =
-    let program =
-        Path.Combine(worker, "artifacts", "bin", "Lightway.Specs", "release", "Lightway.Specs")
-
+/// Runs a list of laws or tests of a worker's build, or all laws (""), up to the first that fails. Those of allocation do
+/// not count: on a busy machine the runtime's own work may fail them, which says nothing about a mutant.
+let judge part settings (worker: string) (laws: string) : Verdict =
+    let program = snd (programOf part worker)
     let mutable law = None
     let mutable discounted = false
 
     let watch line =
-        let found = failure.Match line
+        let found = failure.Match(colours.Replace(line, ""))
         let name = found.Groups[1].Value
 
         if found.Success && name.Contains "allocat" then
@@ -252,10 +324,11 @@ let judge settings (worker: string) (laws: string) : Verdict =
         law.IsSome
 
     let arguments =
-        [ "--seed"
-          string settings.Seed
-          "--superpackets"
-          string settings.Superpackets
+        [ if part = Core then
+              "--seed"
+              string settings.Seed
+              "--superpackets"
+              string settings.Superpackets
           "--no-spinner"
           if laws <> "" then
               "--filter-test-list"
@@ -272,17 +345,17 @@ let judge settings (worker: string) (laws: string) : Verdict =
     | None, None when started.Elapsed >= settings.Timeout -> Hung
     | None, None -> failwith "ended for no reason"
 
-let tryMutant settings (worker: string) (mutant: Mutant) : Verdict =
+let tryMutant part settings (worker: string) (mutant: Mutant) : Verdict =
     let path = Path.Combine(worker, mutant.File)
     let code = File.ReadAllText path
     File.WriteAllText(path, code.Replace(mutant.Original, mutant.Replacement))
 
     try
-        match build worker false with
+        match build part worker mutant.File with
         | Some output -> NotCompiled output
         | None ->
-            mutant.Laws @ [ "" ]
-            |> Seq.map (judge settings worker)
+            (if part = Core then mutant.Laws @ [ "" ] else mutant.Laws)
+            |> Seq.map (judge part settings worker)
             |> Seq.tryFind (_.IsSurvived >> not)
             |> Option.defaultValue Survived
     finally
@@ -327,10 +400,10 @@ let private writeReport settings (results: (Mutant * Verdict) list) =
     let lines =
         [ "# Mutation report"
           ""
-          "Each mutant breaks the pure core in one point. `specs/mutants/` has the changes; the target `Mutate` makes them, rebuilds,"
-          "and runs the laws up to the first that fails: those next to the code, then all, the kernel oracle among them. Laws run"
-          "side by side, so it need not be the same one next time; those of allocation do not count. A mutant that survived is a"
-          "gap in the laws."
+          "Each mutant breaks the pure core or the engine in one point. `specs/mutants/` has the changes; the target `Mutate` makes"
+          "them, rebuilds, and runs the laws up to the first that fails: those next to the code, then all, the kernel oracle among"
+          "them. For the engine it runs the kept seeds of the simulation, and lists of tests. Laws run side by side, so it need not"
+          "be the same one next time; those of allocation do not count. A mutant that survived is a gap in the laws."
           ""
           $"{today}, seed {settings.Seed}, {settings.Superpackets} superpackets for the kernel."
           $"**{totals results}.**"
@@ -347,7 +420,7 @@ let private writeReport settings (results: (Mutant * Verdict) list) =
 
 // The run.
 
-let private judgeAll settings (mutants: Mutant list) =
+let private judgePart part settings (mutants: Mutant list) =
     let queue = ConcurrentQueue(List.indexed mutants)
     let results = ConcurrentDictionary<int, Verdict>()
 
@@ -356,7 +429,7 @@ let private judgeAll settings (mutants: Mutant list) =
 
         while queue.TryDequeue &item do
             let index, mutant = item
-            let verdict = tryMutant settings worker mutant
+            let verdict = tryMutant part settings worker mutant
             results[index] <- verdict
             let word = if isKilled verdict then "killed  " else "SURVIVED"
             printfn $"[{results.Count}/{mutants.Length}] {word} {mutant.File}: {mutant.Name} — {describe verdict}"
@@ -367,18 +440,27 @@ let private judgeAll settings (mutants: Mutant list) =
 
     let workers =
         [ for number in 1 .. settings.Parallel do
-              Path.Combine(folder, $"worker{number}") ]
+              Path.Combine(folder, (if part = Core then $"worker{number}" else $"engine{number}")) ]
 
-    List.iter refresh workers
+    let lists =
+        match part with
+        | Core -> [ "" ]
+        | Engine -> mutants |> List.collect _.Laws |> List.distinct
+
+    List.iter (refresh part) workers
     printfn "mutate: building, and running the laws without any mutant"
 
     let unchanged =
         workers
-        |> List.map (fun worker -> build worker true)
+        |> List.map (fun worker -> build part worker "")
         |> List.choose id
         |> List.tryHead
         |> Option.map NotCompiled
-        |> Option.defaultWith (fun () -> judge settings workers.Head "")
+        |> Option.defaultWith (fun () ->
+            lists
+            |> Seq.map (judge part settings workers.Head)
+            |> Seq.tryFind (_.IsSurvived >> not)
+            |> Option.defaultValue Survived)
 
     match unchanged with
     | Survived ->
@@ -393,6 +475,15 @@ let private judgeAll settings (mutants: Mutant list) =
     | NotCompiled output -> Error output
     | other -> Error $"the laws fail without any mutant: {describe other}"
 
+let private judgeAll settings (mutants: Mutant list) =
+    [ for part, mutants in List.groupBy partOf mutants do
+          judgePart part settings mutants ]
+    |> List.reduce (fun one other ->
+        match one, other with
+        | Ok one, Ok other -> Ok(one @ other)
+        | Error message, _
+        | _, Error message -> Error message)
+
 let private run settings =
     let all =
         Directory.GetFiles(Path.Combine(root, "specs", "mutants"), "*.txt")
@@ -400,13 +491,21 @@ let private run settings =
         |> List.ofArray
         |> List.collect mutantsOf
 
-    let chosen =
-        all |> List.filter (fun mutant -> $"{mutant.File}: {mutant.Name}".Contains settings.Only)
+    let isChosen (mutant: Mutant) =
+        match settings.Only with
+        | "core" -> partOf mutant = Core
+        | "engine" -> partOf mutant = Engine
+        | text -> $"{mutant.File}: {mutant.Name}".Contains text
+
+    let chosen = List.filter isChosen all
 
     match faultsOf all with
     | [] when chosen.IsEmpty ->
         eprintfn $"mutate: no mutant has '{settings.Only}' in its file or name"
         2
+    | [] when settings.IsCheck ->
+        printfn $"mutate: each of {all.Length} mutants finds its text exactly once"
+        0
     | [] ->
         let started = Stopwatch.StartNew()
 
@@ -430,6 +529,7 @@ let private run settings =
 
 let rec private parse settings arguments =
     match arguments with
+    | "--check" :: rest -> parse { settings with IsCheck = true } rest
     | "--only" :: value :: rest -> parse { settings with Only = value } rest
     | "--seed" :: value :: rest -> parse { settings with Seed = uint64 value } rest
     | "--superpackets" :: value :: rest ->
@@ -451,6 +551,7 @@ let private defaults =
       Seed = 20260801UL
       Superpackets = 150
       Parallel = min 2 Environment.ProcessorCount
-      Timeout = TimeSpan.FromMinutes 3. }
+      Timeout = TimeSpan.FromMinutes 10.
+      IsCheck = false }
 
 exit (run (parse defaults (List.tail (List.ofArray fsi.CommandLineArgs))))

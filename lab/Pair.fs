@@ -17,6 +17,7 @@ open Lightway.Tunnel.Hooks
 open Lightway.Tunnel.Kernel
 open Lightway.Tunnel.Packets
 open Lightway.Tunnel.Tcp
+open Lightway.Tunnel.Aead
 open Lightway.Tunnel.Tls
 open Lightway.Tunnel.Udp
 
@@ -46,7 +47,10 @@ type Wire() =
     member private this.NextError() =
         if this.Errors.Count > 0 then this.Errors.Dequeue() else 0
 
-    member private this.Accept(data: ReadOnlySpan<byte>, segmentSize: int, tosByte: byte) =
+    /// Where each of `Datagrams` goes, in the same order; null: nobody asks.
+    member val Destinations: Queue<PeerAddress> = null with get, set
+
+    member private this.Accept(path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int, tosByte: byte) =
         if not this.Discard then
             tos.Add tosByte
             segmentSizes.Add segmentSize
@@ -56,6 +60,10 @@ type Wire() =
             while at < data.Length do
                 let length = min step (data.Length - at)
                 this.Datagrams.Enqueue(data.Slice(at, length).ToArray())
+
+                if not (isNull this.Destinations) then
+                    this.Destinations.Enqueue path.Peer
+
                 at <- at + length
 
     /// Single datagrams that may be fragmented by IP on their way.
@@ -70,13 +78,13 @@ type Wire() =
 
             result
 
-        member this.Send(_path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int, tos: byte) : int =
+        member this.Send(path: inref<OutsideAddress>, data: ReadOnlySpan<byte>, segmentSize: int, tos: byte) : int =
             calls <- calls + 1
 
             match this.NextError() with
             | 0 when data.Length > this.Refuses -> -90
             | 0 ->
-                this.Accept(data, segmentSize, tos)
+                this.Accept(&path, data, segmentSize, tos)
                 data.Length
             | errno -> -errno
 
@@ -93,7 +101,8 @@ type Wire() =
                         this.NextError() |> ignore
 
                     let run = runs[sent]
-                    this.Accept(bytes.Slice(run.Start, run.Length), run.SegmentSize, run.Tos)
+                    let path = run.Path
+                    this.Accept(&path, bytes.Slice(run.Start, run.Length), run.SegmentSize, run.Tos)
                     sent <- sent + 1
 
                 sent
@@ -257,8 +266,12 @@ type Pair
         ?pathMtu: bool,
         ?pathMtuBase: int,
         ?hooks: Role -> ConnectionHooks,
-        ?serverPlugins: IOutsidePlugin list
+        ?serverPlugins: IOutsidePlugin list,
+        ?aeads: PacketAeads,
+        ?clientAeads: PacketAeads
     ) =
+    let serverAeads = defaultArg aeads PacketAeads.WolfCrypt
+    let clientAeads = defaultArg clientAeads serverAeads
     let outsideMtu = defaultArg outsideMtu TlsContext.DefaultOutsideMtu
 
     let certificate, key =
@@ -285,10 +298,19 @@ type Pair
         )
 
     let client = new End(Role.Client, maxSegments)
-    let serverTls = TlsContext.ForServer(certificate, key, true)
+
+    let serverTls =
+        TlsContext.ForServer(certificate, key, true, device = serverAeads.Device)
 
     let clientTls =
-        TlsContext.ForClient(certificate, null, false, defaultArg keyShare KeyShare.X25519MlKem768, outsideMtu)
+        TlsContext.ForClient(
+            certificate,
+            null,
+            false,
+            defaultArg keyShare KeyShare.X25519MlKem768,
+            outsideMtu,
+            device = clientAeads.Device
+        )
 
     let listener = new DtlsListener(serverTls, server.Context, server.Now)
 
@@ -305,6 +327,7 @@ type Pair
         ConnectionSettings(
             Role = role,
             EnableExpresslane = expresslane,
+            Aeads = (if role = Role.Server then serverAeads else clientAeads),
             ExpresslanePacketsPerKey = defaultArg packetsPerKey (1UL <<< 31),
             DtlsRecordsPerKey = defaultArg recordsPerKey (1L <<< 23),
             CopiedTos = defaultArg copiedTos 3uy,

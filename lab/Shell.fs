@@ -128,6 +128,16 @@ type Child private (name: string, running: Process, logFile: string) =
 
         isWilling
 
+    /// Waits until the log has this text: a program's lines come a moment after what they report. Fails when it has ended or
+    /// 10 s are over, and the log does not have it.
+    member this.AwaitLog (text: string) (meaning: string) =
+        let isThere () = this.Log.Contains text
+
+        Wait.until (TimeSpan.FromSeconds 10.0) (fun () -> this.HasExited || isThere ()) |> ignore
+
+        if not (isThere ()) then
+            raise (LabException $"{name}, {meaning}: the log does not have '{text}'. Log:\n{this.LogTail}")
+
     /// Waits for a condition, but fails as soon as the program has ended, and when `timeout` is over.
     member this.Await (timeout: TimeSpan) (expectation: string) (condition: unit -> bool) =
         let isOver = Wait.until timeout (fun () -> this.HasExited || condition ())

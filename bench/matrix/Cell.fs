@@ -58,6 +58,18 @@ module Cell =
     [<Literal>]
     let DatagramLength = 1200 // bytes: what QUIC sends before it knows the path (RFC 9000 section 14)
 
+    /// The variant whose ends both seal by wolfCrypt, where "on" takes the fastest library.
+    [<Literal>]
+    let OnByWolfCrypt = "on, wolfcrypt"
+
+    /// Rounds of which the medians of the two are taken: fewer say nothing.
+    [<Literal>]
+    let AeadRounds = 7
+
+    /// Cells in which the libraries for AES-GCM are compared.
+    let comparesAeads (cell: Cell) : bool =
+        cell.Clients = 1 && cell.Traffic = Tcp 4 && cell.Path <> Tls
+
     /// All fields in the order of measuring. Those with the same path and number of clients share their programs.
     let all: Cell list =
         [ for path in [ Expresslane; Dtls; Tls ] do

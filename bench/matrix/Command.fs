@@ -36,6 +36,7 @@ let private defaults: Request =
           Seconds = 3.0
           WarmUp = 1.0
           Rounds = 2
+          AeadRounds = Cell.AeadRounds
           OfferedMegabits = 300.0
           Congestion = "cubic"
           OtherServer = None
@@ -68,7 +69,8 @@ let rec private parse (request: Request) (arguments: string list) : Request =
             { plan with
                 Seconds = 1.0
                 WarmUp = 0.5
-                Rounds = 1 }
+                Rounds = 1
+                AeadRounds = 1 }
             rest
     | "--seconds" :: text :: rest -> next { plan with Seconds = positive text } rest
     | "--rounds" :: text :: rest ->
@@ -176,7 +178,7 @@ let private bench (request: Request) : int =
     if not profiles.IsEmpty then
         printfn $"{Cost.table profiles rows}\n"
 
-    let code = judge request (Verdict.all rows)
+    let code = judge request (Verdict.all rows @ Verdict.ofAeads report.Rows)
     printfn $"Took {clock.Elapsed.TotalMinutes:F1} min. Files: {folder}/matrix.*"
     code
 

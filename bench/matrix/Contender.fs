@@ -36,12 +36,19 @@ module Contender =
 
         sums
 
-    /// A server and a number of clients over a path, with offload off or on at both ends.
-    let lightway (name: string) (programs: Programs) (path: Path) (offload: bool) (clients: int) : Contender =
+    /// A server and a number of clients over a path, with offload off or on and more keys of the files at both ends.
+    let lightwayWith
+        (more: (string * string) list)
+        (name: string)
+        (programs: Programs)
+        (path: Path)
+        (offload: bool)
+        (clients: int)
+        : Contender =
         let topology = Topology.Create clients
 
         try
-            let keys = if path = Tls then [ "mode", "tcp" ] else []
+            let keys = more @ (if path = Tls then [ "mode", "tcp" ] else [])
 
             let settings =
                 { Expresslane = (path = Expresslane)
@@ -64,3 +71,6 @@ module Contender =
         with _ ->
             (topology :> IDisposable).Dispose()
             reraise ()
+
+    /// The same without more keys.
+    let lightway = lightwayWith []

@@ -58,11 +58,11 @@ let private ofProfile (profile: Profile) (total: float) : Part list list =
       |> List.map (fun (index, share) -> share.Part, nanoseconds [ share ], lighter index (colourOf share.Stage))
       |> behind 0.0 ]
 
-/// Methods of bench/Micro.fs by direction: the engine's whole way of a segment, and the disjoint steps in it that are
+/// Methods of bench/Benchmarks.fs by direction: the engine's whole way of a segment, and the disjoint steps in it that are
 /// measured alone, each with its name in the chart. A method that has not run is left out; a new one is named here.
 let private steps =
     Map
-        [ "down", ("Expresslane", [ "Header", "header"; "Seal", "seal" ])
+        [ "down", ("Expresslane", [ "Header", "header"; "FastSeal", "seal" ])
           "up", ("OpenExpresslane", [ "CoalesceTcp", "verify, coalesce" ]) ]
 
 /// Below the whole when there is no profile: the engine and all else, and the engine's steps.

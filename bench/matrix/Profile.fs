@@ -50,7 +50,7 @@ module Profile =
         let regex = Regex(pattern, RegexOptions.Compiled)
         fun (text: string) -> regex.IsMatch text
 
-    let private aes = "AES-GCM (wolfSSL)"
+    let private aes = "AES-GCM"
     let private managed = "managed"
     let private runtime = "runtime, libc"
     let private otherCalls = "other calls"
@@ -148,6 +148,8 @@ module Profile =
                  "128-byte loop"
              else
                  "per packet")
+        elif file.StartsWith "libIPSec_MB" then
+            aes, "IPsec-MB"
         elif file.StartsWith "perf-" || leaf.Object.StartsWith "/memfd:doublemapper" then
             managed, ofManaged leaf.Symbol
         elif file.EndsWith ".dll" then

@@ -30,14 +30,14 @@ let private machine (report: Report) =
     |> List.append [ "| | |"; "| --- | --- |" ]
     |> String.concat "\n"
 
-let private verdicts (rows: Row list) =
+let private verdicts (all: Verdict list) =
     let text (verdict: Verdict) =
         match verdict.Holds with
         | Some true -> $"| {verdict.Text} | yes |"
         | Some false -> $"| {verdict.Text} | **no** |"
         | None -> $"| {verdict.Text} | - |"
 
-    [ "| expectation: measured; limit | holds |"; "| --- | --- |" ] @ List.map text (Verdict.all rows)
+    [ "| expectation: measured; limit | holds |"; "| --- | --- |" ] @ List.map text all
     |> String.concat "\n"
 
 /// Replaces `{{name}}`; a name that the template has and nobody knows is an error.
@@ -54,7 +54,7 @@ let write (report: Report) (micro: MicroResult list) : unit =
             [ "machine", machine report
               "results", Table.ofResults rows
               "batching", Table.ofBatching rows
-              "verdicts", verdicts rows
+              "verdicts", verdicts (Verdict.all rows @ Verdict.ofAeads report.Rows)
               "profile", Cost.table profiles rows
               "micro",
               (if micro.IsEmpty then

@@ -144,6 +144,12 @@ module Row =
             let rank = int (ceil (percent / 100.0 * float sorted.Length))
             Some sorted[max 0 (rank - 1)]
 
+    /// Of an odd or even number of values; None of no values.
+    let median (values: float list) : float option =
+        match List.sort values with
+        | [] -> None
+        | sorted -> Some((sorted[(sorted.Length - 1) / 2] + sorted[sorted.Length / 2]) / 2.0)
+
     /// Rows of all rounds as one for each cell and variant, in the order of their first appearance: the round with the
     /// highest throughput, as whatever else the machine does can only lower it. Round trips are those of all rounds.
     let best (rows: Row list) : Row list =

@@ -14,6 +14,7 @@ type Plan =
       Seconds: float // measured, of each run
       WarmUp: float // seconds of the same traffic before
       Rounds: int
+      AeadRounds: int // of the two variants whose libraries for AES-GCM are compared, if that is more
       OfferedMegabits: float // of datagrams, per second
       Congestion: string // TCP's congestion control at all ends
       OtherServer: string option
@@ -137,7 +138,7 @@ let private measure (plan: Plan) (cell: Cell) (round: int) (contender: Contender
             | None -> 0 }
 
 /// The variants of the cells that share their programs, each up in a topology of its own.
-let private contendersOf (plan: Plan) (path: Path) (clients: int) : Contender list =
+let private contendersOf (plan: Plan) (path: Path) (clients: int) (cells: Cell list) : Contender list =
     let ours = Programs.OfThisBuild()
     let started = ResizeArray<Contender>()
 
@@ -155,6 +156,9 @@ let private contendersOf (plan: Plan) (path: Path) (clients: int) : Contender li
                 { Server = defaultArg plan.OtherServer ours.Server
                   Client = defaultArg plan.OtherClient ours.Client }
 
+        if List.exists Cell.comparesAeads cells then
+            started.Add(Contender.lightwayWith [ "aead", "wolfcrypt" ] Cell.OnByWolfCrypt ours path true clients)
+
         if plan.Yardstick && path = Expresslane then
             started.Add(Yardstick.contender clients)
 
@@ -165,17 +169,26 @@ let private contendersOf (plan: Plan) (path: Path) (clients: int) : Contender li
 
         reraise ()
 
+/// Who takes part in a round of a cell. The libraries for AES-GCM are compared by medians, which take more rounds.
+let private takesPart (plan: Plan) (cell: Cell) (round: int) (contender: Contender) =
+    let isCompared = Cell.comparesAeads cell
+
+    match contender.Name with
+    | Cell.OnByWolfCrypt -> isCompared
+    | "on" -> round <= plan.Rounds || isCompared
+    | _ -> round <= plan.Rounds
+
 /// Rows of the cells that the plan names, as they come. A run that breaks is reported on standard error and has no row.
 let run (plan: Plan) (onRow: Row -> unit) : unit =
     let cells = Cell.all |> List.filter (fun cell -> plan.Cells.IsMatch cell.Name)
 
     for (path, clients), cells in cells |> List.groupBy (fun cell -> cell.Path, cell.Clients) do
-        let contenders = contendersOf plan path clients
+        let contenders = contendersOf plan path clients cells
 
         try
             for cell in cells do
-                for round in 1 .. plan.Rounds do
-                    for contender in contenders do
+                for round in 1 .. max plan.Rounds plan.AeadRounds do
+                    for contender in contenders |> List.filter (takesPart plan cell round) do
                         try
                             onRow (measure plan cell round contender)
                         with error when not Topology.IsInterrupted ->

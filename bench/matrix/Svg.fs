@@ -42,6 +42,7 @@ let colourOf (variant: string) : string =
     match variant with
     | "off" -> "#8b949e"
     | "on" -> "#2f7fd1"
+    | "on, wolfcrypt" -> "#86b7ea"
     | "wireguard-go" -> "#d9822b"
     | "other off" -> "#b9a3d6"
     | "other on" -> "#7a4fb5"
@@ -51,5 +52,6 @@ let colourOf (variant: string) : string =
 let labelOf (variant: string) : string =
     match variant with
     | "off"
-    | "on" -> $"offload {variant}"
+    | "on"
+    | "on, wolfcrypt" -> $"offload {variant}"
     | variant -> variant

@@ -125,6 +125,9 @@ let publish () =
             File.Copy(library, target </> "libwolfssl.so", overwrite = true)
         | _ -> say $"{target} has no libwolfssl.so: the system's is used"
 
+        for library in Option.toList (ipsecMb ()) do
+            File.Copy(library, target </> Path.GetFileName library, overwrite = true)
+
 let pack () =
     let target = artifacts </> "packages"
     Shell.cleanDir target
@@ -154,9 +157,16 @@ let private initTargets (requested: string option) (extra: string list) =
         installOracles ()
         runSuite "Lightway.Specs" extra)
 
+    target "Prove" "The laws of arithmetic, decided for all inputs by z3 and printed; a part of Specs" (fun () ->
+        installProver ()
+        run (executable "Lightway.Specs") ("prove" :: extra))
+
+    target "Search" "Every state of the protocol's machines up to a bound; a part of Specs" (fun () ->
+        run (executable "Lightway.Specs") ("search" :: extra))
+
     target "Fuzz" "60 s of hostile bytes for every parser; --seconds N" (fun () -> runSuite "Lightway.Fuzz" fuzzing)
 
-    target "Mutate" "Break the pure core in one point after the other: a law must notice" (fun () ->
+    target "Mutate" "Break core and engine in one point after the other: a law or test must notice" (fun () ->
         dotnet ([ "fsi"; root </> "specs" </> "mutate.fsx" ] @ extra))
 
     target "Test" "Specs, fuzzing, tests and end-to-end tests; root" (fun () ->
@@ -181,6 +191,11 @@ let private initTargets (requested: string option) (extra: string list) =
         installLab ()
         run bench ("pests" :: extra))
 
+    target "Scale" "What a server costs per client, from 4 to 5000, and how fresh programs start; root" (fun () ->
+        installLab ()
+        run bench ("scale" :: extra)
+        run bench [ "start" ])
+
     target "Micro" "Nanoseconds per segment, step by step" (fun () -> run bench ("micro" :: extra))
     target "Publish" "Server and client, ready to copy, in artifacts/publish" publish
     target "Pack" "Packages of the pure core, for other programs, in artifacts/packages" pack
@@ -204,18 +219,18 @@ let private initTargets (requested: string option) (extra: string list) =
     for dependency in [ "Native"; "Build"; "CheckFormat"; "Specs"; "Fuzz" ] do
         dependency ==> "Test" |> ignore
 
-    for onRequest in [ "Demo"; "Bench"; "Pests"; "Micro"; "Publish" ] do
+    for onRequest in [ "Demo"; "Bench"; "Scale"; "Pests"; "Micro"; "Publish" ] do
         "Native" ==> onRequest |> ignore
         "Build" ==> onRequest |> ignore
 
-    for onBuild in [ "Specs"; "Fuzz"; "Pack" ] do
+    for onBuild in [ "Specs"; "Prove"; "Search"; "Fuzz"; "Pack" ] do
         "Build" ==> onBuild |> ignore
 
     "Native" ==> "QuickPackage" |> ignore
     "Build" ?=> "QuickPackage" ==> "Test" |> ignore
     "Native" ?=> "Build" ?=> "CheckFormat" ?=> "Specs" ?=> "Fuzz" |> ignore
 
-let private needsRoot = [ "Test"; "Demo"; "Bench"; "Pests"; "PackageTest" ]
+let private needsRoot = [ "Test"; "Demo"; "Bench"; "Scale"; "Pests"; "PackageTest" ]
 
 /// Runs the whole build again as root. The build itself then hands `artifacts` back to the user who called sudo.
 let private rerunWithSudo name extra =

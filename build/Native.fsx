@@ -64,3 +64,13 @@ let native () =
         say $"wolfSSL is {path}, as LIGHTWAY_WOLFSSL says"
     | _ when exportsDtls13 "libwolfssl.so" -> say "wolfSSL is the system's"
     | _ -> buildNative ()
+
+/// Intel IPsec-MB, which programs look for beside them, by its soname; none where this machine does not have it.
+let ipsecMb () : string option =
+    if RuntimeInformation.ProcessArchitecture <> Architecture.X64 then
+        None
+    else
+        [ for folder in [ "/usr/local/lib"; "/usr/lib/x86_64-linux-gnu"; "/usr/lib64"; "/usr/lib" ] do
+              for version in [ 1; 2 ] do
+                  folder </> $"libIPSec_MB.so.{version}" ]
+        |> List.tryFind File.Exists

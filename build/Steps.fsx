@@ -119,7 +119,10 @@ let installLab () =
           program "traceroute" "traceroute"
           program "nft" "nftables"
           program "setpriv" "util-linux"
-          program "systemd-analyze" "systemd" ]
+          program "systemd-analyze" "systemd"
+
+          if RuntimeInformation.ProcessArchitecture = Architecture.X64 then
+              (fun () -> fst (NativeLibrary.TryLoad "libIPSec_MB.so.1")), "libipsec-mb1" ]
 
 /// What looks at the server in the tests of monitoring. Without it these are skipped, so a failed installation does not stop
 /// the others.
@@ -161,8 +164,8 @@ let unpackLab () =
             with error ->
                 say $"{package}: {error.Message}"
 
-/// Programs that judge what ours write: captures, key logs, manual pages and completions. Without them tests are skipped, so a
-/// failed installation does not stop the build.
+/// Programs that judge what ours write: captures, key logs, manual pages and completions; and what they compute, for all inputs.
+/// Without them tests are skipped, so a failed installation does not stop the build.
 let installOracles () =
     if Environment.IsPrivilegedProcess then
         install
@@ -170,4 +173,8 @@ let installOracles () =
               program "man" "man-db"
               program "mandoc" "mandoc"
               program "zsh" "zsh"
-              program "fish" "fish" ]
+              program "fish" "fish"
+              program "z3" "z3" ]
+
+/// The solver that decides the laws of specs/proofs.
+let installProver () = install [ program "z3" "z3" ]

@@ -11,14 +11,15 @@ work=$(mktemp -d)
 root=$work/root
 trap 'umount "$root" 2>/dev/null || true; rm -rf "$work"' EXIT
 
-if [ ! -e "$base/made" ]; then
+# What the checks use, and what the packages depend on, so that installing them needs no network.
+tools=(systemd systemd-sysv dbus man-db bash-completion iputils-ping)
+dependencies=(libssl3 iproute2 nftables procps)
+if [ "$(cat "$base/made" 2>/dev/null)" != "${tools[*]} ${dependencies[*]}" ]; then
     rm -rf "$base"
     mkdir -p "$base"
     debootstrap --variant=minbase bookworm "$base" >"$base.log" 2>&1
-    chroot "$base" apt-get install -y -qq --no-install-recommends systemd systemd-sysv dbus man-db iputils-ping nftables >>"$base.log" 2>&1
-    # What the packages depend on, so that installing them needs no network.
-    chroot "$base" apt-get install -y -qq --no-install-recommends libssl3 iproute2 >>"$base.log" 2>&1
-    touch "$base/made"
+    chroot "$base" apt-get install -y -qq --no-install-recommends "${tools[@]}" "${dependencies[@]}" >>"$base.log" 2>&1
+    echo "${tools[*]} ${dependencies[*]}" >"$base/made"
 fi
 
 mkdir "$root" "$work/upper" "$work/work"

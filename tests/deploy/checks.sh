@@ -39,7 +39,14 @@ drop_in() { # UNIT EXAMPLE
 check "the packages are installed from their files" dpkg --install /root/lightway-*.deb
 check "there is no .NET on this machine" none command -v dotnet
 check "the programs run, and find their library" lightway-server --version
-check "the units are in order" systemd-analyze verify --man=no /usr/lib/systemd/system/lightway-{server,server-device,client}.service
+check "the units are in order" systemd-analyze verify /usr/lib/systemd/system/lightway-{server,server-device,client}.service
+for program in lightway-server lightway-client; do
+    page() { MANROFFOPT=-ww man --warnings=w --locale=C -l "/usr/share/man/man8/$program.8.gz"; }
+    check "man renders the page of $program" grep -q "^ *$program - Lightway VPN" <(page 2>/dev/null)
+    check "without a warning" is "$(page 2>&1 >/dev/null)" ""
+    check "man finds it by name" man --where "$program"
+    check "bash finds its completions" grep -q -- " $program\$" <(bash -ic ". /usr/share/bash-completion/bash_completion; _completion_loader $program; complete -p $program" 2>&1)
+done
 check "the server does not start before it is configured" none systemctl is-active lightway-server
 systemctl start lightway-server
 check "started without a configuration, it stays down and has not failed" state lightway-server inactive
@@ -59,10 +66,22 @@ check "its system calls are filtered" is "$(status lightway-server Seccomp)" 2
 check "it sees no other device" none test -e "/proc/$(property lightway-server MainPID)/root/dev/kmsg"
 check "it may not write to /etc" none runuser -u lightway -- touch "/proc/$(property lightway-server MainPID)/root/etc/x"
 
+check "the host is prepared: NAT" grep -q "ip saddr 10.125.0.0/16 .* masquerade" <(nft list table inet lightway_lightway)
+check "and forwarding" is "$(cat /proc/sys/net/ipv4/ip_forward)" 1
+check "and the limits of socket buffers, by sysctl.d" grep -q "^net.core.rmem_max = 15728640" /etc/sysctl.d/60-lightway-server.conf
+
 pid=$(property lightway-server MainPID)
 check "a reload ends well" systemctl reload lightway-server
 check "the server is ready again" within 5 state lightway-server active
 check "it is the same process" is "$(property lightway-server MainPID)" "$pid"
+sed -i 's/^SETUP_HOST_OPTIONS=.*/SETUP_HOST_OPTIONS=--no-nat --mtu 1280/' /etc/default/lightway-server
+check "other options for the host take effect by a reload" systemctl reload lightway-server-device
+check "there is no NAT any more" none grep -q masquerade <(nft list table inet lightway_lightway)
+check "and another MTU" is "$(cat /sys/class/net/lightway/mtu)" 1280
+check "under a server that goes on" is "$(property lightway-server MainPID)" "$pid"
+sed -i 's/^SETUP_HOST_OPTIONS=.*/SETUP_HOST_OPTIONS=/' /etc/default/lightway-server
+check "and back" systemctl reload lightway-server-device
+check "there is NAT" grep -q masquerade <(nft list table inet lightway_lightway)
 
 # The client in a network of its own: 192.0.2.2 - 192.0.2.1.
 ip netns add there
@@ -78,14 +97,41 @@ systemctl daemon-reload
 check "the client starts" systemctl start lightway-client
 ping_server() { ip netns exec there ping -c 1 -W 1 10.125.0.2; }
 check "the server's inside answers through the tunnel" within 20 ping_server
-check "the client says that it is online" within 5 is "$(property lightway-client StatusText)" online
+says_online() { is "$(property lightway-client StatusText)" online; }
+check "the client says that it is online" within 5 says_online
 check "the client has one capability" is "$(status lightway-client CapEff)" 0000000000001000
+echo "control_socket: /run/lightway-client/control.sock" >>/etc/lightway/client.yaml
+systemctl restart lightway-client
+online_by_status() { grep -q online <(lightway-client status); }
+check "with a control socket the client tells how it is" within 20 online_by_status
 systemctl stop lightway-client
 check "the client ended in order" is "$(property lightway-client Result)" success
+
+# The password as a credential.
+mkdir -p -m 700 /etc/credstore
+sed -n 's/^password: "\(.*\)"$/\1/p' /etc/lightway/client.yaml >/etc/credstore/lightway-client.password
+chmod 600 /etc/credstore/lightway-client.password
+sed -i 's/^password: .*/password_file: $CREDENTIALS_DIRECTORY\/password/' /etc/lightway/client.yaml
+check "the client starts with its password as a credential" systemctl start lightway-client
+check "it gets in" within 20 ping_server
+systemctl stop lightway-client
+mv /etc/credstore/lightway-client.password /etc/lightway/client.password
+drop_in lightway-client credentials.conf
+check "the client starts with another file as its credential" systemctl start lightway-client
+check "it gets in" within 20 ping_server
+systemctl stop lightway-client
+rm /etc/systemd/system/lightway-client.service.d/credentials.conf
+systemctl daemon-reload
+systemctl start lightway-client
+check "without the credential it is down, after one try" within 10 state lightway-client failed
+check "and says that the password is missing" grep -q password_file <(journalctl -u lightway-client)
+check "a configuration that can't be used is final" is "$(property lightway-client NRestarts)" 0
+systemctl reset-failed lightway-client
+mv /etc/lightway/client.password /etc/credstore/lightway-client.password
 drop_in lightway-client no-dns.conf
 chgrp lightway /etc/lightway/client.yaml
 chmod 640 /etc/lightway/client.yaml
-echo "dns_config_mode: noexec" >>/etc/lightway/client.yaml
+check "init has written that DNS settings are left alone" grep -q "^dns_config_mode: noexec" /etc/lightway/client.yaml
 check "the client starts without root" systemctl start lightway-client
 check "it gets through as well" within 20 ping_server
 check "it runs as the user lightway" is "$(status lightway-client Uid | cut -f1)" "$(id -u lightway)"
@@ -115,15 +161,19 @@ check "it is ready with credentials" state lightway-server active
 rm /etc/systemd/system/lightway-server.service.d/credentials.conf
 chmod 640 /etc/lightway/server.key /etc/lightway/users.htpasswd
 
-systemctl stop lightway-client lightway-server lightway-server-device
+systemctl stop lightway-server
+systemctl restart lightway-client
+tried_again() { [ "$(property lightway-client NRestarts)" -ge 1 ]; }
+check "while no server can be reached, the client is started again" within 60 tried_again
+systemctl stop lightway-client lightway-server-device
 check "the device is gone with its unit" none ip link show lightway
-systemctl mask --quiet lightway-server-device
-drop_in lightway-server capabilities.conf
-check "with capabilities it makes the device itself" systemctl start lightway-server
-check "the device is up" grep -q "lightway.*UP" <(ip link show lightway)
+check "so are the rules" none nft list table inet lightway_lightway
+check "nothing is forwarded any more" is "$(cat /proc/sys/net/ipv4/ip_forward)" 0
+drop_in lightway-server steering.conf
+check "with CAP_BPF it starts" systemctl start lightway-server
+check "it has that capability only" is "$(status lightway-server CapEff)" 0000008000000000
 check "it steers: no warning about the choice of queues" none grep -q "kernel chooses the queue" <(journalctl -u lightway-server --since "@$(date -d "$(property lightway-server ActiveEnterTimestamp)" +%s)")
-rm /etc/systemd/system/lightway-server.service.d/capabilities.conf
-systemctl unmask --quiet lightway-server-device
+rm /etc/systemd/system/lightway-server.service.d/steering.conf
 systemctl daemon-reload
 
 echo "mode: nonsense" >>/etc/lightway/server.yaml

@@ -4,10 +4,12 @@
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 work=${1:-$(mktemp -d)}
+commit=$(git -C "$here" rev-parse HEAD)
 for name in first a-second-one/with/a/longer/name; do
     rm -rf "${work:?}/$name"
     mkdir -p "$work/$name"
     git clone --quiet "$here" "$work/$name"
+    git -C "$work/$name" checkout --quiet --detach "$commit"
     (cd "$work/$name" && env -u LIGHTWAY_WOLFSSL dotnet fsi build.fsx -t Package)
 done
 cd "$work/first/artifacts/dist"

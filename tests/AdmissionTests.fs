@@ -80,6 +80,18 @@ let private strangers =
               Expect.equal guest.Connection.State ConnectionState.Online "the client stays"
           }
 
+          test
+              "what the handshake of a client that logs in has taken is given back: ten behind one address get in at once" {
+              use site = new Site(Limits(Handshakes = 1))
+
+              // Each datagram is sent three times. Without refunds, the tokens are used up after six.
+              for port in 4001..4010 do
+                  use guest = new Guest(site, at "198.51.100.7" port, "secret")
+                  guest.Reach ConnectionState.Online
+
+              Expect.equal site.Counters[Counter.UdpStrangerOverLimit] 0L "nothing is refused"
+          }
+
           test "connections without a login: the greediest source's oldest gives way, and the honest one gets in" {
               use site = new Site(Limits(HalfOpen = 32, Handshakes = 0))
 
@@ -137,6 +149,7 @@ let private logins =
               Expect.isFalse answered "not before a tick"
               Expect.isTrue (settle site wrong (fun () -> refusals () = 1L)) "at a tick"
               Expect.equal wrong.End.Closed (ValueSome TunnelError.Unauthorized) "the client knows"
+              Expect.equal wrong.End.Connection.Refusal AuthRefusal.Credentials "and why"
               Expect.equal (linesWith site "refused: wrong user or password for 'me'") 1 "a line"
 
               for attempt in 2..5 do
@@ -196,7 +209,7 @@ let private logins =
               use third = new Guest(site, at "198.51.100.9" 4000, "secret")
               third.Reach ConnectionState.Authenticating
               Expect.isTrue (settle site third (fun () -> third.End.Closed.IsSome)) "refused"
-              Expect.equal third.End.Closed (ValueSome TunnelError.Unauthorized) "all that the protocol can say"
+              Expect.equal third.End.Closed (ValueSome TunnelError.NoFreeClientIp) "the client knows why"
               Expect.equal (linesWith site "all 2 inside addresses are in use; enlarge ip_pool") 1 "a warning"
               guests |> List.iter (fun guest -> (guest :> IDisposable).Dispose())
           }

@@ -61,16 +61,39 @@ let private files =
                                 "--password=x" ]
 
                       let code, second, error = check program again password
-                      Expect.equal code 0 error
-
-                      for line in error.Split('\n', StringSplitOptions.RemoveEmptyEntries) do
-                          Expect.stringContains line "not served yet" "the only warnings: it has every option"
+                      Expect.equal (code, error) (0, "") "it has every option, and no warning"
 
                       // The first line names the file. Comments say where values come from.
                       let values (report: string) =
                           [ for line in report.Split '\n' |> Array.skip 1 -> line.Split("   # ")[0] ]
 
                       Expect.equal (values second) (values report) "the same values")
+              }
+
+          for program, yaml in [ server, "server.yaml"; client, "client.yaml" ] do
+              test $"a library for AES-GCM that is asked for by name must be there: {yaml}" {
+                  withSetUp (fun directory ->
+                      let run (aead: string) =
+                          Shell.tryRun
+                              "env"
+                              [ "LIGHTWAY_IPSEC_MB=/nowhere/libIPSec_MB.so"
+                                program.Value
+                                "--check-config"
+                                "--config-file"
+                                Path.Combine(directory, yaml)
+                                $"--aead={aead}" ]
+
+                      let struct (code, _, error) = run "ipsec-mb"
+                      Expect.equal code 2 $"exit code\n{error}"
+
+                      Expect.stringContains
+                          error
+                          "aead: ipsec-mb can't be used: LIGHTWAY_IPSEC_MB names '/nowhere/libIPSec_MB.so', which can't be loaded"
+                          "the reason"
+
+                      for aead in [ "auto"; "wolfcrypt" ] do
+                          let struct (code, _, error) = run aead
+                          Expect.equal (code, error) (0, "") aead)
               }
 
           test "a check opens no device and no port: both may be in use" {
@@ -142,6 +165,60 @@ let private files =
               "client.yaml"
               (write "ca_cert.crt" "none\n")
               [ "ca_cert"; "not a PEM file" ]
+
+          refused
+              "a later server's authority"
+              client
+              "client.yaml"
+              (fun directory ->
+                  add
+                      (Path.Combine(directory, "client.yaml"))
+                      $"servers:\n  - server: 127.0.0.1:1\n  - server: 127.0.0.1:2\n    ca_cert: {directory}/none.crt\n")
+              [ "ca_cert"; "DIR/none.crt" ]
+
+          refused
+              "a later server's password file that others may read"
+              client
+              "client.yaml"
+              (fun directory ->
+                  write "pw" "secret\n" directory
+                  File.SetUnixFileMode(Path.Combine(directory, "pw"), enum<UnixFileMode> 0o644)
+
+                  add
+                      (Path.Combine(directory, "client.yaml"))
+                      "servers:\n  - server: 127.0.0.1:1\n  - server: 127.0.0.1:2\n    user: other\n    password_file: pw\n")
+              [ "password_file"; "DIR/pw"; "chmod" ]
+
+          refused
+              "a later server's MTU without room"
+              client
+              "client.yaml"
+              (fun directory ->
+                  add
+                      (Path.Combine(directory, "client.yaml"))
+                      "servers:\n  - server: 127.0.0.1:1\n  - server: 127.0.0.1:2\n    outside_mtu: 150\n")
+              [ "outside_mtu"; "150" ]
+
+          refused
+              "an MTU of the device that does not fit"
+              client
+              "client.yaml"
+              (fun directory -> add (Path.Combine(directory, "client.yaml")) "inside_mtu: 1500\n")
+              [ "inside_mtu"; "1500"; "too large" ]
+
+          test "a password that a start would ask for is a warning, and nobody is asked" {
+              withSetUp (fun directory ->
+                  let file = Path.Combine(directory, "client.yaml")
+                  add file "servers:\n  - server: 127.0.0.1:1\n  - server: 127.0.0.1:2\n    user: other\n"
+                  let code, output, error = check client file []
+                  Expect.equal code 0 error
+
+                  let warning =
+                      Expect.wantSome (Array.tryExactlyOne (error.TrimEnd().Split '\n')) "one line"
+
+                  Expect.stringStarts warning "warning: password: missing for other at 127.0.0.1" ""
+                  Expect.stringContains output "127.0.0.1:2" "the report has both servers")
+          }
 
           refused
               "an MTU without room"

@@ -2,12 +2,20 @@
 module Lightway.Tests.Checks
 
 open System
+open System.IO
 open Expecto
 open Lightway.Lab
 
 let needsRoot () =
     if not Environment.IsPrivilegedProcess then
         skiptest "network namespaces and TUN devices need root"
+
+/// Skips a test on a machine without the program that judges.
+let needsProgram (program: string) =
+    let folders = (string (Environment.GetEnvironmentVariable "PATH")).Split ':'
+
+    if not (folders |> Array.exists (fun folder -> File.Exists(Path.Combine(folder, program)))) then
+        skiptest $"{program} is not installed"
 
 let megabytes n = n * 1_000_000L
 

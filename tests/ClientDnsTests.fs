@@ -186,7 +186,7 @@ let private file =
                   kill (launchOnline site box)
                   Expect.stringContains box.ResolvConf "100.64.0.1" "left behind"
                   let client = launchOnline site box
-                  Expect.stringContains client.Log "restored /etc/resolv.conf" "says so"
+                  client.AwaitLog "restored /etc/resolv.conf" "says so"
                   kill client
 
                   let said = box.Run $"{Programs.OfThisBuild().Client} reset"
@@ -237,7 +237,7 @@ let private file =
                   Expect.equal (ends client) 1 "exit code"
 
                   for part in [ "/etc/resolv.conf"; "read-only"; "dns_config_mode: noexec" ] do
-                      Expect.stringContains client.Log part "the last line"
+                      client.AwaitLog part "the last line"
 
                   site.Vpn.SetClient [ "dns_config_mode", "noexec" ]
                   let client = box.Launch()
@@ -270,7 +270,7 @@ let private openresolv =
                   Expect.equal box.ResolvConf before "at the end"
                   kill (launchOnline site box)
                   let client = launchOnline site box
-                  Expect.stringContains client.Log "restored the entry" "says so"
+                  client.AwaitLog "restored the entry" "says so"
                   kill client
                   box.Run $"{Programs.OfThisBuild().Client} reset" |> ignore
                   Expect.equal box.ResolvConf before "by reset")
@@ -320,7 +320,7 @@ let private resolved =
                   withBox setUp (fun site box ->
                       let before = box.ResolvConf
                       let client = launchOnline site box
-                      Expect.stringContains client.Log "(systemd-resolved)" "the way"
+                      client.AwaitLog "(systemd-resolved)" "the way"
                       Expect.equal box.ResolvConf before "the file stays"
                       let status = box.Run $"resolvectl status {site.Vpn.Device}"
                       Expect.stringContains status "DNS Servers: 100.64.0.1" "the server"

@@ -25,13 +25,39 @@ let private signals =
                   Expect.equal site.Routes before "routes")
           }
 
-          test "SIGHUP does not end a client without a terminal, a service; a line of the log says so" {
+          test "SIGHUP does not end a client without a terminal, a service: it reads its files again" {
               withServer (fun site ->
                   let client = site.LaunchBehind [ "setsid" ]
                   site.AwaitOnline client
                   client.Signal Netns.Signal.Hangup
-                  client.Await patience "it says that SIGHUP has no effect" (fun () -> client.Log.Contains "SIGHUP")
+
+                  client.Await patience "it has read them" (fun () ->
+                      client.Log.Contains "SIGHUP: the files were read")
+
                   Expect.isTrue site.CarriesPing "still online"
+                  Expect.isFalse (client.Log.Contains "wait for a restart") "nothing else has changed"
+
+                  // A wrong file changes nothing; another password is used by the next connection.
+                  site.Vpn.SetClient [ "keepalive_interval", "soon" ]
+                  client.Signal Netns.Signal.Hangup
+
+                  client.Await patience "it refuses the file" (fun () ->
+                      client.Log.Contains "nothing has changed: keepalive")
+
+                  site.Vpn.SetClient [ "keepalive_interval", "1s"; "password", "wrong" ]
+                  client.Signal Netns.Signal.Hangup
+                  client.Await patience "not all of it" (fun () -> client.Log.Contains "wait for a restart")
+                  Expect.isTrue site.CarriesPing "still online"
+                  Expect.isTrue (site.Vpn.Server.Stop()) "the server ends"
+                  site.Vpn.StartServer()
+                  Expect.equal (ends client) 3 "the next login is refused"
+                  client.AwaitLog "(Unauthorized)" "why")
+          }
+
+          test "SIGTERM ends a service in order" {
+              withServer (fun site ->
+                  let client = site.LaunchBehind [ "setsid" ]
+                  site.AwaitOnline client
                   Expect.isTrue (client.Stop()) "SIGTERM ends it"
                   Expect.equal client.ExitCode 0 "exit code")
           }
@@ -86,7 +112,7 @@ let private signals =
                   Expect.equal site.Routes before "routes"
                   site.Vpn.Server.Signal Netns.Signal.Quit
                   Expect.equal (ends site.Vpn.Server) 0 "server's exit code"
-                  Expect.stringContains site.Vpn.Server.Log "stopped" "the last line")
+                  site.Vpn.Server.AwaitLog "stopped" "the last line")
           }
 
           test "a reader of the log that goes away ends neither program" {
@@ -274,7 +300,7 @@ let private addresses =
                       site.Vpn.SetClient [ "server", "vpn.test:27690" ]
                       site.Vpn.LaunchClient()
                       site.AwaitOnline site.Vpn.Client
-                      Expect.stringContains site.Vpn.Client.Log "[2001:db8:1::1]:27690" "says what was tried first"
+                      site.Vpn.Client.AwaitLog "[2001:db8:1::1]:27690" "says what was tried first"
 
                       Expect.stringContains
                           site.Vpn.Client.Log
@@ -354,11 +380,44 @@ let private texts =
                   says site 1 [ "server: no answer from 192.0.2.1:9 within "; " s"; "port"; "firewall" ])
           }
 
-          test "a refused login: the user, both possible causes, and a remedy for each" {
+          test "a wrong password: the user, the server, and where the password is set" {
               withServer (fun site ->
-                  site.Vpn.SetClient [ "password", "wrong" ]
-                  says site 1 [ site.Vpn.User; "password"; "no free address"; "ip_pool"; "client.yaml" ]
-                  Expect.isFalse (site.Vpn.Client.Log.Contains "wrong\"") "never the password")
+                  site.Vpn.SetClient [ "password", "secret-but-wrong" ]
+
+                  says
+                      site
+                      3
+                      [ $"wrong user or password for '{site.Vpn.User}' at {Topology.ServerOutside}:27690"
+                        "check user and password in "
+                        "client.yaml"
+                        "(Unauthorized)" ]
+
+                  Expect.isFalse (site.Vpn.Client.Log.Contains "ip_pool") "no other cause"
+                  Expect.isFalse (site.Vpn.Client.Log.Contains "secret-but-wrong") "never the password")
+          }
+
+          test "no address left at the server: it says so, and that the user is right" {
+              withSite
+                  { settings with
+                      ServerKeys = [ "ip_pool", "10.125.0.0/30"; "tun_ip", "10.125.0.1" ] }
+                  (fun site ->
+                      site.Vpn.StartServer()
+
+                      // Of the four addresses of the pool, one is the server's, one the network's, one for broadcasts.
+                      let first =
+                          site.LaunchBehind [ "env"; "LW_CLIENT_TUN_NAME=first"; "LW_CLIENT_ROUTE_MODE=noexec" ]
+
+                      first.Await patience "the first is online" (fun () -> first.Log.Contains "online: ")
+
+                      says
+                          site
+                          1
+                          [ $"server: no address left at {Topology.ServerOutside}:27690"
+                            $"'{site.Vpn.User}'"
+                            "ip_pool"
+                            "(NoFreeClientIp)" ]
+
+                      Expect.isFalse (site.Vpn.Client.Log.Contains "wrong user") "no other cause")
           }
 
           test "a certificate of an unknown authority: ca_cert, its file, and what to do" {
@@ -376,38 +435,60 @@ let private texts =
                   says site 1 [ "certificate"; "server_dn"; "other.example.com"; "name" ])
           }
 
-          test "a certificate that has expired: the dates, and what to do" {
-              withSite settings (fun site ->
-                  let write (name: string) (text: string) =
-                      File.WriteAllText(Path.Combine(site.Vpn.Folder, name), text + "\n")
+          for what, expired, parts in
+              [ "the server's own, by UDP", "lightway.vpn", [ "expired on 2021-01-01 (CN=lightway.vpn)"; "clock" ]
+                "that of the authority between", "between", [ "expired on 2021-01-01 (CN=between)"; "clock" ]
+                "not valid yet, by TCP", "", [ "is not valid before 2090-01-01 (CN=lightway.vpn)"; "clock" ] ] do
+              test $"a certificate that is out of date ({what}): server, date and name, and what to do" {
+                  withSite settings (fun site ->
+                      let write (name: string) (text: string) =
+                          File.WriteAllText(Path.Combine(site.Vpn.Folder, name), text + "\n")
 
-                  let year number =
-                      DateTimeOffset(number, 1, 1, 0, 0, 0, TimeSpan.Zero)
+                      let year number =
+                          DateTimeOffset(number, 1, 1, 0, 0, 0, TimeSpan.Zero)
 
-                  let request (name: string) (key: ECDsa) (isAuthority: bool) =
-                      let request = CertificateRequest($"CN={name}", key, HashAlgorithmName.SHA256)
-                      request.CertificateExtensions.Add(X509BasicConstraintsExtension(isAuthority, false, 0, true))
-                      let names = SubjectAlternativeNameBuilder()
-                      names.AddDnsName name
-                      request.CertificateExtensions.Add(names.Build())
-                      request
+                      let until name =
+                          year (if name = expired then 2021 else 2100)
 
-                  use authorityKey = ECDsa.Create ECCurve.NamedCurves.nistP256
-                  use key = ECDsa.Create ECCurve.NamedCurves.nistP256
+                      let request (name: string) (key: ECDsa) (isAuthority: bool) =
+                          let request = CertificateRequest($"CN={name}", key, HashAlgorithmName.SHA256)
+                          request.CertificateExtensions.Add(X509BasicConstraintsExtension(isAuthority, false, 0, true))
+                          let names = SubjectAlternativeNameBuilder()
+                          names.AddDnsName name
+                          request.CertificateExtensions.Add(names.Build())
+                          request
 
-                  use authority =
-                      (request "authority" authorityKey true).CreateSelfSigned(year 2020, year 2100)
+                      let curve = ECCurve.NamedCurves.nistP256
+                      use topKey = ECDsa.Create curve
+                      use middleKey = ECDsa.Create curve
+                      use key = ECDsa.Create curve
+                      use top = (request "top" topKey true).CreateSelfSigned(year 2020, year 2100)
 
-                  use certificate =
-                      (request "lightway.vpn" key false).Create(authority, year 2020, year 2021, [| 1uy |])
+                      use middle =
+                          (request "between" middleKey true).Create(top, year 2020, until "between", [| 1uy |])
 
-                  write "server.key" (key.ExportPkcs8PrivateKeyPem())
-                  write "server.crt" (certificate.ExportCertificatePem())
-                  write "ca_cert.crt" (authority.ExportCertificatePem())
-                  site.Vpn.SetClient [ "server_dn", "lightway.vpn" ]
-                  site.Vpn.StartServer()
-                  says site 1 [ "certificate"; "expired"; "clock" ])
-          }
+                      let from = year (if expired = "" then 2090 else 2020)
+                      use signer = middle.CopyWithPrivateKey middleKey
+
+                      use own =
+                          (request "lightway.vpn" key false)
+                              .Create(
+                                  signer.SubjectName,
+                                  X509SignatureGenerator.CreateForECDsa middleKey,
+                                  from,
+                                  until "lightway.vpn",
+                                  [| 2uy |]
+                              )
+
+                      write "server.key" (key.ExportPkcs8PrivateKeyPem())
+                      write "server.crt" (own.ExportCertificatePem() + "\n" + middle.ExportCertificatePem())
+                      write "ca_cert.crt" (top.ExportCertificatePem())
+                      let mode = if expired = "" then "tcp" else "udp"
+                      site.Vpn.SetServer [ "mode", "both" ]
+                      site.Vpn.SetClient [ "server_dn", "lightway.vpn"; "mode", mode ]
+                      site.Vpn.StartServer()
+                      says site 1 ($"the certificate of {Topology.ServerOutside}:27690 " :: parts))
+              }
 
           test "an authority that has expired: ca_cert, its file, and what to do, code 2" {
               withSite settings (fun site ->

@@ -1,12 +1,20 @@
 /// What the client decides about signals, and the sentences in which it ends.
 module Lightway.Tests.ClientHostTests
 
+open System
 open System.Net
+open System.Security.Cryptography
+open System.Security.Cryptography.X509Certificates
+open System.Text
 open Expecto
 open Lightway.Client
+open Lightway.Client.Sessions
 open Lightway.Hosting
 open Lightway.Options
 open Lightway.Protocol
+open Lightway.Tunnel.Aead
+open Lightway.Tunnel.Packets
+open Microsoft.Extensions.Logging.Abstractions
 open Lightway.Tests.OptionRuns
 
 let private signals =
@@ -36,8 +44,13 @@ let private signals =
 let private options =
     run (client [] [] (leastClient + "server_dn: vpn.example.com\n"))
 
+let private server = IPEndPoint(IPAddress.Parse "192.0.2.1", 27690)
+
 let private ending reason stage tls =
-    Ending(IPEndPoint(IPAddress.Parse "192.0.2.1", 27690), reason, stage, 13_400L, tls)
+    Ending(server, reason, stage, 13_400L, tls)
+
+let private refused refusal =
+    Ending(server, TunnelError.Unauthorized, Stage.LinkUp, 13_400L, "none", Refusal = refusal)
 
 let private expired =
     "ASN date error, current date is after expiration (wolfSSL error -151)"
@@ -57,6 +70,10 @@ let private texts =
                 Stage.LinkUp,
                 "none",
                 [ "user: "; options.User; "password"; "no free address"; "ip_pool"; options.ConfigFile ]
+                TunnelError.NoFreeClientIp,
+                Stage.LinkUp,
+                "none",
+                [ "no address left at"; options.User; "ip_pool"; "try again" ]
                 TunnelError.TlsNameMismatch,
                 Stage.Answered,
                 "none",
@@ -77,6 +94,52 @@ let private texts =
 
                   Expect.isFalse (text.Contains options.Password) "not the password"
               }
+
+          for refusal, parts, absent in
+              [ AuthRefusal.Credentials, [ "wrong user or password"; options.User; options.ConfigFile ], "ip_pool"
+                AuthRefusal.Unspecified, [ "password"; "no free address"; options.ConfigFile ], "wrong user or" ] do
+              test $"Unauthorized ({refusal}) says as much as the server does" {
+                  let text = EndingText.Of(options, [| refused refusal |], [||])
+
+                  for part in "192.0.2.1:27690" :: "(Unauthorized)" :: parts do
+                      Expect.stringContains text part text
+
+                  Expect.isFalse (text.Contains absent) text
+                  Expect.isFalse (text.Contains options.Password) "not the password"
+              }
+
+          test "a password of a file: the file is named, not the client's own" {
+              let yaml =
+                  leastClient.Replace("password: secret", "password_file: /etc/lightway/password")
+
+              let options = run (client [] [] yaml)
+              let text = EndingText.Of(options, [| refused AuthRefusal.Credentials |], [||])
+              Expect.stringContains text "/etc/lightway/password (password_file)" text
+          }
+
+          test "a refused certificate that cannot be read is no obstacle, and control characters in names are not shown" {
+              let text (certificate: byte[]) =
+                  let certificate = ReadOnlyMemory<byte> certificate
+
+                  let ending =
+                      Ending(server, TunnelError.TlsOther, Stage.Answered, 9L, expired, Certificate = certificate)
+
+                  EndingText.Of(options, [| ending |], [||])
+
+              Expect.stringContains (text [| 0x30uy; 3uy; 1uy |]) "or one above it, has expired" "no certificate"
+              use key = ECDsa.Create ECCurve.NamedCurves.nistP256
+              let name = X500DistinguishedName "CN=\"a\u001b[2Jb\""
+
+              let day year =
+                  DateTimeOffset(year, 2, 3, 4, 5, 6, TimeSpan.Zero)
+
+              use certificate =
+                  CertificateRequest(name, key, HashAlgorithmName.SHA256).CreateSelfSigned(day 2001, day 2002)
+
+              let text = text certificate.RawData
+              Expect.stringContains text "the certificate of 192.0.2.1:27690 expired on 2002-02-03" text
+              Expect.isFalse (Seq.exists Char.IsControl text) text
+          }
 
           test "of several addresses each is named with its cause, one without a route too" {
               let other =
@@ -124,4 +187,39 @@ let private texts =
               Expect.isFalse (text.Contains "192.0.2.1:") text
           } ]
 
-let tests = testList "Client host" [ signals; texts ]
+let private settings =
+    testList
+        "settings"
+        [ test "a connection gets what the options say" {
+              let pem = TestCertificate.authority |> Encoding.ASCII.GetString
+
+              let settings (keys: string list) =
+                  let inlined =
+                      pem.Replace("\r", "").Split '\n' |> Array.map ((+) "  ") |> String.concat "\n"
+
+                  let yaml = leastClient + $"ca_cert: |\n{inlined}\n" + String.concat "\n" keys
+
+                  let login =
+                      ClientHost.LoginOf(run (client [] [] yaml), null, PacketAeads.WolfCrypt, NullLogger.Instance)
+
+                  use _ = login.Tls
+                  login.CreateSettings.Invoke()
+
+              let plain = settings []
+
+              for key, change in
+                  [ "outside_mtu: 1400", (fun (o: ConnectionSettings) -> o.OutsideMtu = 1400)
+                    "enable_pmtud: true", _.EnablePathMtu
+                    "pmtud_base_mtu: 1200", (fun o -> o.PathMtuBase = 1200)
+                    "copy_ecn: false", (fun o -> o.CopiedTos = 0uy)
+                    "copy_dscp: true", (fun o -> o.CopiedTos = 255uy)
+                    "enable_expresslane: true", _.EnableExpresslane
+                    "expresslane_keys_rotation_interval: 5m", (fun o -> o.ExpresslaneRotationMs = 300_000L)
+                    "keepalive_interval: 3s", (fun o -> o.KeepaliveIntervalMs = 3_000L)
+                    "keepalive_timeout: 9s", (fun o -> o.KeepaliveTimeoutMs = 9_000L)
+                    "keepalive_continuous: false", (fun o -> not o.KeepaliveContinuous) ] do
+                  Expect.isFalse (change plain) $"{key} is not the default"
+                  Expect.isTrue (change (settings [ key ])) key
+          } ]
+
+let tests = testList "Client host" [ signals; texts; settings ]

@@ -1,68 +1,13 @@
-/// Nothing leaves the client's machine in the clear: IPv6 beside the tunnel, and the kill switch. What is on the uplink, the
-/// other end counts.
+/// Nothing leaves the client's machine in the clear: IPv6 beside the tunnel, and the kill switch.
 module Lightway.Tests.ClientLeaksTests
 
 open System
-open System.IO
 open System.Net
 open System.Net.Sockets
-open System.Text.RegularExpressions
 open Expecto
 open Lightway.Lab
 open Lightway.Tests.Checks
 open Lightway.Tests.ClientSite
-
-/// Counts what comes to the server's host by its outside device and is not the tunnel's: packets for the remote, and IPv6
-/// but for neighbour discovery.
-type private Uplink(site: Site) =
-    let netns = site.Topology.Server
-
-    let rules =
-        $"""table inet uplink {{
-            counter remote {{ }}
-            counter ipv6 {{ }}
-            chain arriving {{
-                type filter hook prerouting priority -300;
-                iifname != "outside" return
-                ip daddr {Topology.RemoteNetwork} counter name remote
-                icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} return
-                ip6 daddr != {{ 2001:db8:1::/64, fe80::/10 }} counter name ipv6
-            }}
-        }}"""
-
-    do
-        let file = Path.Combine(site.Topology.Folder, "uplink.nft")
-        File.WriteAllText(file, rules)
-        Shell.inside netns "nft" [ "-f"; file ] |> ignore
-
-    let read (name: string) =
-        let text = Shell.inside netns "nft" [ "list"; "counter"; "inet"; "uplink"; name ]
-        int64 (Regex.Match(text, @"packets (\d+)").Groups[1].Value)
-
-    member _.Remote = read "remote"
-    member _.IPv6 = read "ipv6"
-
-/// Sends to the remote by ICMP, UDP and TCP, whether it may or not.
-let private speak (site: Site) (address: string) =
-    Shell.tryRun
-        "ip"
-        [ "netns"; "exec"; site.Topology.Client; "ping"; "-n"; "-c"; "2"; "-i"; "0.05"; "-W"; "1"; address ]
-    |> ignore
-
-    Netns.run site.Topology.Client (fun () ->
-        let family = IPAddress.Parse(address).AddressFamily
-
-        try
-            use udp = new UdpClient(family)
-            udp.Send([| 1uy |], 1, IPEndPoint(IPAddress.Parse address, 53)) |> ignore
-        with :? SocketException ->
-            ()
-
-        try
-            use tcp = new Socket(family, SocketType.Stream, ProtocolType.Tcp, Blocking = false)
-            tcp.Connect(IPAddress.Parse address, 443)
-        with :? SocketException ->
-            ())
 
 let private elsewhere = "2001:db8:ffff::1"
 
@@ -136,7 +81,7 @@ let private ipv6 =
                   Expect.isGreaterThan uplink.IPv6 before "it passes"
 
                   for part in [ "2001:db8:1::2"; "outside"; "allow_ipv6_outside" ] do
-                      Expect.stringContains site.Vpn.Client.Log part "the warning")
+                      site.Vpn.Client.AwaitLog part "the warning")
           } ]
 
 /// Tables of nftables in the client's namespace.
@@ -163,6 +108,7 @@ let private killSwitch =
 
                   site.Vpn.SetClient
                       [ "kill_switch", "true"
+                        "reconnect", "false"
                         "server", "vpn.test:27690"
                         "keepalive_interval", "300ms"
                         "keepalive_timeout", "1s" ]
@@ -174,14 +120,14 @@ let private killSwitch =
                   site.Vpn.Server.Signal Netns.Signal.Kill
                   expectNothing "while the server is dead"
                   Expect.equal (ends site.Vpn.Client) 1 "the client gives up"
-                  Expect.stringContains site.Vpn.Client.Log "kill switch: stays closed" "says so"
+                  site.Vpn.Client.AwaitLog "kill switch: stays closed" "says so"
                   expectNothing "after the client has given up"
 
                   // Nobody resolves the name any more: its addresses are remembered.
                   site.Vpn.StartServer()
                   site.Vpn.LaunchClient()
                   site.AwaitOnline site.Vpn.Client
-                  Expect.stringContains site.Vpn.Client.Log "vpn.test is taken to have" "says so"
+                  site.Vpn.Client.AwaitLog "vpn.test is taken to have" "says so"
                   let struct (code, _, errors) = reset site
                   Expect.equal code 1 "reset does not disturb a client that lives"
                   Expect.stringContains errors "stop it" "and says what to do"
@@ -192,7 +138,7 @@ let private killSwitch =
                   site.Vpn.SetClient [ "server", "other.test:27690" ]
                   site.Vpn.LaunchClient()
                   Expect.equal (ends site.Vpn.Client) 1 "another name cannot be resolved"
-                  Expect.stringContains site.Vpn.Client.Log "lightway-client reset" "names the remedy"
+                  site.Vpn.Client.AwaitLog "lightway-client reset" "names the remedy"
                   expectNothing "after that"
 
                   let before = uplink.Remote
@@ -260,6 +206,39 @@ let private killSwitch =
                   Expect.isTrue (canPing []) "all passes")
           }
 
+          test "DHCP passes it, and in mode lan local networks do, also while the server is dead; nothing else does" {
+              withServer (fun site ->
+                  let uplink = Uplink site
+                  let local = "192.168.77.1" // behind the gateway
+                  Shell.ip $"-n {site.Topology.Server} addr add {local}/32 dev remote" |> ignore
+
+                  site.Vpn.SetClient
+                      [ "kill_switch", "true"
+                        "route_mode", "lan"
+                        "keepalive_interval", "300ms"
+                        "keepalive_timeout", "1s" ]
+
+                  site.Vpn.LaunchClient()
+                  site.AwaitOnline site.Vpn.Client
+                  site.Vpn.Server.Signal Netns.Signal.Kill
+
+                  site.Vpn.Client.Await patience "it has noticed" (fun () ->
+                      site.Vpn.Client.Log.Contains "(TimedOut): trying again")
+
+                  Netns.run site.Topology.Client (fun () ->
+                      use socket = new UdpClient(IPEndPoint(IPAddress.Any, 68), EnableBroadcast = true)
+                      // SO_BINDTODEVICE, as DHCP clients do (asm-generic/socket.h)
+                      socket.Client.SetRawSocketOption(1, 25, ReadOnlySpan "outside\000"B)
+                      socket.Send([| 1uy |], 1, IPEndPoint(IPAddress.Broadcast, 67)) |> ignore)
+
+                  Expect.equal uplink.Dhcp 1L "DHCP"
+                  Expect.equal (Transfer.ping site.Topology.Client local 1 56) 1 "a local network"
+                  speak site Topology.Remote
+                  Expect.equal uplink.Remote 0L "nothing to the remote in the clear"
+                  Expect.isTrue (site.Vpn.Client.Stop()) "SIGTERM ends it"
+                  Expect.equal (tables site) "" "no table is left")
+          }
+
           test "without an nft(8) that can be run: code 1, and its name" {
               withServer (fun site ->
                   site.Vpn.SetClient [ "kill_switch", "true" ]
@@ -274,7 +253,7 @@ let private killSwitch =
                             "sh" ]
 
                   Expect.equal (ends client) 1 "exit code"
-                  Expect.stringContains client.Log "nft" "names the program")
+                  client.AwaitLog "nft" "names the program")
           } ]
 
 let tests = testSequenced (testList "Client leaks" [ ipv6; killSwitch ])

@@ -1,7 +1,7 @@
 /// The client's machine changes its network under a download; the real programs in namespaces.
 module Lightway.Tests.ClientMovesTests
 
-open System
+open System.Diagnostics
 open System.Threading
 open Expecto
 open Lightway.Lab
@@ -34,13 +34,19 @@ let private remote (site: Site) =
     { Netns = site.Topology.RemoteHost
       Address = Topology.Remote }
 
-/// A download of 2.5 s during which `change` runs: it arrives as it was sent, and nobody waits for a second.
-let private steadyDuring (site: Site) (change: unit -> unit) (undo: unit -> unit) =
-    let length = megabytes 10
+/// A download of 1 GB, which takes 5 s at least, during which `change` runs: it arrives as it was sent, and nobody waits for a
+/// second.
+let private steadyDuring (site: Site) (what: string) (change: unit -> unit) (undo: unit -> unit) =
+    let length = megabytes 1000L
 
     let transfer () =
         use timer = new Timer((fun _ -> change ()), null, 1000, Timeout.Infinite)
-        Transfer.pacedDownload (remote site) site.Topology.Client length 4_000_000u
+
+        let result =
+            Transfer.pacedDownload (remote site) site.Topology.Client length 200_000_000u
+
+        printfn $"{what}: {result.LongestWait.TotalMilliseconds:F0} ms without a byte, {result.Seconds:F1} s in all"
+        result
 
     expectSteady undo transfer length
 
@@ -48,7 +54,7 @@ let private handshakes (site: Site) =
     site.Vpn.Server.Log.Split "online" |> Array.length
 
 let private tests' =
-    [ test "a download survives a change of this machine's address: no new handshake, no pause of a second" {
+    [ test "a download of 1 GB survives a change of this machine's address: no new handshake, no pause of a second" {
           withServer (fun site ->
               site.Vpn.LaunchClient()
               site.AwaitOnline site.Vpn.Client
@@ -67,7 +73,7 @@ let private tests' =
 
                   restoreFirstWay site
 
-              steadyDuring site change undo
+              steadyDuring site "another address" change undo
               Expect.equal (handshakes site) before "no new handshake"
 
               Expect.stringContains
@@ -76,7 +82,7 @@ let private tests' =
                   "says so")
       }
 
-      test "a download survives a change of the interface: no new handshake, no pause of a second" {
+      test "a download of 1 GB survives a change of the interface: no new handshake, no pause of a second" {
           withServer (fun site ->
               addSecondWay site
               site.Vpn.LaunchClient()
@@ -87,9 +93,35 @@ let private tests' =
                   site.Ip "link set outside down" |> ignore
 
               let undo () = restoreFirstWay site
-              steadyDuring site change undo
+              steadyDuring site "another interface" change undo
               Expect.equal (handshakes site) before "no new handshake"
               Expect.stringContains site.ServerRoute "via 203.0.113.1 dev second" "the way to the server")
+      }
+
+      test "over TCP a new address means a new connection, at once; a new way with the same address does not" {
+          withSite settings (fun site ->
+              site.Vpn.SetServer [ "mode", "both" ]
+              site.Vpn.StartServer()
+              site.Vpn.SetClient [ "mode", "tcp" ]
+              site.Vpn.LaunchClient()
+              site.AwaitOnline site.Vpn.Client
+
+              let connections () =
+                  site.Vpn.Client.Log.Split("online: ").Length - 1
+
+              site.Ip $"route replace default via {site.OtherGateway}" |> ignore
+              await "the route follows" (fun () -> site.ServerRoute.Contains site.OtherGateway)
+              await "the tunnel carries packets" (fun () -> site.CarriesPing)
+              Expect.equal (connections ()) 1 "the same connection"
+              site.Ip "addr add 192.0.2.77/32 dev outside" |> ignore
+              let clock = Stopwatch.StartNew()
+              site.Ip $"addr del {Topology.ClientOutside}/32 dev outside" |> ignore
+              restoreFirstWay site
+              await "another connection" (fun () -> connections () = 2)
+              await "the tunnel carries packets" (fun () -> site.CarriesPing)
+              // Long before keepalives would have noticed: 60 s.
+              Expect.isLessThan clock.Elapsed.TotalSeconds 10. "seconds"
+              site.Vpn.Client.AwaitLog "192.0.2.1:27690 was lost: the network has changed" "says why")
       }
 
       test "a client that makes no routes announces a new address as well" {
@@ -100,7 +132,11 @@ let private tests' =
               site.Ip "addr add 192.0.2.77/32 dev outside" |> ignore
               site.Ip $"addr del {Topology.ClientOutside}/32 dev outside" |> ignore
               restoreFirstWay site
-              await "the server sees it" (fun () -> site.Vpn.Server.Log.Contains "to 192.0.2.77:"))
+
+              let isSeen =
+                  Wait.until patience (fun () -> site.Vpn.Server.Log.Contains "to 192.0.2.77:")
+
+              Expect.isTrue isSeen $"the server sees it. {site.Vpn.Client.LogTail}\n{site.Vpn.Server.LogTail}")
       }
 
       test "while the link is down, the tunnel's own datagrams do not get into the tunnel" {
@@ -116,7 +152,12 @@ let private tests' =
               Expect.equal (after.Since before "tun_rejected_packet_to_server") 0L "but its datagrams do not come back"
               Expect.isLessThan (after.Since before "tun_packets_read") 200L "no loop"
               restoreFirstWay site
-              await "the tunnel carries packets" (fun () -> site.CarriesPing))
+              await "the tunnel carries packets" (fun () -> site.CarriesPing)
+              let before = (site.Vpn.ReadClients() |> Option.get).Head
+              Thread.Sleep 1000
+              let after = (site.Vpn.ReadClients() |> Option.get).Head
+              Expect.isLessThan (after.Since before "tun_packets_read") 200L "no loop when the link is up again either"
+              Expect.isLessThan (after.CpuSeconds - before.CpuSeconds) 0.5 "seconds of CPU time in a second")
       } ]
 
 let tests = testSequenced (testList "Client moves" tests')

@@ -34,6 +34,11 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
               Offload.DisableTunGroUdp = true })
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "aead",
+      "ipsec-mb",
+      (fun o ->
+          { o with
+              Offload.Aead = AeadOption.IpsecMb })
       "dns_config_mode",
       "noexec",
       (fun o ->
@@ -49,13 +54,90 @@ let clientKeys: (string * string * (ClientOptions -> ClientOptions)) list =
       "keylog", "/run/keys", (fun o -> { o with Keylog = "/run/keys" })
       "tls_debug", "true", (fun o -> { o with TlsDebug = true })
       "enable_tun_iouring", "true", (fun o -> { o with EnableTunIouring = true })
-      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" }) ]
+      "metrics_file", "/run/metrics", (fun o -> { o with MetricsFile = "/run/metrics" })
+      "control_socket",
+      "/run/client.sock",
+      (fun o ->
+          { o with
+              ControlSocket = "/run/client.sock" })
+      "inside_mtu", "1280", (fun o -> { o with InsideMtu = 1280 })
+      "reconnect", "false", (fun o -> { o with Reconnect = false })
+      "reconnect_attempts", "5", (fun o -> { o with ReconnectAttempts = 5 })
+      "preferred_connection_wait_interval",
+      "1500ms",
+      (fun o ->
+          { o with
+              PreferredConnectionWaitInterval = TimeSpan.FromSeconds 1.5 })
+      "tracer_packet_timeout",
+      "5s",
+      (fun o ->
+          { o with
+              TracerPacketTimeout = TimeSpan.FromSeconds 5L }) ]
 
-/// Every option without an effect, a value, and one that is refused, if any is.
-let private clientNotServed: (string * string * string option) list =
-    [ "preferred_connection_wait_interval", "1s", Some "soon"
-      "enable_inside_pkt_encoding", "true", Some "maybe"
-      "tracer_packet_timeout", "5s", Some "0s" ]
+/// The other keys of the reference's client that have an effect.
+let private referenceKeys: (string * string * (ClientOptions -> ClientOptions)) list =
+    let ip (text: string) = System.Net.IPAddress.Parse text
+
+    [ "server_dn", "x.example.com", (fun o -> { o with ServerDn = "x.example.com" })
+      "cipher", "chacha20", (fun o -> { o with Cipher = TlsCipher.ChaCha20 })
+      "ca_cert", "/own.crt", (fun o -> { o with CaCert = "/own.crt" })
+      "outside_mtu", "1400", (fun o -> { o with OutsideMtu = 1400 })
+      "tun_name", "vpn0", (fun o -> { o with TunName = "vpn0" })
+      "tun_local_ip", "100.64.0.9", (fun o -> { o with TunLocalIp = ip "100.64.0.9" })
+      "tun_peer_ip", "100.64.0.9", (fun o -> { o with TunPeerIp = ip "100.64.0.9" })
+      "tun_dns_ip", "100.64.0.9", (fun o -> { o with TunDnsIp = ip "100.64.0.9" })
+      "keyshare",
+      "x25519mlkem768",
+      (fun o ->
+          { o with
+              KeyShare = KeyShare.X25519MlKem768 })
+      "keepalive_interval",
+      "3s",
+      (fun o ->
+          { o with
+              KeepaliveInterval = TimeSpan.FromSeconds 3L })
+      "keepalive_timeout",
+      "9s",
+      (fun o ->
+          { o with
+              KeepaliveTimeout = TimeSpan.FromSeconds 9L })
+      "keepalive_continuous", "false", (fun o -> { o with KeepaliveContinuous = false })
+      "sndbuf", "1 MiB", (fun o -> { o with SendBuffer = 1_048_576 })
+      "rcvbuf", "2 MiB", (fun o -> { o with ReceiveBuffer = 2_097_152 })
+      "route_mode", "lan", (fun o -> { o with RouteMode = RouteMode.Lan })
+      "fwmark", "7", (fun o -> { o with Fwmark = 7u })
+      "enable_expresslane", "true", (fun o -> { o with EnableExpresslane = true })
+      "expresslane_keys_rotation_interval",
+      "5m",
+      (fun o ->
+          { o with
+              ExpresslaneKeysRotationInterval = TimeSpan.FromMinutes 5L })
+      "log_level", "debug", (fun o -> { o with LogLevel = LogLevel.Debug })
+      "accept_unknowns", "true", (fun o -> { o with AcceptUnknowns = true }) ]
+
+/// Keys of the reference's client that tests of their own are about, and those of other systems.
+let private otherKeys =
+    [ "config_file"
+      "servers"
+      "server"
+      "mode"
+      "user"
+      "password"
+      "token"
+      "enable_inside_pkt_encoding"
+      "enable_inside_pkt_encoding_at_connect"
+      "enable_batch_receive"
+      "enable_tun_iouring"
+      "iouring_entry_count"
+      "iouring_sqpoll_idle_time"
+      "dns_config_mode"
+      "keylog"
+      "tls_debug"
+      "wintun_file"
+      "device_guid"
+      "wintun_ring_capacity"
+      "enable_dpapi"
+      "enable_connected_udp" ]
 
 /// Options that ask for what is done in any case, or that only belong to one that has a line of the log.
 let private clientAccepted: (string * string * string option) list =
@@ -83,7 +165,15 @@ let private offload =
               Expect.isNull options.MetricsFile ""
           }
 
-          for key, value, change in clientKeys do
+          test "every key of the reference's client is known" {
+              let known = ClientReading.names
+              Expect.isGreaterThan referenceKeys.Length 15 "the table is there"
+
+              for key in otherKeys @ [ for key, _, _ in referenceKeys -> key ] do
+                  Expect.isTrue (known.Keys.ContainsKey key || known.FileOnly.ContainsKey key) key
+          }
+
+          for key, value, change in clientKeys @ referenceKeys do
               test $"{key} means the same in the file, in the environment and as a flag" {
                   let defaults = run (client [] [] leastClient)
                   let expected = change defaults
@@ -128,7 +218,13 @@ let private offload =
                 "dns_config_mode", "lan", "default, noexec"
                 "kill_switch", "maybe", "true or false"
                 "allow_ipv6_outside", "maybe", "true or false"
-                "metrics_file", "' '", "a file path" ] do
+                "metrics_file", "' '", "a file path"
+                "control_socket", "' '", "a path of at most 107 bytes"
+                "inside_mtu", "67", "68 to 65535"
+                "reconnect", "never", "true or false"
+                "reconnect_attempts", "-1", "0 to 1000000"
+                "preferred_connection_wait_interval", "soon", "500ms"
+                "tracer_packet_timeout", "0s", "at least 1ms" ] do
               test $"{key}: {value} is refused with its line and what is allowed" {
                   expectAll (refusal (client [] [] $"{leastClient}{key}: {value}")) [ key; allowed; "config.yaml:5" ]
               }
@@ -187,11 +283,6 @@ let private options =
                   "an entry of servers"
           }
 
-          for key, value, wrong in clientNotServed do
-              test $"{key} is checked and has no effect, in the file, in the environment and as a flag" {
-                  expectNotServed client leastClient (run (client [] [] leastClient)) key value wrong
-              }
-
           for key, value, wrong in clientAccepted do
               test $"{key} is checked and accepted, in the file, in the environment and as a flag" {
                   expectAccepted client leastClient (run (client [] [] leastClient)) key value wrong
@@ -201,20 +292,85 @@ let private options =
               Expect.isFalse (run (client [] [] (leastClient + "keepalive_continuous: false"))).KeepaliveContinuous ""
           }
 
-          test "the first of the servers is used, with what it does not say taken from above" {
+          test "each of the servers has what its entry says, and what it does not say from above" {
               let yaml =
                   leastClient
-                  + "server_dn: above\nservers:\n  - server: a.example:1\n    server_dn: first\n  - server: b.example:2\n"
+                  + "server_dn: above\nca_cert: own.crt\nservers:\n  - server: a.example:1\n    server_dn: first\n    mode: tcp\n  - server: b.example:2\n    ca_cert: other.crt\n    outside_mtu: 1400\n    cipher: chacha20\n"
 
               let outcome = client [] [] yaml
               let options = run outcome
-              Expect.equal (options.ServerHost, options.ServerDn, options.User) ("a.example", "first", "me") ""
-              expectAll (Seq.exactlyOne outcome.Warnings) [ "servers"; "first of 2" ]
+              Expect.isEmpty outcome.Warnings "all of it has an effect"
+
+              Expect.equal
+                  [ for one in options.Servers ->
+                        one.ServerHost, one.ServerPort, one.ServerDn, one.User, one.CaCert, one.OutsideMtu ]
+                  [ "a.example", 1, "first", "me", "own.crt", 1500; "b.example", 2, "above", "me", "other.crt", 1400 ]
+                  "servers"
+
+              Expect.equal
+                  [ for one in options.Servers -> one.Mode, one.Cipher ]
+                  [ TransportMode.Tcp, TlsCipher.Aes256; TransportMode.Udp, TlsCipher.ChaCha20 ]
+                  "modes and ciphers"
+
+              Expect.equal
+                  [ for one in options.Servers -> one.Others.Length ]
+                  [ 1; 0 ]
+                  "only the first knows the others"
+          }
+
+          test "without a list there is one server; an empty list is none" {
+              for yaml in [ ""; "servers: []\n" ] do
+                  let options = run (client [] [] (leastClient + yaml))
+                  Expect.equal (Seq.exactlyOne options.Servers).ServerHost "vpn.example.com" "the one"
           }
 
           test "an entry with credentials of its own inherits none" {
               let yaml = leastClient + "servers:\n  - server: a.example:1\n    user: other\n"
-              expectAll (refusal (client [] [] yaml)) [ "password"; "missing" ]
+              let first = run (client [] [] yaml)
+              Expect.equal (first.User, first.Password) ("other", "") "no password of somebody else"
+
+              let yaml =
+                  leastClient + "servers:\n  - server: a.example:1\n  - server: b.example:1\n    password: pw\n"
+
+              expectAll (refusal (client [] [] yaml)) [ "user"; "missing" ]
+          }
+
+          test "a wrong value of a later entry is refused with its line" {
+              let yaml =
+                  leastClient + "servers:\n  - server: a.example:1\n  - server: b.example\n"
+
+              expectAll (refusal (client [] [] yaml)) [ "server"; "b.example"; "config.yaml:7" ]
+          }
+
+          for entry in [ "  - a.example:1"; "  - user: me" ] do
+              test $"an entry without the key server is refused: {entry}" {
+                  let yaml = $"{leastClient}servers:\n  - server: b.example:1\n{entry}\n"
+                  expectAll (refusal (client [] [] yaml)) [ "servers"; "each with the key server" ]
+              }
+
+          test "a password may be missing, may be in a file, but not both" {
+              let least = leastClient.Replace("password: secret\n", "")
+              let options = run (client [] [] least)
+              Expect.equal (options.Password, options.PasswordFile) ("", null) "it is asked for"
+              let options = run (client [] [] (least + "password_file: pw\n"))
+              Expect.equal (options.Password, options.PasswordFile) ("", "pw") "beside the file"
+              let both = client [] [] (leastClient + "password_file: pw\n")
+              expectAll (refusal both) [ "password_file"; "one of the two"; "config.yaml:5" ]
+          }
+
+          test "password_file may name a credential of systemd" {
+              let start (variables: (string * string) list) =
+                  let getEnv name =
+                      variables |> List.tryFind (fst >> (=) name) |> Option.map snd |> Option.toObj
+
+                  let yaml =
+                      leastClient.Replace("password: secret", "password_file: $CREDENTIALS_DIRECTORY/vpn")
+
+                  ClientOptions.Parse([| "-c"; "config.yaml" |], Func<_, _> getEnv, Func<_, _>(fun _ -> yaml))
+
+              let options = run (start [ "CREDENTIALS_DIRECTORY", "/run/credentials/x" ])
+              Expect.equal options.PasswordFile "/run/credentials/x/vpn" "the file"
+              expectAll (refusal (start [])) [ "password_file"; "LoadCredential="; "config.yaml:4" ]
           }
 
           test "an unknown key in an entry is refused" {
@@ -231,12 +387,13 @@ let private options =
               Expect.stringContains options.CaCert "\nAAAA\n" ""
           }
 
-          test "the reference's alias for a key is known" {
-              let outcome =
-                  client [] [] (leastClient + "enable_inside_pkt_encoding_at_connect: true")
-
-              Expect.equal (run outcome) (run (client [] [] leastClient)) "it has no effect"
-              expectAll (Seq.exactlyOne outcome.Warnings) [ "enable_inside_pkt_encoding"; "not served yet" ]
+          test "encoding needs a codec, so that true is refused, also by the reference's alias of the key" {
+              for key in [ "enable_inside_pkt_encoding"; "enable_inside_pkt_encoding_at_connect" ] do
+                  let outcome = client [] [] $"{leastClient}{key}: true"
+                  expectAll (refusal outcome) [ "enable_inside_pkt_encoding"; "codec"; "config.yaml:5" ]
+                  let outcome = client [] [] $"{leastClient}{key}: false"
+                  Expect.equal (run outcome) (run (client [] [] leastClient)) "as without it"
+                  Expect.isEmpty outcome.Warnings "that is met"
           }
 
           test "keys of newer reference files only warn" {
@@ -245,11 +402,15 @@ let private options =
           }
 
           test "keys for other platforms only warn" {
-              let outcome =
-                  client [] [] (leastClient + "enable_dpapi: true\nenable_connected_udp: false\n")
-
-              run outcome |> ignore
-              Expect.equal outcome.Warnings.Count 2 ""
+              for key, value in
+                  [ "wintun_file", "wintun.dll"
+                    "device_guid", "00000000-0000-0000-0000-000000000001"
+                    "wintun_ring_capacity", "4 MiB"
+                    "enable_dpapi", "true"
+                    "enable_connected_udp", "false" ] do
+                  let outcome = client [] [] $"{leastClient}{key}: {value}\n"
+                  Expect.equal (run outcome) (run (client [] [] leastClient)) $"{key}: as without it"
+                  expectAll (Seq.exactlyOne outcome.Warnings) [ key; "no effect" ]
           }
 
           test "a token takes the place of user and password" {

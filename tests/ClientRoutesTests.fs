@@ -416,7 +416,20 @@ let private table =
 
                       use routes = new Routes(settings, NullLogger.Instance)
                       routes.Moved <- (fun isAddressNew -> moves.Enqueue isAddressNew)
-                      routes.Install(address "203.0.113.9")
+                      let server = address "203.0.113.9"
+                      routes.Allow [ server ]
+                      ip "route replace default via 192.0.2.2 src 192.0.2.9"
+                      routes.Install server
+                      Expect.equal (List.ofSeq moves) [ true ] "another source while the connection was made"
+                      moves.Clear()
+                      ip "route replace default via 192.0.2.2 src 192.0.2.1"
+
+                      Wait.until (TimeSpan.FromSeconds 10.) (fun () -> not moves.IsEmpty) |> ignore
+
+                      routes.Allow [ server ]
+                      moves.Clear()
+                      routes.Install server
+                      Expect.isEmpty moves "no change"
 
                       let moved what (expected: bool list) (change: unit -> unit) =
                           moves.Clear()

@@ -3,6 +3,9 @@ module Lightway.Tests.ClientSite
 
 open System
 open System.IO
+open System.Net
+open System.Net.Sockets
+open System.Text.RegularExpressions
 open Expecto
 open Lightway.Lab
 open Lightway.Tests.Checks
@@ -148,3 +151,66 @@ let withHosts (site: Site) (lines: string list) (body: unit -> unit) =
 let addIPv6 (site: Site) =
     for netns, address in [ site.Topology.Server, "2001:db8:1::1"; site.Topology.Client, "2001:db8:1::2" ] do
         Shell.ip $"-n {netns} addr add {address}/64 dev outside nodad" |> ignore
+
+/// What comes to the server's host by its outside device, as the other end of the uplink sees it, by kind. The tunnel's own
+/// datagrams are none of these, nor is neighbour discovery.
+type Uplink(site: Site) =
+    let netns = site.Topology.Server
+
+    let rules =
+        $"""table inet uplink {{
+            counter remote {{ }}
+            counter ipv6 {{ }}
+            counter dhcp {{ }}
+            counter other {{ }}
+            chain arriving {{
+                type filter hook prerouting priority -300;
+                iifname != "outside" return
+                ip daddr {Topology.ServerOutside} meta l4proto {{ tcp, udp }} th dport 27690 return
+                ip daddr {Topology.RemoteNetwork} counter name remote
+                udp sport 68 udp dport 67 counter name dhcp return
+                meta nfproto ipv4 counter name other
+                icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld2-listener-report }} return
+                ip6 daddr != {{ 2001:db8:1::/64, fe80::/10 }} counter name ipv6
+            }}
+        }}"""
+
+    do
+        let file = Path.Combine(site.Topology.Folder, "uplink.nft")
+        File.WriteAllText(file, rules)
+        Shell.inside netns "nft" [ "-f"; file ] |> ignore
+
+    let read (name: string) =
+        let text = Shell.inside netns "nft" [ "list"; "counter"; "inet"; "uplink"; name ]
+        int64 (Regex.Match(text, @"packets (\d+)").Groups[1].Value)
+
+    /// Packets for the remote, in the clear.
+    member _.Remote = read "remote"
+    /// IPv6, but for local addresses.
+    member _.IPv6 = read "ipv6"
+    /// Requests of a DHCP client.
+    member _.Dhcp = read "dhcp"
+    /// Everything else of IPv4, with the packets for the remote.
+    member _.Other = read "other"
+
+/// Sends to the remote by ICMP, UDP and TCP, whether it may or not.
+let speak (site: Site) (address: string) =
+    Shell.tryRun
+        "ip"
+        [ "netns"; "exec"; site.Topology.Client; "ping"; "-n"; "-c"; "2"; "-i"; "0.05"; "-W"; "1"; address ]
+    |> ignore
+
+    Netns.run site.Topology.Client (fun () ->
+        let family = IPAddress.Parse(address).AddressFamily
+
+        try
+            use udp = new UdpClient(family)
+            udp.Send([| 1uy |], 1, IPEndPoint(IPAddress.Parse address, 53)) |> ignore
+        with :? SocketException ->
+            ()
+
+        try
+            use tcp = new Socket(family, SocketType.Stream, ProtocolType.Tcp, Blocking = false)
+            tcp.Connect(IPAddress.Parse address, 443)
+        with :? SocketException ->
+            ())

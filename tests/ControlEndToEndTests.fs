@@ -18,7 +18,7 @@ let private settings =
     { Expresslane = true
       Offload = true
       ServerKeys = []
-      ClientKeys = [] }
+      ClientKeys = [ "reconnect", "false" ] }
 
 let private patience = TimeSpan.FromSeconds 15.
 
@@ -141,7 +141,7 @@ let tests =
                       Expect.equal (site.Output [ "kick"; "nobody" ]) "0 sessions were ended\n" "nobody"
                       Expect.equal (site.Output [ "kick"; session.Session ]) "1 session was ended\n" "one"
                       Expect.equal (ends site.Vpn.Client) 1 "the client's exit code"
-                      Expect.stringContains site.Vpn.Client.Log "Goodbye" "its reason"
+                      site.Vpn.Client.AwaitLog "Goodbye" "its reason"
                       Expect.equal (site.Counter "conn_kicked") 1L "counted"
                       Expect.isEmpty site.Sessions "gone"
                       use first = new RawClient(site.Topology.Client, 40000, site.Vpn)
@@ -189,7 +189,7 @@ let tests =
                       Expect.isFalse site.Vpn.Server.HasExited "the session goes on"
                       Expect.isTrue (site.Vpn.Client.Stop()) "the client leaves"
                       Expect.equal (ends site.Vpn.Server) 0 "the server's exit code"
-                      Expect.stringContains site.Vpn.Server.Log "drained: 0 sessions are left" "and its line"
+                      site.Vpn.Server.AwaitLog "drained: 0 sessions are left" "and its line"
                       Expect.isFalse (File.Exists site.Path) "its socket is gone")
               }
 
@@ -202,7 +202,7 @@ let tests =
                       site.Vpn.LaunchClient()
                       Expect.equal (ends site.Vpn.Client) 1 "exit code"
                       Expect.isLessThan clock.Elapsed.TotalSeconds 8.0 "most of it is the start of .NET"
-                      Expect.stringContains site.Vpn.Client.Log "Goodbye" "the reason")
+                      site.Vpn.Client.AwaitLog "Goodbye" "the reason")
               }
 
               test "the deadline of a drain ends the sessions that are left, with a Goodbye" {
@@ -214,7 +214,7 @@ let tests =
                       Expect.equal (ends site.Vpn.Server) 0 "the server's exit code"
                       Expect.isGreaterThan clock.Elapsed.TotalSeconds 2.5 "not before"
                       Expect.equal (ends site.Vpn.Client) 1 "the client's"
-                      Expect.stringContains site.Vpn.Client.Log "Goodbye" "it was told")
+                      site.Vpn.Client.AwaitLog "Goodbye" "it was told")
               }
 
               test "SIGTERM ends a server that drains at once" {
@@ -241,7 +241,7 @@ let tests =
                       site.Vpn.SetServer [ "bind_address", $"\"{Topology.ServerOutside}:27691\""; "tun_name", "other" ]
                       site.Vpn.LaunchServer()
                       Expect.equal (ends site.Vpn.Server) 2 "the second one's exit code"
-                      Expect.stringContains site.Vpn.Server.Log "the socket of a server that runs" "its reason"
+                      site.Vpn.Server.AwaitLog "the socket of a server that runs" "its reason"
                       Expect.equal site.Status.Pid running.Pid "the first one still answers"
                       Expect.isTrue (running.Stop()) "and ends"
                       Expect.isFalse (File.Exists site.Path) "with its socket")

@@ -3,7 +3,6 @@
 module Lightway.Tests.DeployTests
 
 open System
-open System.Collections.Generic
 open System.IO
 open System.Runtime.InteropServices
 open System.Security.Cryptography
@@ -92,6 +91,7 @@ let private inRoot
           $"for d in 'null 1 3' 'zero 1 5' 'random 1 8' 'urandom 1 9' 'net/tun 10 200'; do set -- $d; mknod -m 666 {root}/dev/$1 c $2 $3; done"
           $"mount -t tmpfs -o ro tmpfs {root}{dotnet}"
           $"mount --bind {configuration} {root}/etc/lightway"
+          $"mount -t tmpfs tmpfs {root}/run"
           $"exec chroot {root} env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh /etc/lightway/{name}.sh" ]
 
     let script = Path.Combine(folder, $"{name}.sh")
@@ -130,7 +130,7 @@ let private installed =
                       topology.Server
                       "init"
                       [ $"lightway-server init /etc/lightway/made --address {Topology.ServerOutside}:27690"
-                        "/usr/lib/lightway-server/device up"
+                        "lightway-server setup-host --apply --config-file /etc/lightway/made/server.yaml --user lightway"
                         "! touch /tmp/file 2>/dev/null" ]
                   |> ignore
 
@@ -186,7 +186,7 @@ let private installed =
 
                   for unit' in [ "lightway-server"; "lightway-server-device"; "lightway-client" ] do
                       let command =
-                          $"mount -t tmpfs tmpfs /tmp; systemd-analyze verify --man=no /usr/lib/systemd/system/{unit'}.service"
+                          $"mount -t tmpfs tmpfs /tmp; systemd-analyze verify /usr/lib/systemd/system/{unit'}.service"
 
                       let struct (code, output, error) =
                           Shell.tryRun "unshare" (inRoot folder trees configuration "verify" [ command ])
@@ -195,7 +195,7 @@ let private installed =
                       Expect.equal error "" "no warning")
           }
 
-          for unit', limit in [ "lightway-server", 14; "lightway-server-device", 20; "lightway-client", 21 ] do
+          for unit', limit in [ "lightway-server", 14; "lightway-server-device", 23; "lightway-client", 21 ] do
               test $"{unit'}: its exposure by systemd-analyze security is {float limit / 10.} at most" {
                   let struct (code, output, error) =
                       Shell.tryRun
@@ -208,6 +208,45 @@ let private installed =
 
                   Expect.equal code 0 (output + error)
                   Expect.stringContains output "Overall exposure level" "it was computed"
+              }
+
+          for program in [ "server"; "client" ] do
+              test $"{program}: man renders its page, and bash, zsh and fish load its completions, without a warning" {
+                  List.iter needsProgram [ "man"; "bash"; "zsh"; "fish" ]
+
+                  withPackages (fun folder _ ->
+                      let tree = Path.Combine(folder, program)
+                      let name = $"lightway-{program}"
+
+                      let succeeds (words: string) (command: string) (arguments: string list) =
+                          let struct (code, output, error) = Shell.tryRun command arguments
+                          Expect.equal (code, error) (0, "") $"{command}: no warning"
+                          Expect.stringContains output words command
+
+                      let at (path: string) = Path.Combine(tree, path)
+
+                      succeeds
+                          $"{name} - Lightway VPN {program}"
+                          "env"
+                          [ "MANROFFOPT=-ww"
+                            "LC_ALL=C"
+                            "man"
+                            "-l"
+                            "--warnings=w"
+                            at $"usr/share/man/man8/{name}.8.gz" ]
+
+                      let bash = at $"usr/share/bash-completion/completions/{name}"
+                      succeeds $" {name}" "bash" [ "-euc"; $". {bash}; complete -p {name}" ]
+
+                      let zsh = at "usr/share/zsh/vendor-completions"
+
+                      succeeds
+                          $"_{name}"
+                          "zsh"
+                          [ "-fc"; $"fpath=({zsh} $fpath); autoload -U compinit; compinit -D; echo $_comps[{name}]" ]
+
+                      let fish = at $"usr/share/fish/vendor_completions.d/{name}.fish"
+                      succeeds "--config-file" "fish" [ "-Nc"; $"source {fish}; complete -C '{name} --conf'" ])
               }
 
           test "files are root's, and nobody else may write; scripts are free of errors" {
@@ -347,11 +386,8 @@ let private valueAt path node =
 let private withKind (kind: string) (documents: YamlNode list) =
     documents |> List.find (fun document -> valueAt [ "kind" ] document = kind)
 
-/// name and value of each variable of a container.
-let private variables (container: YamlNode) =
-    [ for entry in (at [ "env" ] container :?> YamlSequenceNode).Children ->
-          valueAt [ "name" ] entry, valueAt [ "value" ] entry ]
-    |> dict
+let private valuesAt path node =
+    [ for entry in (at path node :?> YamlSequenceNode).Children -> string entry ]
 
 let private serverOptions (yaml: string) : ServerOptions =
     let outcome =
@@ -363,10 +399,26 @@ let private serverOptions (yaml: string) : ServerOptions =
         outcome.Options
     | _ -> failtest outcome.Text
 
-/// What the script `device` is told must be what the server is told.
-let private expectDevice (options: ServerOptions) (variables: IDictionary<string, string>) =
-    Expect.equal variables["DEVICE"] options.TunName "tun_name"
-    Expect.equal variables["ADDRESS"] $"{options.TunIp}/{options.IpPool.PrefixLength}" "tun_ip"
+/// A command line of the server prepares its host: `setup-host --apply` for this file, and for the user of the service.
+let private expectSetUp (file: string) (argv: string list) : HostOptions =
+    let outcome =
+        ServerOptions.Parse(Array.ofList argv, Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))
+
+    if outcome.Kind <> OutcomeKind.SetUpHost then
+        failtestf "%A is not a command to set up the host: %s" argv outcome.Text
+
+    let host = outcome.Host
+    Expect.equal (host.Action, host.ConfigFile, host.User) (HostAction.Apply, file, "lightway") "for the server"
+    host
+
+/// The words of a line in a unit.
+let private wordsOf (unit': string) (key: string) : string list =
+    let line =
+        File.ReadAllLines(deployed $"systemd/{unit'}.service")
+        |> Array.filter (fun line -> line.StartsWith(key + "="))
+        |> Array.exactlyOne
+
+    List.ofArray (line.Substring(key.Length + 1).Split ' ')
 
 let private containerFile =
     lazy File.ReadAllText(deployed "container/Containerfile")
@@ -374,6 +426,46 @@ let private containerFile =
 /// The user that the image has, who owns the files of volumes.
 let private imageUser =
     lazy Regex.Match(containerFile.Value, @"(?m)^USER (\d+):\d+$").Groups[1].Value
+
+let private configFile = "/etc/lightway/server.yaml"
+
+let private devices =
+    testList
+        "Device"
+        [ test "the unit prepares the host for the server's file and user, and takes it back; its options are accepted" {
+              let server = wordsOf "lightway-server" "ExecStart"
+              Expect.equal server [ "/usr/bin/lightway-server"; "--config-file"; configFile ] "the server's file"
+
+              let start = wordsOf "lightway-server-device" "ExecStart"
+              Expect.equal (wordsOf "lightway-server-device" "ExecReload") start "a reload applies it again"
+
+              Expect.equal
+                  (List.head start, List.last start)
+                  ("/usr/bin/lightway-server", "$SETUP_HOST_OPTIONS")
+                  "options"
+
+              let words = start[1 .. start.Length - 2]
+              let plain = expectSetUp configFile words
+              Expect.isTrue plain.Nat "NAT by default"
+
+              // Each option that the file of defaults names is one, and has an effect.
+              let text = File.ReadAllText(deployed "systemd/lightway-server.default")
+              Expect.stringContains text "\nSETUP_HOST_OPTIONS=\n" "empty"
+              let examples = Regex.Match(text, @"For example ([^.]+)\.").Groups[1].Value
+
+              let options = Regex.Replace(examples, @"[,#\s]+", " ").Split ' ' |> List.ofArray
+              Expect.isGreaterThan options.Length 4 "examples"
+              let full = expectSetUp configFile (words @ options)
+              Expect.equal (full.Uplink, full.Mtu, full.Nat) ("eth1", 1280, false) "the examples"
+              Expect.isTrue (full.ClientToClient && full.ClientToHost) "the examples"
+
+              let stop = wordsOf "lightway-server-device" "ExecStop" |> List.tail |> Array.ofList
+
+              let outcome =
+                  ServerOptions.Parse(stop, Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))
+
+              Expect.equal (outcome.Host.Action, outcome.Host.ConfigFile) (HostAction.Undo, configFile) "undo"
+          } ]
 
 let private version =
     lazy
@@ -391,10 +483,11 @@ let private containers =
 
               let pod = at [ "spec"; "template"; "spec" ] (withKind "DaemonSet" documents)
 
-              let device = variables (at [ "initContainers"; "0" ] pod)
-              expectDevice options device
-              Expect.equal device["WORKERS"] (string options.Workers) "queues"
+              let device = at [ "initContainers"; "0" ] pod
               let server = at [ "containers"; "0" ] pod
+              Expect.equal (valuesAt [ "args" ] server) [ "--config-file"; configFile ] "the server's file"
+              expectSetUp configFile (valuesAt [ "args" ] device) |> ignore
+              Expect.equal options.TunName "lightway" "it has a device to prepare"
 
               for port in [ "containerPort"; "hostPort" ] do
                   Expect.equal (valueAt [ "ports"; "0"; port ] server) (string options.BindAddress.Port) port
@@ -410,9 +503,13 @@ let private containers =
                   Expect.equal (valueAt [ "image" ] container) $"lightway-server:{version.Value}" "image"
 
               // Each mount has a volume, and the files of the configuration lie in one.
-              let mounts =
-                  [ for entry in (at [ "volumeMounts" ] server :?> YamlSequenceNode).Children ->
+              let mountsOf container =
+                  [ for entry in (at [ "volumeMounts" ] container :?> YamlSequenceNode).Children ->
                         valueAt [ "name" ] entry, valueAt [ "mountPath" ] entry ]
+
+              let mounts = mountsOf server
+              Expect.equal (mountsOf device) [ "config", configFile ] "what the set-up reads"
+              Expect.contains mounts ("config", configFile) "is what the server reads"
 
               let volumes =
                   [ for entry in (at [ "volumes" ] pod :?> YamlSequenceNode).Children -> valueAt [ "name" ] entry ]
@@ -423,16 +520,18 @@ let private containers =
                   Expect.contains (List.map snd mounts) (Path.GetDirectoryName file) file
           }
 
-          test "Compose: its values are those that init writes" {
+          test "Compose: the host is prepared for the file that init writes" {
               let services =
                   at [ "services" ] (List.exactlyOne (documents "container/compose.yaml"))
 
               let device = at [ "device" ] services
 
-              let environment =
-                  dict
-                      [ for entry in (at [ "environment" ] device :?> YamlMappingNode).Children ->
-                            string entry.Key, string entry.Value ]
+              match valuesAt [ "entrypoint" ] device with
+              | [ "/bin/sh"; "-c"; script ] ->
+                  let command = script.Split(" && ")[0]
+                  Expect.stringStarts command "lightway-server " "the program"
+                  expectSetUp configFile (List.tail (List.ofArray (command.Split ' '))) |> ignore
+              | other -> failtestf "%A" other
 
               let folder = Directory.CreateTempSubdirectory "lightway-tests-"
 
@@ -445,16 +544,6 @@ let private containers =
                   let options =
                       serverOptions (File.ReadAllText(Path.Combine(directory, "server.yaml")))
 
-                  expectDevice options environment
-
-                  let defaults =
-                      dict
-                          [ for line in File.ReadAllLines(deployed "systemd/lightway-server.default") do
-                                if line <> "" && not (line.StartsWith '#') then
-                                    let parts = line.Split('=', 2)
-                                    parts[0], parts[1] ]
-
-                  expectDevice options defaults
                   let port = options.BindAddress.Port
                   Expect.equal (valueAt [ "ports"; "0" ] device) $"{port}:{port}/udp" "port"
               finally
@@ -466,14 +555,18 @@ let private containers =
               Expect.equal (valueAt [ "read_only" ] server) "true" ""
 
               for service in [ device; server ] do
+                  Expect.equal (valuesAt [ "volumes" ] service) [ "./lightway:/etc/lightway:ro" ] "the file"
                   Expect.equal (valueAt [ "image" ] service) $"lightway-server:{version.Value}" "image"
           }
 
           test "the container file copies a package that is made, and its version is this one" {
               Expect.stringContains containerFile.Value $"ARG VERSION={version.Value}\n" "version"
+              Expect.stringContains containerFile.Value $"useradd --system --uid {imageUser.Value} " "the user's id"
+              Expect.isTrue (Regex.IsMatch(containerFile.Value, @"(?m)useradd [^&\n]* lightway$")) "and name"
               let name = $"lightway-server_{version.Value}_{architecture}.deb"
               Expect.equal (Path.GetFileName(package "server")) name "as COPY names it"
               Expect.stringContains containerFile.Value "COPY lightway-server_${VERSION}_${TARGETARCH}.deb" ""
           } ]
 
-let tests: Test = testSequenced (testList "Deploy" [ installed; bills; containers ])
+let tests: Test =
+    testSequenced (testList "Deploy" [ installed; devices; bills; containers ])

@@ -57,7 +57,7 @@ let private client = optionNames ClientReading.names
 let private without (name: string) : string =
     operations.Value.Replace($"`{name}`", "").Replace($"`{name}: ", "`")
 
-let private codes = [ 0; Entry.Failed; Entry.BadConfiguration ]
+let private codes = [ 0; Entry.Failed; Entry.BadConfiguration; Entry.LoginRefused ]
 
 let tests: Test =
     testList

@@ -766,6 +766,7 @@ let private throughBatch (seed: int) (plugins: IOutsidePlugin list) =
             wire,
             counters,
             (if random.Next 4 = 0 then 1 else 64),
+            0,
             OutsidePlugins(Array.ofList plugins, counters)
         )
 
@@ -788,7 +789,7 @@ let private throughBatch (seed: int) (plugins: IOutsidePlugin list) =
         let mutable isReserved = false
 
         while not isReserved do
-            isReserved <- batch.TryReserve(&path, length, Int32.MaxValue, 0uy, &slot)
+            isReserved <- batch.TryReserve(&path, length, 0uy, &slot)
 
             if isReserved then
                 ReadOnlySpan(datagram).CopyTo slot

@@ -19,6 +19,7 @@ let private request: HostRequest =
       SocketBuffer = 15_728_640L
       WantsUdpSuperpackets = true
       Uplink = "eth0"
+      Nat = true
       ClientToClient = false
       ClientToHost = false }
 
@@ -148,7 +149,9 @@ let private requests =
           Address = IPAddress.Parse "192.0.2.77" }
       { request with
           SocketBuffer = 0L
-          WantsUdpSuperpackets = false } ]
+          WantsUdpSuperpackets = false }
+      { request with Nat = false }
+      { request with Uplink = null } ]
 
 let private plan =
     testList
@@ -271,6 +274,22 @@ let private plan =
               | Error problem -> expectAll problem [ "eth0"; "--uplink" ]
           }
 
+          test "before there is a default route, all is done but what concerns the uplink, and that is said" {
+              let facts =
+                  { bare with
+                      IsUplinkThere = false
+                      GroForwarding = null }
+
+              let after, steps, _ = apply { request with Uplink = null } facts
+              let known, _, _ = apply request bare
+              Expect.equal (after.Device, after.Sysctls, after.HasTable) (known.Device, known.Sysctls, true) "all else"
+
+              let remarks =
+                  steps |> List.filter (fun step -> step.Command.Count = 0) |> List.map _.Reason
+
+              expectAll (List.exactlyOne remarks) [ "no default route"; "--uplink" ]
+          }
+
           test "what is missing is named, with the package that has it" {
               for facts, words in
                   [ { bare with IsRoot = false }, [ "root"; "--print" ]
@@ -357,6 +376,11 @@ let private script =
               Expect.isFalse (open'.Contains "oifname \"lightway\" drop") "clients are allowed"
               Expect.isFalse (open'.Contains "hook input") "the host is allowed"
 
+              let routed = HostPlan.rules { request with Nat = false }
+              Expect.isFalse (routed.Contains "masquerade") "no NAT, if the operator routes"
+              Expect.stringContains routed "ip saddr != 10.125.0.0/16 drop" "forged addresses"
+              Expect.stringContains routed "iifname \"lightway\" oifname \"lightway\" drop" "clients"
+
               for text in [ rules; open' ] do
                   Expect.stringContains text "ip saddr 10.125.0.0/16 oifname != \"lightway\" masquerade" "NAT"
                   Expect.stringContains text "ip saddr != 10.125.0.0/16 drop" "forged addresses"
@@ -420,25 +444,34 @@ let private commandLine =
         ServerOptions.Parse(Array.ofList ("setup-host" :: argv), Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))
 
     test "the command line needs one action and a file" {
-        let full =
-            (parse [ "--apply"; "-c"; "x"; "--user"; "vpn"; "--uplink"; "eth0"; "--allow-client-to-client" ]).Host
-
-        Expect.equal
-            full
+        let least: HostOptions =
             { Action = HostAction.Apply
               ConfigFile = "x"
-              Uplink = "eth0"
-              User = "vpn"
-              ClientToClient = true
+              Uplink = null
+              User = null
+              Mtu = 0
+              Nat = true
+              ClientToClient = false
               ClientToHost = false }
-            "all flags"
+
+        Expect.equal (parse [ "--apply"; "-c"; "x" ]).Host least "the defaults"
+
+        for flags, wanted in
+            [ [ "--user"; "vpn" ], { least with User = "vpn" }
+              [ "--uplink"; "eth0" ], { least with Uplink = "eth0" }
+              [ "--mtu"; "1280" ], { least with Mtu = 1280 }
+              [ "--no-nat" ], { least with Nat = false }
+              [ "--allow-client-to-client" ], { least with ClientToClient = true }
+              [ "--allow-client-to-host" ], { least with ClientToHost = true } ] do
+            Expect.equal (parse ([ "--apply"; "-c"; "x" ] @ flags)).Host wanted $"{flags}"
 
         for argv, words in
             [ [ "-c"; "x" ], [ "--print" ]
               [ "--print"; "--apply"; "-c"; "x" ], [ "--undo" ]
               [ "--print" ], [ "--config-file" ]
               [ "--print"; "-c"; "x"; "--user"; "-rf" ], [ "user" ]
-              [ "--print"; "-c"; "x"; "--uplink"; "e\"0" ], [ "uplink" ] ] do
+              [ "--print"; "-c"; "x"; "--uplink"; "e\"0" ], [ "uplink" ]
+              [ "--print"; "-c"; "x"; "--mtu"; "67" ], [ "mtu"; "68" ] ] do
             expectAll (refusal (parse argv)) words
 
         Expect.equal (parse [ "--help" ]).Kind OutcomeKind.Help "a page of its own"

@@ -45,7 +45,7 @@ let tests =
                       useTokens vpn
                       logIn vpn (Jwt.ofUser (Jwt.a ()) "alice@example.com" 600L)
                       vpn.Start()
-                      Expect.stringContains vpn.Server.Log "user 'alice@example.com', inside address" "the line"
+                      vpn.Server.AwaitLog "user 'alice@example.com', inside address" "the line"
                       Expect.equal (vpn.Read().Counters["auth_token_checks"]) 1L "one check"
 
                       let transfer =
@@ -65,9 +65,9 @@ let tests =
                       vpn.StartServer()
                       vpn.LaunchClient()
                       Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
-                      Expect.equal vpn.Client.ExitCode 1 "code"
-                      Expect.stringContains vpn.Client.Log "token: 192.0.2.1:27690 refuses the login" "its log"
-                      Expect.stringContains vpn.Server.Log "a token is not accepted: it expired" "the server's log")
+                      Expect.equal vpn.Client.ExitCode 3 "code"
+                      vpn.Client.AwaitLog "token: 192.0.2.1:27690 refuses the token" "its log"
+                      vpn.Server.AwaitLog "a token is not accepted: it expired" "the server's log")
               }
 
               test
@@ -82,7 +82,7 @@ let tests =
                       vpn.SetClient [ "user", "bob"; "password", "builder" ]
                       vpn.StartClient()
                       vpn.AwaitOnline()
-                      Expect.stringContains vpn.Server.Log "user 'bob', inside address 10.125.9.9" "the line"
+                      vpn.Server.AwaitLog "user 'bob', inside address 10.125.9.9" "the line"
                       Expect.equal (vpn.Read().Counters["auth_command_checks"]) 1L "one question")
               }
 
@@ -107,6 +107,6 @@ let tests =
                           Expect.equal vpn.Server.ExitCode 2 "code"
 
                           for part in parts do
-                              Expect.stringContains vpn.Server.Log part "the line")
+                              vpn.Server.AwaitLog part "the line")
                   } ]
     )

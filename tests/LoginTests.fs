@@ -50,11 +50,13 @@ let private refusedAtOnce (site: Site) (guest: Guest) (line: string) =
     Expect.equal guest.End.Closed (ValueSome TunnelError.Unauthorized) "the client knows"
     Expect.equal (linesWith site line) 1 $"the line: %A{List.ofSeq site.Log}"
 
-let private refusedWith (site: Site) (guest: Guest) (line: string) =
+let private refusedFor (reason: TunnelError) (site: Site) (guest: Guest) (line: string) =
     guest.Reach ConnectionState.Authenticating
     Expect.isTrue (settle site guest (fun () -> guest.End.Closed.IsSome)) "refused"
-    Expect.equal guest.End.Closed (ValueSome TunnelError.Unauthorized) "the client knows"
+    Expect.equal guest.End.Closed (ValueSome reason) "the client knows"
     Expect.equal (linesWith site line) 1 $"the line: %A{List.ofSeq site.Log}"
+
+let private refusedWith = refusedFor TunnelError.Unauthorized
 
 let private tokens =
     testList
@@ -215,7 +217,7 @@ let private addresses =
               other.Reach ConnectionState.Online
               Expect.equal (linesWith site "user 'you', inside address 10.125.0.2") 1 "the only other one"
               use full = new Guest(site, host 8, "you", "secret")
-              refusedWith site full "all 1 inside addresses are in use"
+              refusedFor TunnelError.NoFreeClientIp site full "all 1 inside addresses are in use"
               use guest = new Guest(site, host 9, "secret")
               guest.Reach ConnectionState.Online
               Expect.equal (linesWith site "user 'me', inside address 10.125.0.1") 1 "its own"

@@ -132,6 +132,94 @@ let tests =
               Expect.equal (site.Log.Count - lines) 0 "no line"
           }
 
+          test "datagrams that leave without a connection are counted as sent, too: cookies and rejects" {
+              use site = new Site()
+              use guest = new Guest(site, at "198.51.100.7" 4000, "secret")
+              guest.Connection.Start guest.End.Now
+              site.Dispatch(guest.From, List.head (guest.Take()))
+              Expect.equal site.Counters[Counter.HandshakeCookiesSent] 1L "a cookie"
+              let unknown: byte[] = Array.zeroCreate WireHeader.Size
+              WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, SessionId 7UL, Span unknown)
+              site.Dispatch(at "203.0.113.5" 4000, unknown)
+              Expect.equal site.Counters[Counter.UdpRejectedSession] 1L "a reject"
+              Expect.equal site.Counters[Counter.UdpDatagramsSent] 2L "datagrams"
+
+              Expect.equal
+                  site.Counters[Counter.UdpBytesSent]
+                  (Seq.sumBy (Array.length >> int64) site.Wire.Datagrams)
+                  "bytes"
+
+              site.Wire.Errors.Enqueue 11 // EAGAIN
+              site.Dispatch(at "203.0.113.5" 4000, unknown)
+              Expect.equal site.Counters[Counter.UdpDatagramsSent] 2L "this one has not left"
+              Expect.equal site.Counters[Counter.UdpControlSendFailed] 1L "and is counted so"
+          }
+
+          for payload in [ WirePayload.Dtls; WirePayload.Expresslane ] do
+              test $"what a stranger sends that is no ClientHello is counted: {payload}" {
+                  use site = new Site()
+                  let garbage = Array.create 100 0x5Auy
+                  WireHeader.write (ProtocolVersion.V1_3, payload, SessionId.Empty, Span garbage)
+                  site.Dispatch(at "203.0.113.5" 4000, garbage)
+                  Expect.equal site.Counters[Counter.HandshakeIgnored] 1L "dropped"
+              }
+
+          test "a datagram that is nobody's is counted once, also if a handshake runs beside a connection" {
+              use site = new Site()
+              let home = at "198.51.100.7" 4000
+              use first = new Guest(site, home, "secret")
+              first.Reach ConnectionState.Online
+              use second = new Guest(site, home, "secret")
+              second.Connection.Start second.End.Now
+
+              while site.Counters[Counter.ConnCreated] = 1L do
+                  for datagram in second.Take() do
+                      site.Dispatch(home, datagram)
+
+                  second.Receive()
+
+              for session in [ first.ServerSession; SessionId.Empty ] do
+                  let before = site.Counters[Counter.ExpresslaneTruncated]
+                  let garbage = Array.create 20 0x5Auy
+                  WireHeader.write (ProtocolVersion.V1_3, WirePayload.Expresslane, session, Span garbage)
+                  site.Dispatch(home, garbage)
+                  Expect.equal (site.Counters[Counter.ExpresslaneTruncated] - before) 1L $"{session}"
+          }
+
+          test "all clients that have a cookie when its secret changes get in, for a minute" {
+              use site = new Site()
+
+              let guests =
+                  [ for host in 7..10 -> new Guest(site, at $"198.51.100.{host}" 4000, "secret") ]
+
+              let hellos =
+                  [ for guest in guests do
+                        guest.Connection.Start guest.End.Now
+
+                        for datagram in guest.Take() do
+                            site.Dispatch(guest.From, datagram)
+
+                        guest.Receive()
+                        guest.From, guest.Take() ]
+
+              let show (from, datagrams) =
+                  for datagram in datagrams do
+                      site.Dispatch(from, datagram)
+
+              site.Advance 3_600_000L
+              List.iter show hellos[..1]
+              Expect.equal site.Counters[Counter.ConnCreated] 2L "the secret changes with the first of them"
+              site.Advance 59_999L
+              show hellos[2]
+              Expect.equal site.Counters[Counter.ConnCreated] 3L "a minute later"
+              site.Advance 1L
+              show hellos[3]
+              Expect.equal site.Counters[Counter.ConnCreated] 3L "and no longer"
+
+              for guest in guests do
+                  (guest :> System.IDisposable).Dispose()
+          }
+
           test "a packet for an address that no client has is answered with host unreachable, if the option says so" {
               let packet address =
                   Lightway.Lab.Superpackets.plain Lightway.Lab.Inside.Remote (Ipv4Address address) 100

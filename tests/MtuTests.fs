@@ -272,8 +272,8 @@ let private path =
               vpn.LaunchClient()
               Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
               Expect.equal vpn.Client.ExitCode 2 "exit code"
-              Expect.stringContains vpn.Client.Log "outside_mtu: 171" "which option"
-              Expect.stringContains vpn.Client.Log "172 to 1500" "what is allowed")
+              vpn.Client.AwaitLog "outside_mtu: 171" "which option"
+              vpn.Client.AwaitLog "172 to 1500" "what is allowed")
       } ]
 
 let tests =

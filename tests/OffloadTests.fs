@@ -226,10 +226,10 @@ let private unprivileged =
                   makeDevice topology vpn flags
                   serve vpn
                   Expect.equal (capabilities vpn.Server) "0000000000000000" "CapEff"
-                  Expect.stringContains vpn.Server.Log $"workers {workers};" "workers"
+                  vpn.Server.AwaitLog $"workers {workers};" "workers"
 
                   if List.isEmpty keys && Environment.ProcessorCount > 1 then
-                      Expect.stringContains vpn.Server.Log "one worker only" "the log says why"
+                      vpn.Server.AwaitLog "one worker only" "the log says why"
 
                   vpn.StartClient()
                   vpn.AwaitOnline()
@@ -262,8 +262,8 @@ let private unprivileged =
               vpn.LaunchServer()
               Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
               Expect.equal vpn.Server.ExitCode 1 "exit code"
-              Expect.stringContains vpn.Server.Log $"SIOCSIFFLAGS {vpn.Device}" "what failed"
-              Expect.stringContains vpn.Server.Log $"ip link set {vpn.Device} up" "the remedy")
+              vpn.Server.AwaitLog $"SIOCSIFFLAGS {vpn.Device}" "what failed"
+              vpn.Server.AwaitLog $"ip link set {vpn.Device} up" "the remedy")
       }
 
       test "without a device of its own, the user's server ends and names the remedy" {
@@ -271,7 +271,7 @@ let private unprivileged =
               vpn.LaunchServer()
               Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
               Expect.equal vpn.Server.ExitCode 1 "exit code"
-              Expect.stringContains vpn.Server.Log "CAP_NET_ADMIN, or a persistent device of this user" "the remedy")
+              vpn.Server.AwaitLog "CAP_NET_ADMIN, or a persistent device of this user" "the remedy")
       } ]
 
 let private twoWorkers =

@@ -443,6 +443,42 @@ let private report =
               Expect.isFalse (outcome.Text.Contains "s3cret") ""
           }
 
+          test "several servers are shown each with all that its entry may say, and as a file give the same options" {
+              let yaml =
+                  "mode: udp\nserver_dn: above\nuser: 'null'\npassword: s3cret\nservers:\n"
+                  + "  - server: a.example:1\n    server_dn: first\n  - server: b.example:2\n    mode: tcp\n    user: other\n    password_file: pw\n"
+                  + "  - server: c.example:3\n    token: t0ken\n"
+
+              let outcome = client [ "--check-config" ] [] yaml
+              Expect.equal outcome.Kind OutcomeKind.Check ""
+
+              for secret in [ "s3cret"; "t0ken" ] do
+                  Expect.isFalse (outcome.Text.Contains secret) secret
+
+              let withSecrets =
+                  outcome.Text
+                      .Replace("password: \"(hidden)\"", "password: s3cret")
+                      .Replace("token: \"(hidden)\"", "token: t0ken")
+
+              let again = client [] [] withSecrets
+              Expect.equal (run again) outcome.Options withSecrets
+              Expect.isEmpty again.Warnings "warnings"
+              Expect.equal outcome.Options (run (client [] [] yaml)) "the options are those of a start"
+          }
+
+          test "a file that has every key of the client is reported so that it gives the same options" {
+              let yaml =
+                  leastClient + String.concat "" [ for key, value, _ in clientKeys -> $"{key}: {value}\n" ]
+
+              let outcome = client [ "--check-config" ] [] yaml
+              let again = outcome.Text.Replace("\"(hidden)\"", "secret")
+              Expect.equal (run (client [] [] again)) outcome.Options again
+              Expect.equal outcome.Options (run (client [] [] yaml)) "the options are those of a start"
+
+              for key, _, _ in clientKeys do
+                  Expect.stringContains (lineOf outcome.Text key) "   # config.yaml:" key
+          }
+
           test "what cannot start is refused, and nothing else is said" {
               expectAll (refusal (server [ "--check-config"; "--workers=65" ] [] least)) [ "workers"; "0 to 64" ]
               expectAll (refusal (server [ "--check-config" ] [] (least + "a: 1"))) [ "a: not a known option" ]

@@ -85,6 +85,29 @@ let tests: Test =
               expectAll (refusal (parse [ "rest" ])) [ "rest" ]
           }
 
+          test "status and reset are commands of the client's, for manual page and completions" {
+              let commands = (Catalog.command ClientProgram.program).Commands
+              Expect.equal [ for command in commands -> command.Name ] [ "status"; "reset" ] "commands"
+
+              for command in commands do
+                  Expect.isNotEmpty command.Help command.Name
+
+              let status = commands.Head
+              let names = status.Flags |> List.collect _.Names |> List.filter _.StartsWith("--")
+              Expect.equal (set names) (set [ "--control-socket"; "--json"; "--help" ]) "flags of status"
+
+              let generate what =
+                  ClientOptions.Parse([| "--generate"; what |], Func<_, _>(fun _ -> null), Func<_, _>(fun _ -> ""))
+
+              for what in [ "man"; "bash"; "zsh"; "fish" ] do
+                  let text = (generate what).Text
+
+                  for command in commands do
+                      Expect.isTrue
+                          (Text.RegularExpressions.Regex.IsMatch(text, $@"\b{command.Name}\b"))
+                          $"{what}: {command.Name}"
+          }
+
           test "the version is one line" {
               let kind, text = page [ "--version" ]
               Expect.equal kind OutcomeKind.Version ""

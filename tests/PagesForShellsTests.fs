@@ -7,6 +7,7 @@ open System.Text.RegularExpressions
 open Expecto
 open Lightway.Lab
 open Lightway.Options
+open Lightway.Tests.Checks
 
 /// A program and what is known about its command line.
 let private subjects =
@@ -47,20 +48,13 @@ let private shell (program: string) (arguments: string list) : string =
 let private words (text: string) : Set<string> =
     Set(text.Split([| ' '; '\n'; '\t'; '\r' |], StringSplitOptions.RemoveEmptyEntries))
 
-/// Skips a test on a machine without the program that judges.
-let private needs (program: string) =
-    let folders = (string (Environment.GetEnvironmentVariable "PATH")).Split ':'
-
-    if not (folders |> Array.exists (fun folder -> File.Exists(Path.Combine(folder, program)))) then
-        skiptest $"{program} is not installed"
-
 let private manual =
     testList
         "Manual page"
         [ for program, info in subjects do
               test $"{info.Name}: man and mandoc read it without a warning" {
-                  needs "man"
-                  needs "mandoc"
+                  needsProgram "man"
+                  needsProgram "mandoc"
 
                   withFile (generate program "man") (fun file ->
                       let script = $"MANWIDTH=100 man --warnings -l {file} 2>&1 >/dev/null"
@@ -70,7 +64,7 @@ let private manual =
               }
 
               test $"{info.Name}: it shows every flag with its value, and every command with its flags" {
-                  needs "mandoc"
+                  needsProgram "mandoc"
 
                   let page =
                       withFile (generate program "man") (fun file ->
@@ -161,7 +155,7 @@ let private fish =
                                 (Array.head (line.Split '\t')).TrimEnd('=') ])
 
               test $"{info.Name}: flags, values and commands are offered" {
-                  needs "fish"
+                  needsProgram "fish"
                   Expect.equal (complete "--") (longNames info) "flags"
 
                   Expect.equal
@@ -208,7 +202,7 @@ let private zsh =
                           Regex.Replace(output, @"\x1b\[[0-9;?]*[A-Za-z]", "")))
 
               test $"{info.Name}: flags, values and commands are offered" {
-                  needs "zsh"
+                  needsProgram "zsh"
                   let flags = complete $"{info.Name} --e"
 
                   for name in longNames info do

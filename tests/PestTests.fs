@@ -316,7 +316,7 @@ let private insiders =
                   (plan 50_000.0 1.5)
                   (fun _ tally growth ->
                       Expect.equal tally.Answers 0L "answers"
-                      Expect.isGreaterThan (growth "udp_parse_wire_failed") 10_000L "counted"
+                      Expect.isGreaterThan (growth "udp_gate_noise") 10_000L "counted"
                       Expect.equal (growth "conn_created") 0L "connections")
 
               pest

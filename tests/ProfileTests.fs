@@ -60,10 +60,9 @@ let private cases =
 
       "the kernel without an entry", sample [ kernel "ret_from_fork_asm" ], ("unknown", "other")
 
-      "the cipher's loop",
-      user "L_AES_GCM_encrypt_avx2_ghash_128" "/opt/libwolfssl.so.45",
-      ("AES-GCM (wolfSSL)", "128-byte loop")
-      "the cipher besides", user "wc_AesGcmEncrypt" "/opt/libwolfssl.so.45", ("AES-GCM (wolfSSL)", "per packet")
+      "the cipher's loop", user "L_AES_GCM_encrypt_avx2_ghash_128" "/opt/libwolfssl.so.45", ("AES-GCM", "128-byte loop")
+      "the cipher besides", user "wc_AesGcmEncrypt" "/opt/libwolfssl.so.45", ("AES-GCM", "per packet")
+      "Intel's library", user "aes_gcm_enc_256_vaes_avx512" "/usr/lib/libIPSec_MB.so.1.3.0", ("AES-GCM", "IPsec-MB")
 
       "a method counts for its type",
       user

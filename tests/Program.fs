@@ -45,6 +45,7 @@ let main argv =
           AuthCommandTests.tests
           AddressPoolTests.tests
           InitTests.tests
+          FootprintTests.tests
           FileChecksTests.tests
           LoggingTests.tests
           PemFilesTests.tests
@@ -57,9 +58,11 @@ let main argv =
           TunBatchTests.tests
           InsidePathTests.tests
           ConnectionTests.tests
+          ConnectionKeysTests.tests
           HooksTests.tests
           StreamHooksTests.tests
           WorkerTests.tests
+          GateTests.tests
           ManagerTests.tests
           ControlTests.tests
           HostPlanTests.tests
@@ -67,8 +70,10 @@ let main argv =
           LoginTests.tests
           ReloadTests.tests
           FairnessTests.tests
+          AeadTests.tests
           SecretsTests.tests
-          ClientSessionTests.tests
+          ReconnectorTests.tests
+          ReconnectTests.tests
           ClientHostTests.tests
           ClientRoutesTests.tests
           ServerTests.tests
@@ -80,7 +85,8 @@ let main argv =
           MetricsTests.tests
           MonitoringFilesTests.tests
           StatusPageTests.tests
-          AccountingTests.tests ]
+          AccountingTests.tests
+          SimulationTests.tests ]
 
     let second =
         [ EndToEndTests.tests
@@ -96,11 +102,14 @@ let main argv =
           ServedOptionsTests.tests
           OffloadTests.tests
           PestTests.tests
+          LoadTests.tests
           NetworkErrorTests.tests
           EcnTests.tests
           MtuTests.tests
           PathMtuTests.tests
           ProfileTests.tests ]
+
+    let first = first @ [ ClientKeysTests.tests (first @ second) ]
 
     let tests =
         testList

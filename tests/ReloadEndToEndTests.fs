@@ -150,7 +150,7 @@ let tests =
                       // Everything is as it was: the user of the file that is away gets in.
                       use client = new RawClient(topology.Client, 40000, vpn)
                       Expect.isTrue (client.Connect()) "a login"
-                      Expect.stringContains vpn.Server.Log "link up with" "log_level is still debug"
+                      vpn.Server.AwaitLog "link up with" "log_level is still debug"
                       File.Move(path vpn "users.away", path vpn "users.htpasswd")
                       reload vpn
 
@@ -227,14 +227,14 @@ let tests =
                       Expect.equal (counter vpn "conn_closed") 0L "the session stays"
                       use refused = new RawClient(topology.Client, 40001, vpn)
                       Expect.isFalse (refused.Connect()) "its user does not get in any more"
-                      Expect.stringContains vpn.Server.Log "link up with" "lines of debug"
-                      Expect.stringContains vpn.Server.Log "refused: wrong user or password" "why"
+                      vpn.Server.AwaitLog "link up with" "lines of debug"
+                      vpn.Server.AwaitLog "refused: wrong user or password" "why"
 
                       // Now it ends.
                       vpn.SetServer [ "end_removed_users", "true"; "sessions_per_user", "1" ]
                       reload vpn
                       Expect.equal (counter vpn "conn_user_removed") 1L "ended"
-                      Expect.stringContains vpn.Server.Log "its user is no longer in user_db" "a line"
+                      vpn.Server.AwaitLog "its user is no longer in user_db" "a line"
 
                       // The user is back, with a limit.
                       File.WriteAllText(path vpn "users.htpasswd", users)

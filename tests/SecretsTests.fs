@@ -11,6 +11,7 @@ open Lightway.Protocol
 open Lightway.Server.Auth
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Packets
+open Lightway.Tunnel.Aead
 open Lightway.Tunnel.Tls
 open Lightway.Tests.Sites
 
@@ -30,7 +31,7 @@ type private Keys() =
                 { config with
                     Key = Array.copy config.Key }
 
-        new ExpresslaneChannel(role, true, 1_000L, 1UL <<< 31, Action<ExpresslaneConfig> send)
+        new ExpresslaneChannel(role, true, 1_000L, 1UL <<< 31, PacketAeads.WolfCrypt, Action<ExpresslaneConfig> send)
 
     let client = create Role.Client toServer
     let server = create Role.Server toClient
@@ -87,10 +88,10 @@ let private expresslane =
       }
 
       test "a cipher that is wiped has the all-zero key" {
-          let seal (cipher: PacketCipher) =
+          let seal (cipher: WolfCryptAead) =
               let sealed': byte[] = Array.zeroCreate 32
-              let iv: byte[] = Array.zeroCreate PacketCipher.IvSize
-              let tag: byte[] = Array.zeroCreate PacketCipher.TagSize
+              let iv: byte[] = Array.zeroCreate PacketAeads.IvSize
+              let tag: byte[] = Array.zeroCreate PacketAeads.TagSize
 
               Expect.isTrue
                   (cipher.Seal(
@@ -104,8 +105,8 @@ let private expresslane =
 
               Array.append sealed' tag
 
-          use cipher = new PacketCipher(ReadOnlySpan(Array.create 32 1uy))
-          use zero = new PacketCipher(ReadOnlySpan(Array.zeroCreate<byte> 32))
+          use cipher = new WolfCryptAead(ReadOnlySpan(Array.create 32 1uy))
+          use zero = new WolfCryptAead(ReadOnlySpan(Array.zeroCreate<byte> 32))
           Expect.notEqual (seal cipher) (seal zero) "before"
           cipher.Wipe()
           Expect.equal (seal cipher) (seal zero) "after"

@@ -17,13 +17,13 @@ let private bob = path "192.0.2.2:1000"
 
 let private batchOf (wire: Wire) (maxSegments: int) =
     let counters = Counters()
-    new SendBatch(wire, counters, maxSegments), counters
+    new SendBatch(wire, counters, maxSegments, 0), counters
 
 /// Appends a datagram that is all `fill`; false if the socket was full.
 let private appendMarked (tos: byte) (batch: SendBatch) (path: OutsideAddress) (fill: byte) (length: int) =
     let mutable slot = Span<byte>.Empty
 
-    if batch.TryReserve(&path, length, Int32.MaxValue, tos, &slot) then
+    if batch.TryReserve(&path, length, tos, &slot) then
         slot.Fill fill
         batch.Commit length
         true
@@ -126,6 +126,78 @@ let tests =
               Expect.equal ofAlice [ 1; 2; 4; 5 ] "in order"
           }
 
+          test "datagrams that are reserved together leave as those that are reserved one by one" {
+              for seed in 1..300 do
+                  let random = Random seed
+                  let maxSegments = [| 1; 3; 64 |][random.Next 3]
+                  let maxBurst = [| 0; 320 |][random.Next 2] // 320 us at the least rate: 4000 bytes
+
+                  let orders =
+                      [ for fill in 1 .. random.Next(1, 30) ->
+                            [| alice; bob |][random.Next 2],
+                            byte fill,
+                            [| 100; 700; 1400 |][random.Next 3],
+                            random.Next(1, 90),
+                            byte (random.Next 8 / 7) ]
+
+                  let refusals =
+                      [ for _ in 1 .. random.Next 4 -> [| EINVAL; EMSGSIZE; EIO |][random.Next 3] ]
+
+                  let sentBy (together: bool) =
+                      let wire = Wire()
+                      let counters = Counters()
+                      use batch = new SendBatch(wire, counters, maxSegments, maxBurst)
+                      batch.Measure 1_000L
+                      List.iter wire.Errors.Enqueue refusals
+
+                      for path, fill, length, count, tos in orders do
+                          let mutable path = path
+                          let mutable left = count
+
+                          while left > 0 do
+                              let mutable slots = Span<byte>.Empty
+                              let wanted = if together then left else 1
+                              Expect.isTrue (batch.TryReserve(&path, length, wanted, tos, &slots)) "room"
+                              let given = slots.Length / length
+                              Expect.isTrue (given >= 1 && given <= wanted && slots.Length % length = 0) "slots"
+                              slots.Fill fill
+                              let used = if together then random.Next(1, given + 1) else 1
+                              batch.Commit(length, used)
+                              left <- left - used
+
+                      Expect.isTrue (batch.Flush()) "sent"
+
+                      [ for datagram in wire.Datagrams -> datagram[0], datagram.Length ],
+                      List.ofSeq wire.SegmentSizes,
+                      wire.Calls,
+                      counters[Counter.UdpGsoSegments]
+
+                  Expect.equal (sentBy true) (sentBy false) $"seed {seed}"
+          }
+
+          test
+              "a run is as long as the batch sends in the time it may take: what all peers are sent counts, not what one is" {
+              let wire = Wire()
+              use batch = new SendBatch(wire, Counters(), 64, 1_000)
+
+              let runsOf (path: OutsideAddress) (count: int) =
+                  let before = wire.SegmentSizes.Count
+                  appendAll batch path [ for i in 1..count -> i, 1_250 ]
+                  Expect.isTrue (batch.Flush()) "sent"
+                  wire.SegmentSizes.Count - before
+
+              batch.Measure 1_000L
+              Expect.equal (runsOf alice 50) 5 "100 Mbit/s are assumed of a new one: ten datagrams in a millisecond"
+
+              for i in 1..20 do
+                  runsOf (path $"192.0.2.{10 + i}:1000") 50 |> ignore
+
+              batch.Measure 1_021L
+              Expect.equal (runsOf bob 50) 1 "1.3 MB within 21 ms, to others: 62 bytes per us"
+              batch.Measure 4_000L
+              Expect.equal (runsOf bob 50) 5 "no longer, after seconds of silence"
+          }
+
           test "more peers than runs in a call cost more calls, nothing else" {
               let wire = Wire()
               let batch, _ = batchOf wire 64
@@ -173,7 +245,7 @@ let tests =
 
               try
                   let counters = Counters()
-                  use batch = new SendBatch(sender, counters, 64)
+                  use batch = new SendBatch(sender, counters, 64, 0)
 
                   let paths =
                       [ for receiver in receivers do

@@ -126,6 +126,11 @@ let serverKeys: (string * string * (ServerOptions -> ServerOptions)) list =
               Offload.DisableTunGroUdp = true })
       "disable_udp_gso", "true", (fun o -> { o with Offload.DisableUdpGso = true })
       "disable_udp_gro", "true", (fun o -> { o with Offload.DisableUdpGro = true })
+      "aead",
+      "ipsec-mb",
+      (fun o ->
+          { o with
+              Offload.Aead = AeadOption.IpsecMb })
       "core_dumps", "true", (fun o -> { o with CoreDumps = true })
       "workers", "3", (fun o -> { o with Workers = 3 })
       "pin_workers", "true", (fun o -> { o with PinWorkers = true })
@@ -214,7 +219,8 @@ let serverDefaults: ServerOptions =
           DisableTunGroTcp = false
           DisableTunGroUdp = false
           DisableUdpGso = false
-          DisableUdpGro = false }
+          DisableUdpGro = false
+          Aead = AeadOption.Auto }
       EnableTunIouring = false
       Workers = 0
       PinWorkers = false

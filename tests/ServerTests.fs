@@ -236,6 +236,6 @@ let tests =
                       vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
 
                       Expect.isFalse (vpn.Server.Log.Contains "no effect") "warnings"
-                      Expect.stringContains vpn.Server.Log "enable_tun_iouring: " "how it is met")
+                      vpn.Server.AwaitLog "enable_tun_iouring: " "how it is met")
               } ]
     )

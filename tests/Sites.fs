@@ -111,6 +111,7 @@ type Site(limits: Limits) =
             Inside = InsideDirectory(addresses.Size, null),
             Desk = LoginDesk(users, LoginGate(LoginLimits.Standard 1, seed)),
             Users = UserSessions(),
+            Now = (fun () -> server.Now),
             Clock = limits.Clock,
             Seed = seed,
             Log = log

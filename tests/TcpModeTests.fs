@@ -461,7 +461,7 @@ let private parts =
                       [ "mode", "udp" ]
                       (fun site ->
                           site.Vpn.Start()
-                          Expect.stringContains site.Vpn.Server.Log "inside address 10.125.77." "its part")
+                          site.Vpn.Server.AwaitLog "inside address 10.125.77." "its part")
               } ]
     )
 
@@ -473,21 +473,21 @@ let private incidents =
                   withSite 1 [] [ "password", "wrong" ] (fun site ->
                       site.Vpn.StartServer()
                       site.Vpn.LaunchClient()
-                      Expect.equal (ends site.Vpn.Client) 1 "exit code"
-                      Expect.stringContains site.Vpn.Client.Log "Unauthorized" "the client says why"
-                      Expect.stringContains site.Vpn.Server.Log "wrong user or password" "the server says why"
+                      Expect.equal (ends site.Vpn.Client) 3 "exit code"
+                      site.Vpn.Client.AwaitLog "Unauthorized" "the client says why"
+                      site.Vpn.Server.AwaitLog "wrong user or password" "the server says why"
                       site.Vpn.SetClient [ "password", site.Vpn.Password ]
                       site.Vpn.StartClient()
                       site.Vpn.AwaitOnline())
               }
 
               test "a server that is killed and started again serves; the old client notices at once and ends" {
-                  withSite 1 [] [] (fun site ->
+                  withSite 1 [] [ "reconnect", "false" ] (fun site ->
                       site.Vpn.Start()
                       site.Vpn.Server.Signal Netns.Signal.Kill
                       Expect.isTrue (site.Vpn.Server.WaitForExit(TimeSpan.FromSeconds 5.)) "killed"
                       Expect.equal (ends site.Vpn.Client) 1 "the client ends with an error"
-                      Expect.stringContains site.Vpn.Client.Log "ConnectionLost" "and says why"
+                      site.Vpn.Client.AwaitLog "ConnectionLost" "and says why"
                       site.Vpn.StartServer()
                       site.Vpn.StartClient()
                       site.Vpn.AwaitOnline()
@@ -501,7 +501,7 @@ let private incidents =
                       Expect.equal (ends site.Vpn.Client) 1 "exit code"
 
                       for part in [ "Connection refused"; "mode tcp or both" ] do
-                          Expect.stringContains site.Vpn.Client.Log part "the last line")
+                          site.Vpn.Client.AwaitLog part "the last line")
               }
 
               test "key updates every 2 s during a transfer" {

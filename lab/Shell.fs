@@ -100,10 +100,18 @@ type Child private (name: string, running: Process, logFile: string) =
     /// Of its threads whose name begins like this: seconds on a processor, and seconds that they wanted one and had none
     /// (/proc/PID/task/TID/schedstat, Documentation/scheduler/sched-stats.rst, in ns).
     member _.ThreadSeconds(nameStart: string) : struct (float * float) =
+        /// None: the thread has ended meanwhile.
+        let read (task: string) (file: string) =
+            try
+                Some(File.ReadAllText(Path.Combine(task, file)))
+            with :? IOException ->
+                None
+
         let tasks =
             [ for task in Directory.GetDirectories $"/proc/{running.Id}/task" do
-                  if File.ReadAllText(Path.Combine(task, "comm")).StartsWith nameStart then
-                      File.ReadAllText(Path.Combine(task, "schedstat")).Split ' ' ]
+                  match read task "comm", read task "schedstat" with
+                  | Some name, Some times when name.StartsWith nameStart -> times.Split ' '
+                  | _ -> () ]
 
         let sum (field: int) =
             tasks |> List.sumBy (fun fields -> float fields[field] / 1e9)
@@ -117,10 +125,10 @@ type Child private (name: string, running: Process, logFile: string) =
     /// False when it still runs after `timeout`.
     member _.WaitForExit(timeout: TimeSpan) = running.WaitForExit timeout
 
-    /// Asks it to end, and ends it by force when it has not within 5 s. True when it ended on request.
+    /// Asks it to end, and ends it by force when it has not within 20 s. True when it ended on request.
     member this.Stop() =
         this.Signal Netns.Signal.Terminate
-        let isWilling = this.WaitForExit(TimeSpan.FromSeconds 5.0)
+        let isWilling = this.WaitForExit(TimeSpan.FromSeconds 20.0)
 
         if not isWilling then
             this.Signal Netns.Signal.Kill
@@ -129,11 +137,11 @@ type Child private (name: string, running: Process, logFile: string) =
         isWilling
 
     /// Waits until the log has this text: a program's lines come a moment after what they report. Fails when it has ended or
-    /// 10 s are over, and the log does not have it.
+    /// 30 s are over, and the log does not have it.
     member this.AwaitLog (text: string) (meaning: string) =
         let isThere () = this.Log.Contains text
 
-        Wait.until (TimeSpan.FromSeconds 10.0) (fun () -> this.HasExited || isThere ()) |> ignore
+        Wait.until (TimeSpan.FromSeconds 30.0) (fun () -> this.HasExited || isThere ()) |> ignore
 
         if not (isThere ()) then
             raise (LabException $"{name}, {meaning}: the log does not have '{text}'. Log:\n{this.LogTail}")

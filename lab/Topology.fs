@@ -74,8 +74,18 @@ type Topology private (prefix: string, clientCount: int, hasRouter: bool) =
 
         Shell.tryRun "ip" [ "netns"; "delete"; netns ] |> ignore
 
+    /// A process that is ending may still write there, and another one of the lab may sweep the same leftovers.
     static let removeFolder (folder: string) =
-        if Directory.Exists folder then
+        let isGone () =
+            try
+                if Directory.Exists folder then
+                    Directory.Delete(folder, recursive = true)
+
+                true
+            with :? IOException ->
+                not (Directory.Exists folder)
+
+        if not (Wait.until (TimeSpan.FromSeconds 5.0) isGone) then
             Directory.Delete(folder, recursive = true)
 
     /// Removes leftovers in a folder of lab processes that have ended.

@@ -241,6 +241,12 @@ module Transfer =
                 DontFragment = false // with DF, each path MTU that is found costs a datagram
             )
 
+        // SO_RCVBUFFORCE (asm-generic/socket.h): a window of the longest datagrams must fit, and net.core.rmem_max may be less.
+        try
+            socket.SetRawSocketOption(1, 33, ReadOnlySpan(BitConverter.GetBytes(8 * 1024 * 1024)))
+        with :? SocketException ->
+            ()
+
         socket.Bind(IPEndPoint(address, 0))
         socket
 
@@ -270,7 +276,7 @@ module Transfer =
     /// programs in between have to wait for a processor.
     let private window = 100
 
-    let private silenceMs = 1000
+    let private silenceMs = 10_000 // longer than a busy machine holds a program up
 
     /// Sends all, never more than `window` ahead of what `arrived` says; what got lost holds things up, not for ever.
     /// `burst` datagrams, all of one length, leave in one send (UDP_SEGMENT, linux/udp.h); 1: each alone.
@@ -397,10 +403,10 @@ module Transfer =
           Arrived = arrived
           Corrupt = corrupt }
 
-    /// Sends `count` ICMP echo requests of `length` payload bytes, 50 ms apart; the number of answers, 0 without a route.
-    let ping (netns: string) (address: string) (count: int) (length: int) : int =
+    /// Echo requests 50 ms apart. ping(8) waits for the last answer for `seconds` only if none has come before it.
+    let private pings (netns: string) (address: string) (count: int) (length: int) (seconds: int) : int =
         let arguments =
-            [ "netns"; "exec"; netns; "ping"; "-n"; "-q"; "-i"; "0.05"; "-W"; "1" ]
+            [ "netns"; "exec"; netns; "ping"; "-n"; "-q"; "-i"; "0.05"; "-W"; string seconds ]
             @ [ "-c"; string count; "-s"; string length; address ]
 
         match Shell.tryRun "ip" arguments with
@@ -409,3 +415,11 @@ module Transfer =
             int received.Groups[1].Value
         | struct (_, _, errors) when errors.Contains "Network is unreachable" -> 0 // the client's routes are not there yet
         | struct (_, _, errors) -> raise (LabException $"ping {address}: {errors.Trim()}")
+
+    /// Sends `count` ICMP echo requests of `length` payload bytes; the number of answers, 0 without a route. A single one is
+    /// waited for a second, so that the caller can ask again; a few are sent one by one, and each has time on a busy machine.
+    let ping (netns: string) (address: string) (count: int) (length: int) : int =
+        if count > 1 && count <= 5 then
+            List.init count (fun _ -> pings netns address 1 length 5) |> List.sum
+        else
+            pings netns address count length 1

@@ -78,7 +78,7 @@ type Reading =
 /// Either program may be another implementation that takes the same files. It is given the keys that its help page
 /// names and those that every implementation needs, and no others.
 type Vpn(topology: Topology, programs: Programs, settings: Settings) =
-    static let startTime = TimeSpan.FromSeconds 20.0
+    static let startTime = TimeSpan.FromSeconds 60.0
     static let tun = "lightway" // on both sides
     static let tunAddress = "10.125.0.2/16" // what init recommends; brings the route to the pool along
 
@@ -191,11 +191,15 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
     /// Waits until the client's device is up, the last step of making it: when it gets its addresses, the kernel forgets
     /// every route through it (SIOCSIFDSTADDR takes the only address away and puts it back). Other clients may leave that
     /// to their users.
-    let awaitUp (netns: string) =
-        Wait.until (TimeSpan.FromSeconds 3.0) (fun () ->
+    let awaitUp (netns: string) (child: Child) =
+        let isOurs = programs.Client = Programs.OfThisBuild().Client
+
+        let isUp () =
             match Shell.tryRun "ip" [ "-n"; netns; "-o"; "link"; "show"; "dev"; tun; "up" ] with
             | struct (0, output, _) -> output <> ""
-            | _ -> false)
+            | _ -> false
+
+        Wait.until (if isOurs then startTime else TimeSpan.FromSeconds 3.0) (fun () -> child.HasExited || isUp ())
         |> ignore
 
     /// A device may outlive its program for a moment: what is done to it then is lost with it. A persistent one stays.
@@ -300,7 +304,7 @@ type Vpn(topology: Topology, programs: Programs, settings: Settings) =
         for number, netns in List.indexed topology.Clients do
             launchClient number
             awaitTun netns clients[number]
-            awaitUp netns
+            awaitUp netns clients[number]
 
             let commands =
                 [ $"link set {tun} up"; $"route replace {Topology.RemoteNetwork} dev {tun}" ]

@@ -3,10 +3,11 @@ module Lightway.Tests.AdmissionTests
 
 open System
 open System.Net
-open System.Threading
+open System.Threading.Tasks
 open Expecto
 open Lightway.Protocol
 open Lightway.Segmenter
+open Lightway.Server.Auth
 open Lightway.Tunnel.Channel
 open Lightway.Tunnel.Connections
 open Lightway.Tunnel.Metrics
@@ -21,14 +22,25 @@ let private hello (site: Site) =
 let private linesWith (site: Site) (text: string) =
     site.Log |> Seq.filter _.Contains(text) |> Seq.length
 
-/// Waits for the answer of a password check, and then for the tick that passes it on.
+/// Waits until all password checks so far are answered: one thread makes them, in their order.
+let private awaitChecks (site: Site) =
+    let reached = TaskCompletionSource()
+
+    site.Identity.Authenticator.RunOnPool(
+        Func<LoginAnswer>(fun () -> LoginAnswer(AuthVerdict.Failed, null)),
+        Action<LoginAnswer>(fun _ -> reached.SetResult())
+    )
+
+    Expect.isTrue (reached.Task.Wait(TimeSpan.FromSeconds 30.)) "password checks are answered"
+    site.RunPosted()
+
+/// Lets time pass until the answer of a password check is passed on, at a tick; none passes while it is checked.
 let private settle (site: Site) (guest: Guest) (isDone: unit -> bool) =
     let mutable left = 200
 
     while not (isDone ()) && left > 0 do
         left <- left - 1
-        Thread.Sleep 10
-        site.RunPosted()
+        awaitChecks site
         site.Advance 1_000L
         guest.End.Advance 1_000L
         guest.Pump()

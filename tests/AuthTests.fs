@@ -123,7 +123,7 @@ let private schemes =
                           answered.Signal() |> ignore)
                   )
 
-              Expect.isTrue (answered.Wait(TimeSpan.FromSeconds 10.)) "both are answered"
+              Expect.isTrue (answered.Wait(TimeSpan.FromSeconds 30.)) "both are answered"
 
               Expect.containsAll answers [ LoginAnswer(AuthVerdict.Failed, "no memory"); allowed ] "one each"
           }

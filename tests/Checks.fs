@@ -19,6 +19,22 @@ let needsProgram (program: string) =
 
 let megabytes n = n * 1_000_000L
 
+/// Bytes that each of several runs allocates on this thread, at least. Code that allocates does so in every run; the runtime
+/// does when it compiles a hot loop again, which it may put off on a busy machine: then there are more runs.
+let allocatedByEach (runs: int) (run: unit -> unit) : int64 =
+    let allocated () =
+        let before = GC.GetAllocatedBytesForCurrentThread()
+        run ()
+        GC.GetAllocatedBytesForCurrentThread() - before
+
+    let mutable least = Seq.min [ for _ in 1..runs -> allocated () ]
+    let clock = Diagnostics.Stopwatch.StartNew()
+
+    while least > 0L && clock.Elapsed.TotalSeconds < 10.0 do
+        least <- min least (allocated ())
+
+    least
+
 let expectIntact (transfer: StreamResult) length =
     Expect.equal transfer.Bytes length "bytes that arrived"
     Expect.equal transfer.ReceivedHash transfer.SentHash "SHA-256"

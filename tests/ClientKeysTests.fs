@@ -165,7 +165,7 @@ let private kernel =
               for part in [ "CHACHA20"; "X25519MLKEM768" ] do
                   Expect.stringContains online part "what was negotiated"
 
-              Expect.stringContains (File.ReadAllText(path "keys")) "CLIENT_TRAFFIC_SECRET_0 " "the key log"
+              await "the key log" (fun () -> File.ReadAllText(path "keys").Contains "CLIENT_TRAFFIC_SECRET_0 ")
               site.Vpn.Client.AwaitLog "session 1: sent " "records of the handshake"
 
               site.Vpn.Client.AwaitLog "AES-256-GCM by wolfCrypt" "the library"

@@ -256,7 +256,21 @@ let private inNamespace (body: string -> int -> unit) =
           "link set d0 up" ] do
         Shell.ip $"-n {netns} {command}" |> ignore
 
+    // The kernel makes routes of its own a moment after links are up.
+    let isSettled () =
+        let routes = Shell.ip $"-n {netns} -6 route show"
+        [ "d0"; "d1"; "server" ] |> List.forall (fun device -> routes.Contains $"fe80::/64 dev {device} ")
+
+    Wait.until (TimeSpan.FromSeconds 10.) isSettled |> ignore
     Netns.run netns (fun () -> body netns (Netlink.IndexOf "d0"))
+
+/// Whoever listens for changes of the network has taken all news: of sockets with groups, of protocol 0, no bytes wait
+/// (/proc/net/netlink: address, protocol, port, groups, bytes).
+let private isHeard (netns: string) : bool =
+    (Shell.inside netns "cat" [ "/proc/net/netlink" ]).Split('\n', StringSplitOptions.RemoveEmptyEntries)
+    |> Array.skip 1
+    |> Array.map (fun line -> line.Split(' ', StringSplitOptions.RemoveEmptyEntries))
+    |> Array.forall (fun fields -> fields[1] <> "0" || fields[3] = "00000000" || fields[4] = "0")
 
 let private table =
     testSequenced (
@@ -424,7 +438,7 @@ let private table =
                       moves.Clear()
                       ip "route replace default via 192.0.2.2 src 192.0.2.1"
 
-                      Wait.until (TimeSpan.FromSeconds 10.) (fun () -> not moves.IsEmpty) |> ignore
+                      Wait.until (TimeSpan.FromSeconds 30.) (fun () -> not moves.IsEmpty) |> ignore
 
                       routes.Allow [ server ]
                       moves.Clear()
@@ -436,9 +450,10 @@ let private table =
                           change ()
 
                           if expected.IsEmpty then
-                              Threading.Thread.Sleep 300
+                              Wait.until (TimeSpan.FromSeconds 30.) (fun () -> isHeard netns) |> ignore
+                              Threading.Thread.Sleep 300 // for what follows from it
                           else
-                              Wait.until (TimeSpan.FromSeconds 10.) (fun () -> not moves.IsEmpty) |> ignore
+                              Wait.until (TimeSpan.FromSeconds 30.) (fun () -> not moves.IsEmpty) |> ignore
 
                           Expect.equal (List.ofSeq moves) expected what
 

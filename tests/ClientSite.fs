@@ -10,7 +10,7 @@ open Expecto
 open Lightway.Lab
 open Lightway.Tests.Checks
 
-let patience = TimeSpan.FromSeconds 20.
+let patience = TimeSpan.FromSeconds 60.
 
 let await what condition =
     Expect.isTrue (Wait.until patience condition) what
@@ -20,6 +20,18 @@ let settings =
       Offload = true
       ServerKeys = []
       ClientKeys = [ "route_mode", "default" ] }
+
+/// The client's process in a namespace, if there is one.
+let clientIn (netns: string) : int option =
+    Shell.run "ip" [ "netns"; "pids"; netns ]
+    |> _.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+    |> Array.map int
+    |> Array.tryFind (fun pid ->
+        try
+            let program = File.ReadAllText($"/proc/{pid}/cmdline").Split('\000') |> Array.head
+            program.EndsWith "lightway-client"
+        with :? IOException ->
+            false) // another program, which has ended meanwhile
 
 /// The client's host reaches the server by way of a gateway, 192.0.2.254; a second one, 192.0.2.253, is there as well.
 /// Both are addresses of the server's host.
@@ -63,6 +75,12 @@ type Site(settings: Settings) =
     member this.ServerRoute =
         this.Routes |> List.tryFind _.StartsWith(Topology.ServerOutside + " ") |> Option.defaultValue ""
 
+    /// A client has its TUN device; it may outlive its program for a moment.
+    member _.HasDevice =
+        match Shell.tryRun "ip" [ "-n"; topology.Client; "link"; "show"; vpn.Device ] with
+        | struct (0, _, _) -> true
+        | _ -> false
+
     member _.CarriesPing = Transfer.ping topology.Client Topology.Remote 1 56 = 1
 
     /// The only gateway is now the other one: the first is gone.
@@ -99,13 +117,7 @@ type Site(settings: Settings) =
         child
 
     /// The client that runs behind script(1).
-    member _.ClientPid =
-        Shell.run "ip" [ "netns"; "pids"; topology.Client ]
-        |> _.Split('\n', StringSplitOptions.RemoveEmptyEntries)
-        |> Array.map int
-        |> Array.find (fun pid ->
-            let program = File.ReadAllText($"/proc/{pid}/cmdline").Split('\000') |> Array.head
-            program.EndsWith "lightway-client")
+    member _.ClientPid = clientIn topology.Client |> Option.get
 
     member this.AwaitOnline(client: Child) =
         client.Await patience "it is online" (fun () -> client.Log.Contains "online: " && this.CarriesPing)
@@ -132,6 +144,16 @@ let withServer (body: Site -> unit) =
 let ends (client: Child) =
     Expect.isTrue (client.WaitForExit patience) "it ends"
     client.ExitCode
+
+/// The client's namespace has these routes again; those by a device go with it, perhaps a moment after the program.
+let expectRoutes (site: Site) (routes: string list) =
+    Wait.until patience (fun () -> site.Routes = routes) |> ignore
+    Expect.equal site.Routes routes "routes"
+
+/// The client is online by its first connection still. One ping alone may come too late.
+let staysOnline (site: Site) (client: Child) =
+    await "the tunnel carries packets" (fun () -> site.CarriesPing)
+    Expect.equal (client.Log.Split("online: ").Length - 1) 1 "connections so far"
 
 let heardGoodbye (site: Site) =
     await "the server hears the goodbye" (fun () -> site.Vpn.Server.Log.Contains "Goodbye")
@@ -167,6 +189,7 @@ type Uplink(site: Site) =
                 type filter hook prerouting priority -300;
                 iifname != "outside" return
                 ip daddr {Topology.ServerOutside} meta l4proto {{ tcp, udp }} th dport 27690 return
+                ip6 daddr 2001:db8:2::/64 meta l4proto {{ tcp, udp }} th dport 27690 return
                 ip daddr {Topology.RemoteNetwork} counter name remote
                 udp sport 68 udp dport 67 counter name dhcp return
                 meta nfproto ipv4 counter name other

@@ -43,6 +43,49 @@ let private drain (socket: UdpSocket) =
 
     more 0
 
+let private patience = TimeSpan.FromSeconds 30.
+
+/// Sends to a guarded group of sockets, and takes what comes through. Even over loopback a datagram may take a moment: all
+/// have arrived when as many were received or dropped as were sent.
+type private Traffic(gate: StrangerGate, sockets: UdpSocket[]) =
+    let received: int[] = Array.zeroCreate sockets.Length
+    let mutable sent = 0
+
+    let isOver () =
+        let dropped =
+            [ for i in 0 .. sockets.Length - 1 -> gate.DroppedAt(i).Noise + gate.DroppedAt(i).OverLimit ]
+
+        int64 (Array.sum received) + List.sum dropped >= int64 sent
+
+    /// The first one.
+    member _.Socket = sockets[0]
+
+    member _.SendTo(target: IPEndPoint, from: Socket, bytes: byte[]) =
+        from.SendTo(bytes, target) |> ignore
+        sent <- sent + 1
+
+    member this.Send(from: Socket, bytes: byte[]) =
+        this.SendTo(sockets[0].LocalEndPoint, from, bytes)
+
+    /// Datagrams of 100 bytes in one send.
+    member _.SendRun(from: UdpSocket, run: byte[]) =
+        let path = OutsideAddress(PeerAddress sockets[0].LocalEndPoint, LocalAddress())
+        Expect.isGreaterThan (from.Send(&path, ReadOnlySpan run, 100)) 0 "sent"
+        sent <- sent + run.Length / 100
+
+    /// How many of the datagrams since the last time have come through to each socket.
+    member _.Take() : int list =
+        let before = List.ofArray received
+
+        let take () =
+            for i in 0 .. sockets.Length - 1 do
+                received[i] <- received[i] + drain sockets[i]
+
+            isOver ()
+
+        Wait.until patience take |> ignore
+        List.map2 (-) (List.ofArray received) before
+
 let private withGate (local: IPAddress) (count: int) (budget: GateBudget) body =
     needsRoot ()
 
@@ -61,7 +104,7 @@ let private withGate (local: IPAddress) (count: int) (budget: GateBudget) body =
             if not (sockets[i].TryGuard(gate, i, &reason)) then
                 failtest $"not on socket {i}: {reason}"
 
-        body gate sockets
+        body gate (Traffic(gate, sockets))
     finally
         for socket in sockets do
             (socket :> IDisposable).Dispose()
@@ -74,14 +117,11 @@ let private sender (address: string) =
     socket.Bind(IPEndPoint(address, 0))
     socket
 
-let private send (from: Socket) (target: UdpSocket) (bytes: byte[]) =
-    from.SendTo(bytes, target.LocalEndPoint) |> ignore
-
 let tests =
     testList
         "Gate"
         [ test "what is not Lightway is dropped and counted, whatever is wrong with it" {
-              withGate IPAddress.Loopback 1 (once 1_000_000) (fun gate sockets ->
+              withGate IPAddress.Loopback 1 (once 1_000_000) (fun gate traffic ->
                   use stranger = sender "127.0.0.1"
                   let whole = datagram (SessionId 7UL)
 
@@ -95,7 +135,7 @@ let tests =
                         [| yield! whole[..1]; 2uy; 2uy; yield! whole[4..] |] ]
 
                   for bytes in noise do
-                      send stranger sockets[0] bytes
+                      traffic.Send(stranger, bytes)
 
                   let good =
                       [ for version in [ 0x0101us; 0x0102us; 0x0103us ] do
@@ -104,63 +144,63 @@ let tests =
                             bytes ]
 
                   for bytes in good do
-                      send stranger sockets[0] bytes
+                      traffic.Send(stranger, bytes)
 
-                  Expect.equal (drain sockets[0]) good.Length "the good ones are here"
+                  Expect.equal (traffic.Take()) [ good.Length ] "the good ones are here"
                   Expect.equal (gate.DroppedAt(0).Noise) (int64 noise.Length) "the others are counted"
                   Expect.equal (gate.DroppedAt(0).OverLimit) 0L "nothing is a flood")
           }
 
           test "a source has its budget, and another source has its own" {
-              withGate IPAddress.Loopback 1 (once 50) (fun gate sockets ->
+              withGate IPAddress.Loopback 1 (once 50) (fun gate traffic ->
                   use greedy = sender "127.0.0.1"
                   use modest = sender "127.0.0.2"
 
                   for i in 1UL .. 1_000UL do
-                      send greedy sockets[0] (datagram (SessionId(i % 7UL)))
+                      traffic.Send(greedy, datagram (SessionId(i % 7UL)))
 
-                  Expect.equal (drain sockets[0]) 50 "the budget"
+                  Expect.equal (traffic.Take()) [ 50 ] "the budget"
                   Expect.equal (gate.DroppedAt(0).OverLimit) 950L "the rest is counted"
 
                   for _ in 1..50 do
-                      send modest sockets[0] (datagram SessionId.Empty)
+                      traffic.Send(modest, datagram SessionId.Empty)
 
-                  Expect.equal (drain sockets[0]) 50 "all of the other's")
+                  Expect.equal (traffic.Take()) [ 50 ] "all of the other's")
           }
 
           test "an admitted session is never in the way of it, until it is forgotten" {
-              withGate IPAddress.Loopback 1 (once 3) (fun gate sockets ->
+              withGate IPAddress.Loopback 1 (once 3) (fun gate traffic ->
                   use client = sender "127.0.0.1"
                   let session = SessionId 0xFEDCBA9876543210UL
                   gate.Admit session
 
                   for _ in 1..500 do
-                      send client sockets[0] (datagram SessionId.Empty)
-                      send client sockets[0] (datagram session)
+                      traffic.Send(client, datagram SessionId.Empty)
+                      traffic.Send(client, datagram session)
 
-                  Expect.equal (drain sockets[0]) 503 "all of the session's, three of the others"
+                  Expect.equal (traffic.Take()) [ 503 ] "all of the session's, three of the others"
                   gate.Forget session
-                  send client sockets[0] (datagram session)
-                  Expect.equal (drain sockets[0]) 0 "a stranger again"
+                  traffic.Send(client, datagram session)
+                  Expect.equal (traffic.Take()) [ 0 ] "a stranger again"
                   gate.Admit(SessionId 0x76543210FEDCBA98UL)
-                  send client sockets[0] (datagram session)
-                  Expect.equal (drain sockets[0]) 0 "another id than the admitted one")
+                  traffic.Send(client, datagram session)
+                  Expect.equal (traffic.Take()) [ 0 ] "another id than the admitted one")
           }
 
           test "of IPv6 a /64 is one source" {
-              withGate IPAddress.IPv6Loopback 1 (once 10) (fun gate sockets ->
+              withGate IPAddress.IPv6Loopback 1 (once 10) (fun gate traffic ->
                   use stranger = sender "::1"
 
                   for _ in 1..25 do
-                      send stranger sockets[0] (datagram SessionId.Empty)
+                      traffic.Send(stranger, datagram SessionId.Empty)
 
-                  Expect.equal (drain sockets[0]) 10 "the budget"
+                  Expect.equal (traffic.Take()) [ 10 ] "the budget"
                   Expect.equal (gate.DroppedAt(0).OverLimit) 15L "the rest")
           }
 
           test "on a socket of both families an IPv4 address is a source of its own" {
-              withGate IPAddress.IPv6Any 1 (once 10) (fun _ sockets ->
-                  let port = sockets[0].LocalEndPoint.Port
+              withGate IPAddress.IPv6Any 1 (once 10) (fun _ traffic ->
+                  let port = traffic.Socket.LocalEndPoint.Port
 
                   for address in [ "127.0.0.1"; "127.0.0.2"; "::1" ] do
                       use stranger = sender address
@@ -173,23 +213,21 @@ let tests =
                               target
 
                       for _ in 1..25 do
-                          stranger.SendTo(datagram SessionId.Empty, target) |> ignore
+                          traffic.SendTo(target, stranger, datagram SessionId.Empty)
 
-                      Expect.equal (drain sockets[0]) 10 $"of {address}")
+                      Expect.equal (traffic.Take()) [ 10 ] $"of {address}")
           }
 
           test "a run of datagrams costs as many as it holds" {
-              withGate IPAddress.Loopback 1 (once 100) (fun gate sockets ->
+              withGate IPAddress.Loopback 1 (once 100) (fun gate traffic ->
                   use flood = UdpSocket.Bind(IPEndPoint(IPAddress.Loopback, 0), 0, 0, 0u, false)
                   let run = Array.concat (List.replicate 40 (datagram SessionId.Empty))
 
-                  let path = OutsideAddress(PeerAddress sockets[0].LocalEndPoint, LocalAddress())
-
                   for _ in 1..10 do
-                      Expect.isGreaterThan (flood.Send(&path, ReadOnlySpan run, 100)) 0 "sent"
+                      traffic.SendRun(flood, run)
 
                   // The first three runs begin within the budget.
-                  Expect.equal (drain sockets[0]) 120 "a run is never divided"
+                  Expect.equal (traffic.Take()) [ 120 ] "a run is never divided"
                   Expect.equal (gate.DroppedAt(0).OverLimit) 280L "the rest is counted")
           }
 
@@ -198,14 +236,14 @@ let tests =
                   { IntervalNs = 20_000_000L
                     BurstNs = 0L }
 
-              withGate IPAddress.Loopback 1 budget (fun gate sockets ->
+              withGate IPAddress.Loopback 1 budget (fun gate traffic ->
                   use stranger = sender "127.0.0.1"
 
                   let flood count =
                       for _ in 1..count do
-                          send stranger sockets[0] (datagram SessionId.Empty)
+                          traffic.Send(stranger, datagram SessionId.Empty)
 
-                      drain sockets[0]
+                      List.sum (traffic.Take())
 
                   Expect.isLessThan (flood 100) 50 "one per 20 ms"
                   Thread.Sleep 30
@@ -218,23 +256,23 @@ let tests =
           }
 
           test "each socket of a group counts for itself, and shares sessions and budgets" {
-              withGate IPAddress.Loopback 3 (once 30) (fun gate sockets ->
+              withGate IPAddress.Loopback 3 (once 30) (fun gate traffic ->
                   use stranger = sender "127.0.0.1"
 
                   for i in 1UL .. 300UL do
-                      send stranger sockets[0] (datagram (SessionId i))
+                      traffic.Send(stranger, datagram (SessionId i))
 
-                  Expect.equal (List.sum [ for socket in sockets -> drain socket ]) 30 "one budget"
+                  Expect.equal (List.sum (traffic.Take())) 30 "one budget"
                   let dropped = [ for i in 0..2 -> gate.DroppedAt(i).OverLimit ]
                   Expect.equal (List.sum dropped) 270L "counted"
                   Expect.all dropped (fun count -> count > 50L) "by each"
                   gate.Admit(SessionId 8UL)
-                  send stranger sockets[0] (datagram (SessionId 8UL))
-                  Expect.equal (drain sockets[2]) 1 "the session's datagram at its worker")
+                  traffic.Send(stranger, datagram (SessionId 8UL))
+                  Expect.equal (traffic.Take()) [ 0; 0; 1 ] "the session's datagram at its worker")
           }
 
           test "the kernel's count of drops is that of the gate, in buffers, as long as the socket is never full" {
-              withGate IPAddress.Loopback 1 (once 1) (fun gate sockets ->
+              withGate IPAddress.Loopback 1 (once 1) (fun gate traffic ->
                   use stranger = sender "127.0.0.1"
 
                   use flood =
@@ -242,18 +280,25 @@ let tests =
 
                   let run = Array.concat (List.replicate 40 (datagram SessionId.Empty))
 
-                  let path = OutsideAddress(PeerAddress sockets[0].LocalEndPoint, LocalAddress())
-
                   for _ in 1..10 do
-                      Expect.isGreaterThan (flood.Send(&path, ReadOnlySpan run, 100)) 0 "a run"
-                      send stranger sockets[0] (datagram SessionId.Empty)
-                      send stranger sockets[0] [| 1uy |]
+                      traffic.SendRun(flood, run)
+                      traffic.Send(stranger, datagram SessionId.Empty)
+                      traffic.Send(stranger, [| 1uy |])
 
-                  Expect.equal (gate.DroppedAt 0) (GateDrops(10L, 9L * 40L + 9L, 9L + 9L + 10L)) "dropped"
-                  drain sockets[0] |> ignore
+                  Expect.equal (traffic.Take()) [ 41 ] "a run and a datagram come through"
+                  let dropped = GateDrops(10L, 9L * 40L + 9L, 9L + 9L + 10L)
+                  Wait.until patience (fun () -> gate.DroppedAt 0 = dropped) |> ignore
+                  Expect.equal (gate.DroppedAt 0) dropped "dropped"
                   gate.Admit(SessionId 7UL)
-                  send stranger sockets[0] (datagram (SessionId 7UL))
+                  traffic.Send(stranger, datagram (SessionId 7UL))
                   use batch = new ReceiveBatch(true)
-                  Expect.equal (sockets[0].Receive batch) 1 "one that tells"
+                  let received = ref 0
+
+                  let isThere () =
+                      received.Value <- traffic.Socket.Receive batch
+                      received.Value > 0
+
+                  Wait.until patience isThere |> ignore
+                  Expect.equal received.Value 1 "one that tells"
                   Expect.equal (batch.ReadControl(0).Overflows) 28u "as the kernel counts")
           } ]

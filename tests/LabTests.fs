@@ -63,7 +63,7 @@ let tests: Test =
               test "of a program that ended, the first error and the end of its log are shown" {
                   withOther (fun vpn ->
                       vpn.LaunchClient()
-                      Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+                      Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
 
                       let message =
                           Expect.throwsC

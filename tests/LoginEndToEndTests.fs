@@ -64,7 +64,7 @@ let tests =
                       logIn vpn (Jwt.ofUser (Jwt.a ()) "alice" -600L)
                       vpn.StartServer()
                       vpn.LaunchClient()
-                      Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+                      Expect.isTrue (vpn.Client.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
                       Expect.equal vpn.Client.ExitCode 3 "code"
                       vpn.Client.AwaitLog "token: 192.0.2.1:27690 refuses the token" "its log"
                       vpn.Server.AwaitLog "a token is not accepted: it expired" "the server's log")
@@ -103,7 +103,7 @@ let tests =
                           File.WriteAllText(path vpn file, text)
                           vpn.SetServer [ keys, path vpn file ]
                           vpn.LaunchServer()
-                          Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 10.)) "it ends"
+                          Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
                           Expect.equal vpn.Server.ExitCode 2 "code"
 
                           for part in parts do

@@ -107,7 +107,7 @@ let tests =
                       guest.Pump()
                       guest.Connection.State = ConnectionState.Online
 
-                  let isIn = Wait.until (TimeSpan.FromSeconds 5.) isOnline
+                  let isIn = Wait.until (TimeSpan.FromSeconds 30.) isOnline
                   Expect.isTrue isIn "the client gets in"
               }
 

@@ -194,7 +194,7 @@ let private makeDevice (topology: Topology) (vpn: Vpn) (flags: string) =
 let private serve (vpn: Vpn) =
     vpn.LaunchServer()
 
-    vpn.Server.Await (TimeSpan.FromSeconds 20.) "it serves" (fun () -> vpn.Server.Log.Contains "serving ")
+    vpn.Server.Await (TimeSpan.FromSeconds 60.) "it serves" (fun () -> vpn.Server.Log.Contains "serving ")
 
 let private stop (child: Child) =
     Expect.isTrue (child.Stop()) $"the {child.Name} ends by itself"
@@ -260,7 +260,7 @@ let private unprivileged =
               makeDevice topology vpn ""
               Shell.ip $"-n {topology.Server} link set {vpn.Device} down" |> ignore
               vpn.LaunchServer()
-              Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+              Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
               Expect.equal vpn.Server.ExitCode 1 "exit code"
               vpn.Server.AwaitLog $"SIOCSIFFLAGS {vpn.Device}" "what failed"
               vpn.Server.AwaitLog $"ip link set {vpn.Device} up" "the remedy")
@@ -269,7 +269,7 @@ let private unprivileged =
       test "without a device of its own, the user's server ends and names the remedy" {
           withoutPrivilege [ "workers", "1" ] (fun _ vpn ->
               vpn.LaunchServer()
-              Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 20.)) "it ends"
+              Expect.isTrue (vpn.Server.WaitForExit(TimeSpan.FromSeconds 60.)) "it ends"
               Expect.equal vpn.Server.ExitCode 1 "exit code"
               vpn.Server.AwaitLog "CAP_NET_ADMIN, or a persistent device of this user" "the remedy")
       } ]
@@ -291,12 +291,19 @@ let private workersOf (vpn: Vpn) (events: string) =
 let private startOnBoth (vpn: Vpn) =
     vpn.Start()
 
-    let inUse () =
-        workersOf vpn "online" |> List.truncate vpn.Clients.Length |> Set
-
     let mutable attempts = 1
 
-    while (inUse ()).Count < 2 && attempts < 10 do
+    /// The lines come a moment after the clients are online.
+    let inUse () =
+        let count = vpn.Clients.Length
+
+        Wait.until (TimeSpan.FromSeconds 30.) (fun () -> (workersOf vpn "online").Length >= attempts * count)
+        |> ignore
+
+        workersOf vpn "online" |> List.truncate count |> Set
+
+    // Four clients have one worker in one of eight cases: always so, in one of 10^18 runs.
+    while (inUse ()).Count < 2 && attempts < 20 do
         List.iter stop vpn.Clients
         vpn.StartClient()
         vpn.AwaitOnline()
@@ -341,7 +348,7 @@ let private workers =
                   Shell.ip $"-n {client} addr add {taken} dev outside" |> ignore
 
                   let isOver =
-                      Wait.until (TimeSpan.FromSeconds 20.) (fun () ->
+                      Wait.until (TimeSpan.FromSeconds 60.) (fun () ->
                           count "udp_session_rotation_finalized" > int64 move)
 
                   Expect.isTrue isOver $"the server followed to {taken} and changed the session id"

@@ -88,10 +88,14 @@ type RawClient(netns: string, port: int, vpn: Vpn) as this =
 
             condition ())
 
-    /// Logs in and waits for the Expresslane.
+    /// Logs in and waits for the Expresslane, or for the end of the connection; whether it is ready.
     member this.Connect() : bool =
         connection.Start Environment.TickCount64
-        this.RunUntil(TimeSpan.FromSeconds 10., (fun () -> connection.IsExpresslaneReady))
+
+        let isDecided () =
+            connection.IsExpresslaneReady || connection.State = ConnectionState.Disconnected
+
+        this.RunUntil(TimeSpan.FromSeconds 30., isDecided) && connection.IsExpresslaneReady
 
     interface IConnectionEvents with
         member _.StateChanged _ = ()

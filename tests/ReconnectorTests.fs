@@ -189,7 +189,7 @@ type private Roamer(servers: Listed list, policy: ReconnectPolicy, ?preferMs: in
     /// Passwords are checked on other threads, so it may have to wait in real time.
     member this.Await(what: string, condition: unit -> bool) =
         let reached =
-            Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+            Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
                 this.Pump(fun _ -> false) |> ignore
                 condition ())
 
@@ -198,7 +198,7 @@ type private Roamer(servers: Listed list, policy: ReconnectPolicy, ?preferMs: in
     /// The same, with time that passes on all sides: refusals are slow on purpose.
     member this.AwaitEnd() =
         let reached =
-            Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+            Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
                 this.Advance 20L
                 reconnector.HasFailed)
 
@@ -357,7 +357,7 @@ let private races =
 
               roamer.Own.RunPosted()
 
-              Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+              Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
                   delayed.AddRange(roamer.Pump(fun to' -> to'.Equals first))
                   other.Counters[Counter.ConnOnline] = 1L)
               |> ignore
@@ -543,14 +543,17 @@ let private losses =
                   use guest = new Guest(site, at $"192.0.2.{100 + number}" 4000, "secret")
                   guest.Connection.Start guest.End.Now
 
-                  Wait.until (TimeSpan.FromSeconds 1.) (fun () ->
-                      site.RunPosted()
-                      guest.Pump()
-                      guest.Connection.State = ConnectionState.Online)
-                  |> ignore
+                  let isDecided =
+                      Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
+                          site.RunPosted()
+                          guest.Pump()
+                          guest.Connection.State = ConnectionState.Online || guest.End.Closed.IsSome)
 
+                  Expect.isTrue isDecided "in, or refused"
+
+              // After thirty seconds of silence one of them would give way.
               let advanceUntil condition =
-                  Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+                  Wait.until (TimeSpan.FromSeconds 25.) (fun () ->
                       roamer.Advance 20L
                       condition ())
 

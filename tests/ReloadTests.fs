@@ -37,7 +37,7 @@ let private users = file [ "me", "secret"; "you", "secret" ]
 let private host (number: int) = at $"198.51.100.{number}" 4000
 
 let private reaches (site: Site) (guest: Guest) =
-    Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+    Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
         site.RunPosted()
         guest.Pump()
         guest.Connection.State = ConnectionState.Online)
@@ -143,7 +143,7 @@ let private workers =
               site.Use next
 
               let isOver =
-                  Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+                  Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
                       site.RunPosted()
                       site.Advance 1_000L
                       guest.Pump()

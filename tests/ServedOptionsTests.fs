@@ -117,10 +117,24 @@ let private late =
 
           test "a server whose port stays in use tries as often as it is told, over UDP and TCP" {
               needsRoot ()
-              use taken = new UdpClient(IPEndPoint(IPAddress.Loopback, 0))
-              let port = (taken.Client.LocalEndPoint :?> IPEndPoint).Port
-              use listener = new TcpListener(IPAddress.Loopback, port)
-              listener.Start()
+
+              /// A port of both; that of UDP may be somebody's of TCP.
+              let rec take attempts =
+                  let udp = new UdpClient(IPEndPoint(IPAddress.Loopback, 0))
+                  let port = (udp.Client.LocalEndPoint :?> IPEndPoint).Port
+                  let tcp = new TcpListener(IPAddress.Loopback, port)
+
+                  try
+                      tcp.Start()
+                      udp, tcp, port
+                  with :? SocketException when attempts > 1 ->
+                      udp.Dispose()
+                      tcp.Dispose()
+                      take (attempts - 1)
+
+              let udp, tcp, port = take 20
+              use _udp = udp
+              use _tcp = tcp
               let parent = Directory.CreateTempSubdirectory "lightway-tests-"
 
               try

@@ -28,8 +28,9 @@ let private withServer = withSettings settings
 
 let private counter (vpn: Vpn) name = vpn.Read().Counters[name]
 
-/// Sends datagrams from a port of the client's namespace; how many answers come within half a second.
-let private answers (topology: Topology) (port: int) (datagrams: byte[] list) =
+/// Sends datagrams from a port of the client's namespace; how many answers come until there is silence of half a second, of
+/// which so many are waited for.
+let private answers (topology: Topology) (port: int) (expected: int) (datagrams: byte[] list) =
     Netns.run topology.Client (fun () ->
         use socket =
             new Socket(AddressFamily.InterNetwork, SocketType.Dgram, ProtocolType.Udp)
@@ -42,7 +43,11 @@ let private answers (topology: Topology) (port: int) (datagrams: byte[] list) =
         let buffer: byte[] = Array.zeroCreate 2048
         let mutable count = 0
 
-        while socket.Poll(TimeSpan.FromMilliseconds 500., SelectMode.SelectRead) do
+        let hasMore () =
+            let wait = if count < expected then 30_000. else 500.
+            socket.Poll(TimeSpan.FromMilliseconds wait, SelectMode.SelectRead)
+
+        while hasMore () do
             socket.Receive(buffer) |> ignore
             count <- count + 1
 
@@ -77,10 +82,18 @@ let tests =
                       use client = new RawClient(topology.Client, 40000, vpn)
                       Expect.isTrue (client.Connect()) "a password was checked"
 
-                      let threads =
-                          [ for task in Directory.GetDirectories $"/proc/{vpn.Server.Pid}/task" do
-                                let status = File.ReadAllLines(Path.Combine(task, "status"))
+                      /// Of a thread that has ended meanwhile: nothing.
+                      let linesOf (task: string) =
+                          try
+                              File.ReadAllLines(Path.Combine(task, "status"))
+                          with :? IOException ->
+                              [||]
 
+                      let threads =
+                          [ for status in
+                                Directory.GetDirectories $"/proc/{vpn.Server.Pid}/task"
+                                |> Array.map linesOf
+                                |> Array.filter (Array.isEmpty >> not) do
                                 let value (key: string) =
                                     (status |> Array.find (fun line -> line.StartsWith(key + ":"))).Split('\t')[1]
 
@@ -95,7 +108,7 @@ let tests =
               }
 
               test "the report counts the sessions of all workers as they are, not as they were at the report before" {
-                  let quick = [ "workers", "2"; "statistics_reporting_interval", "6s" ]
+                  let quick = [ "workers", "2"; "statistics_reporting_interval", "20s" ]
 
                   withSettings { settings with ServerKeys = quick } (fun topology vpn ->
                       let clients =
@@ -108,7 +121,7 @@ let tests =
                           vpn.Server.Log.Split('\n') |> Array.filter (fun line -> line.Contains "pending rotations")
 
                       Expect.isEmpty (reports ()) "all are there before the first report"
-                      vpn.Server.Await (TimeSpan.FromSeconds 10.) "it reports" (fun () -> reports().Length > 0)
+                      vpn.Server.Await (TimeSpan.FromSeconds 60.) "it reports" (fun () -> reports().Length > 0)
                       Expect.stringContains (reports ()).[0] "8 online, 8 connections" "all of them"
 
                       for client in clients do
@@ -120,7 +133,7 @@ let tests =
                       use first = new RawClient(topology.Client, 40000, vpn)
                       first.Connection.Start Environment.TickCount64
                       let created () = counter vpn "conn_created" = 1L
-                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 5., created)) "its handshake began"
+                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 30., created)) "its handshake began"
                       (first :> IDisposable).Dispose()
                       use second = new RawClient(topology.Client, 40000, vpn)
                       Expect.isTrue (second.Connect()) "online")
@@ -137,7 +150,7 @@ let tests =
                       first.Rebind 40000
                       first.Connection.NetworkChanged Environment.TickCount64
                       let adopted () = first.Connection.SessionId <> session
-                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 5., adopted)) "its session id was rotated"
+                      Expect.isTrue (first.RunUntil(TimeSpan.FromSeconds 30., adopted)) "its session id was rotated"
                       Expect.equal (counter vpn "udp_conn_recovered_via_session") 1L "followed")
               }
 
@@ -157,18 +170,29 @@ let tests =
                           client.Connection.NetworkChanged Environment.TickCount64 // a ping
                           client.AnsweredBy = "192.0.2.9"
 
-                      Expect.isTrue (client.RunUntil(TimeSpan.FromSeconds 5., answered)) "from the other"
+                      Expect.isTrue (client.RunUntil(TimeSpan.FromSeconds 30., answered)) "from the other"
                       Expect.equal (counter vpn "conn_created") 1L "the same connection")
               }
 
               test "a rejected session is never answered with a reject, an unknown one is, at a limited rate" {
                   withServer (fun topology vpn ->
-                      Expect.equal (answers topology 40002 [ for _ in 1..10 -> header SessionId.Rejected ]) 0 "no loop"
-                      Expect.equal (answers topology 40003 [ header (SessionId 7UL) ]) 1 "told"
-                      let told = answers topology 40004 [ for i in 1UL .. 1000UL -> header (SessionId i) ]
-                      Expect.isLessThan told 400 "limited"
-                      Expect.isGreaterThan (counter vpn "udp_rejects_suppressed") 0L "by a limit for all"
-                      Expect.isGreaterThan (counter vpn "udp_stranger_over_limit") 500L "and by one for the source")
+                      let rejected = [ for _ in 1..10 -> header SessionId.Rejected ]
+                      Expect.equal (answers topology 40002 0 rejected) 0 "no loop"
+                      Expect.equal (answers topology 40003 1 [ header (SessionId 7UL) ]) 1 "told"
+
+                      let isOver name least =
+                          Wait.until (TimeSpan.FromSeconds 5.) (fun () -> counter vpn name > least)
+
+                      // The limit for all is one of a tick, which may begin among the datagrams: then they are sent again.
+                      let rec areSuppressed attempts =
+                          let told =
+                              answers topology 40004 1 [ for i in 1UL .. 1000UL -> header (SessionId i) ]
+
+                          Expect.isLessThan told 400 "limited"
+                          isOver "udp_rejects_suppressed" 0L || (attempts > 1 && areSuppressed (attempts - 1))
+
+                      Expect.isTrue (areSuppressed 8) "by a limit for all"
+                      Expect.isTrue (isOver "udp_stranger_over_limit" 500L) "and by one for the source")
               }
 
               test "a flood of ClientHellos without cookie makes no connection" {
@@ -177,7 +201,7 @@ let tests =
                       pair.StartClient()
                       let hello = pair.Client.Wire.Datagrams.Peek()
 
-                      let told = answers topology 40006 [ for _ in 1..500 -> hello ]
+                      let told = answers topology 40006 101 [ for _ in 1..500 -> hello ]
                       Expect.isGreaterThan told 100 "each is answered by a cookie request"
                       Expect.equal (counter vpn "conn_created") 0L "nothing is kept")
               }
@@ -233,7 +257,7 @@ let tests =
 
                       vpn.LaunchServer()
                       let serves () = vpn.Server.Log.Contains "serving "
-                      vpn.Server.Await (TimeSpan.FromSeconds 10.) "it serves" serves
+                      vpn.Server.Await (TimeSpan.FromSeconds 60.) "it serves" serves
 
                       Expect.isFalse (vpn.Server.Log.Contains "no effect") "warnings"
                       vpn.Server.AwaitLog "enable_tun_iouring: " "how it is met")

@@ -81,6 +81,14 @@ let private notifier path watchdogMs =
 
 let private seconds (count: float) = TimeSpan.FromSeconds count
 
+/// How many lines have come of all that were sent before: a line of our own is behind them.
+let private countAll (path: string) (manager: Manager) (line: string) : int =
+    use own = notifier path 0L
+    let mark = $"mark {Guid.NewGuid()}"
+    own.Status mark
+    Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Has $"STATUS={mark}")) "all is read"
+    manager.Count line
+
 let private environment =
     testList
         "Environment"
@@ -144,10 +152,10 @@ let private messages =
                   service.Ready("serving", (fun () -> failwith "there is no watchdog"))
 
                   service.Reload(fun () ->
-                      Expect.isTrue (Wait.until (seconds 2.) (fun () -> manager.Has "RELOADING=1")) "")
+                      Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Has "RELOADING=1")) "")
 
                   service.Stopping()
-                  Expect.isTrue (Wait.until (seconds 2.) (fun () -> manager.Has "STOPPING=1")) "sent"
+                  Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Has "STOPPING=1")) "sent"
 
                   let names = [ for line in manager.Lines -> (line.Split '=')[0] ]
 
@@ -161,7 +169,7 @@ let private messages =
               withManager (fun path manager ->
                   use service = notifier path 0L
                   Expect.throws (fun () -> service.Reload(fun () -> failwith "no")) ""
-                  Expect.isTrue (Wait.until (seconds 2.) (fun () -> manager.Count "READY=1" = 1)) "")
+                  Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Count "READY=1" = 1)) "")
           }
 
           test "a socket with an abstract name" {
@@ -172,12 +180,13 @@ let private messages =
                   new ServiceNotifier(read [ "NOTIFY_SOCKET", "@" + name ], NullLogger.Instance)
 
               service.Status "fine"
-              Expect.isTrue (Wait.until (seconds 2.) (fun () -> manager.Count "STATUS=fine" = 1)) ""
+              Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Count "STATUS=fine" = 1)) ""
           }
 
           test "the watchdog is fed while all workers come by, and no longer when one does not" {
               withManager (fun path manager ->
                   let mutable isStuck = false
+                  let looks = ref 0 // since a worker is stuck
                   let stuckAt = Environment.TickCount64
 
                   use service = notifier path 400L
@@ -187,17 +196,23 @@ let private messages =
                       fun () ->
                           [| Environment.TickCount64
                              (if Volatile.Read &isStuck then
+                                  Interlocked.Increment looks |> ignore
                                   stuckAt - 1000L
                               else
                                   Environment.TickCount64) |]
                   )
 
-                  Expect.isTrue (Wait.until (seconds 5.) (fun () -> manager.Count "WATCHDOG=1" >= 5)) "fed"
+                  Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Count "WATCHDOG=1" >= 5)) "fed"
                   Volatile.Write(&isStuck, true)
-                  Thread.Sleep 300
-                  let fed = manager.Count "WATCHDOG=1"
-                  Thread.Sleep 600
-                  Expect.equal (manager.Count "WATCHDOG=1") fed "one worker is stuck")
+
+                  let awaitLooks count =
+                      let haveBeen () = Volatile.Read &looks.contents >= count
+                      Expect.isTrue (Wait.until (seconds 30.) haveBeen) "it looks at the workers"
+
+                  awaitLooks 1 // what it had to send before has left
+                  let fed = countAll path manager "WATCHDOG=1"
+                  awaitLooks 5
+                  Expect.equal (countAll path manager "WATCHDOG=1") fed "one worker is stuck")
           }
 
           test "nobody listens: nothing happens" {
@@ -242,7 +257,7 @@ let private programs =
                   Child.Start netns program "env" arguments (Path.Combine(topology.Folder, "service.log"))
 
               let await what line count =
-                  child.Await (seconds 20.) what (fun () -> manager.Count line >= count)
+                  child.Await (seconds 60.) what (fun () -> manager.Count line >= count)
 
               await "it is ready" "READY=1" 1
               await "it feeds the watchdog" "WATCHDOG=1" 4
@@ -254,14 +269,25 @@ let private programs =
                   await "it is online" "STATUS=online" 1
 
               child.Signal Netns.Signal.Stop
-              Thread.Sleep 200
-              let fed = manager.Count "WATCHDOG=1"
+
+              /// All its threads (proc_pid_stat(5): the state is behind the name).
+              let isStopped () =
+                  try
+                      Directory.GetDirectories $"/proc/{child.Pid}/task"
+                      |> Array.forall (fun task ->
+                          let stat = File.ReadAllText(Path.Combine(task, "stat"))
+                          stat.Substring(stat.LastIndexOf ')' + 2).StartsWith 'T')
+                  with :? IOException ->
+                      false // a thread has ended meanwhile
+
+              Expect.isTrue (Wait.until (seconds 30.) isStopped) "it is stopped"
+              let fed = countAll socket manager "WATCHDOG=1"
               Thread.Sleep 1000
-              Expect.equal (manager.Count "WATCHDOG=1") fed "a stopped process says nothing"
+              Expect.equal (countAll socket manager "WATCHDOG=1") fed "a stopped process says nothing"
               child.Signal Netns.Signal.Continue
               await "it feeds the watchdog again" "WATCHDOG=1" (fed + 1)
               Expect.isTrue (child.Stop()) "it ends in order"
-              Expect.isTrue (manager.Has "STOPPING=1") "said"
+              Expect.isTrue (Wait.until (seconds 30.) (fun () -> manager.Has "STOPPING=1")) "said"
           } ]
 
 let tests: Test =

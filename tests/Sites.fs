@@ -34,7 +34,7 @@ type Lines() =
         member _.IsEnabled _ = true
 
         member this.Log(_, _, state, error, format) =
-            this.Texts.Add(format.Invoke(state, error))
+            lock this.Texts (fun () -> this.Texts.Add(format.Invoke(state, error)))
 
 let at (address: string) (port: int) =
     OutsideAddress(PeerAddress(IPEndPoint(IPAddress.Parse address, port)), LocalAddress())
@@ -260,7 +260,7 @@ type Guest(site: Site, from: OutsideAddress, request: Nullable<AuthRequest>, tls
         connection.Start own.Now
 
         let reached =
-            Wait.until (TimeSpan.FromSeconds 10.) (fun () ->
+            Wait.until (TimeSpan.FromSeconds 30.) (fun () ->
                 site.RunPosted()
                 this.Pump()
                 connection.State = state)

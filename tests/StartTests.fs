@@ -251,7 +251,7 @@ let private coreDumps =
                       Child.Start netns program "prlimit" arguments (Path.Combine(vpn.Folder, "start.log"))
 
                   // The client has no server to reach: it tries for some seconds.
-                  child.Await (TimeSpan.FromSeconds 20.) "it has read its options" (fun () ->
+                  child.Await (TimeSpan.FromSeconds 60.) "it has read its options" (fun () ->
                       child.Log.Contains "wolfSSL")
 
                   Expect.equal (coreLimit child) (if allowed then "unlimited" else "0") "RLIMIT_CORE"

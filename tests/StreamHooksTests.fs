@@ -66,7 +66,7 @@ type private Joined(hooks: Role -> ConnectionHooks) =
         let isAccepted () =
             listener.Accept(&accepted, &from) = AcceptOutcome.Accepted
 
-        Expect.isTrue (Wait.until (TimeSpan.FromSeconds 5.) isAccepted) "accepted"
+        Expect.isTrue (Wait.until (TimeSpan.FromSeconds 30.) isAccepted) "accepted"
         let path = OutsideAddress(from, LocalAddress())
         let id = server.Context.Ids.Draw()
 
@@ -88,7 +88,7 @@ type private Joined(hooks: Role -> ConnectionHooks) =
     member _.Server = server
     member _.Client = client
 
-    /// Runs both ends until the condition holds. Raises if it does not within 5 s.
+    /// Runs both ends until the condition holds. Raises if it does not within 30 s.
     member _.Until (what: string) (condition: unit -> bool) =
         let turn () =
             for epoll, loop in loops do
@@ -99,7 +99,7 @@ type private Joined(hooks: Role -> ConnectionHooks) =
 
             condition ()
 
-        Expect.isTrue (Wait.until (TimeSpan.FromSeconds 5.) turn) what
+        Expect.isTrue (Wait.until (TimeSpan.FromSeconds 30.) turn) what
 
     /// Has one end say something that its connection never would.
     member _.Say (role: Role) (frame: byte[]) =

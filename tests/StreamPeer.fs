@@ -13,10 +13,10 @@ open Lightway.Segmenter
 open Lightway.Tunnel.Tls
 
 /// A peer over TCP that says what a test tells it to: .NET's own TLS, and frames by the protocol's writers. Every call
-/// blocks for at most 10 s.
+/// blocks for at most 30 s.
 [<Sealed>]
 type StreamPeer(netns: string, server: IPEndPoint) =
-    let timeoutMs = 10_000
+    let timeoutMs = 30_000
 
     let socket =
         Netns.run netns (fun () ->
@@ -102,7 +102,7 @@ type StreamPeer(netns: string, server: IPEndPoint) =
                      | :? SocketException as inner -> inner.SocketErrorCode = SocketError.TimedOut
                      | _ -> false)
                     ->
-                    raise (TimeoutException("no frame within 10 s", error))
+                    raise (TimeoutException("no frame within 30 s", error))
                 | :? IOException -> 0
 
             if count = 0 then
@@ -161,7 +161,7 @@ type RestlessPeer(netns: string, server: IPEndPoint, authority: byte[]) =
     let socket =
         Netns.run netns (fun () ->
             let socket =
-                new Socket(server.AddressFamily, SocketType.Stream, ProtocolType.Tcp, ReceiveTimeout = 10_000)
+                new Socket(server.AddressFamily, SocketType.Stream, ProtocolType.Tcp, ReceiveTimeout = 30_000)
 
             socket.Connect server
             socket)

@@ -80,7 +80,7 @@ let private publish (folder: string) =
         | "" -> ()
         | library -> File.Copy(library, Path.Combine(target, "libwolfssl.so"))
 
-let private wait = TimeSpan.FromSeconds 30.
+let private wait = TimeSpan.FromSeconds 90.
 
 /// Runs a server by its document, and a client by the README: the client reaches the remote through the tunnel only,
 /// because the server forwards, and the remote answers because the server translates addresses.

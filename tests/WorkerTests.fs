@@ -40,11 +40,20 @@ let private datagram (session: SessionId) =
     WireHeader.write (ProtocolVersion.V1_3, WirePayload.Dtls, session, Span bytes)
     bytes
 
-/// How many datagrams wait at each socket.
-let private waiting (sockets: UdpSocket[]) =
-    [ for socket in sockets do
-          use batch = new ReceiveBatch(false)
-          max 0 (socket.Receive batch) ]
+/// How many datagrams each socket gets, until as many as are expected have come: on a busy machine the kernel takes its time,
+/// on loopback too.
+let private waiting (expected: int) (sockets: UdpSocket[]) : int list =
+    use batch = new ReceiveBatch(false)
+    let counts: int[] = Array.zeroCreate sockets.Length
+
+    let haveCome () =
+        for i in 0 .. sockets.Length - 1 do
+            counts[i] <- counts[i] + max 0 (sockets[i].Receive batch)
+
+        Array.sum counts >= expected
+
+    Wait.until (TimeSpan.FromSeconds 30.) haveCome |> ignore
+    List.ofArray counts
 
 let private withGroup count (body: UdpSocket[] -> Socket -> unit) =
     let sockets =
@@ -85,7 +94,7 @@ let private steering =
                       sender.SendTo(datagram (source.Draw()), sockets[0].LocalEndPoint) |> ignore
 
                   let expected = List.init 3 (fun i -> if i = worker then 20 else 0)
-                  Expect.equal (waiting sockets) expected $"all with worker {worker}")
+                  Expect.equal (waiting 20 sockets) expected $"all with worker {worker}")
       }
 
       test "a client without a session stays with one worker, chosen by its address; clients spread" {
@@ -93,7 +102,7 @@ let private steering =
               for _ in 1..10 do
                   sender.Send(datagram SessionId.Empty) |> ignore
 
-              Expect.containsAll [ [ 10; 0 ]; [ 0; 10 ] ] [ waiting sockets ] "one worker"
+              Expect.containsAll [ [ 10; 0 ]; [ 0; 10 ] ] [ waiting 10 sockets ] "one worker"
 
               for _ in 1..60 do
                   use other =
@@ -101,7 +110,7 @@ let private steering =
 
                   other.SendTo(datagram SessionId.Empty, sockets[0].LocalEndPoint) |> ignore
 
-              let counts = waiting sockets
+              let counts = waiting 60 sockets
               Expect.equal (List.sum counts) 60 "none lost"
               Expect.all counts (fun count -> count > 5) "both have some")
       }
@@ -111,7 +120,7 @@ let private steering =
               for length in 0..15 do
                   sender.Send(Array.zeroCreate<byte> length) |> ignore
 
-              Expect.equal (List.sum (waiting sockets)) 16 "each arrives somewhere")
+              Expect.equal (List.sum (waiting 16 sockets)) 16 "each arrives somewhere")
       }
 
       test "a second group at the same address is refused, though the kernel would let it join" {
@@ -229,7 +238,7 @@ let private steering =
 
                           sender.SendTo(datagram (source.Draw()), sockets[0].LocalEndPoint) |> ignore
 
-                      let counts = waiting sockets
+                      let counts = waiting 60 sockets
                       Expect.equal (List.sum counts) 60 "none lost"
                       Expect.all counts (fun count -> count > 5) "both have some"
                   finally
@@ -270,7 +279,7 @@ let private sendTo (host: int) =
     sender.SendTo([| 1uy |], IPEndPoint(IPAddress.Parse $"10.125.0.{host}", 9)) |> ignore
 
 /// How many of some flows to a host come out of each queue.
-let private someFlowsTo (flows: int) host (queues: TunQueue[]) =
+let private someFlowsTo (flows: int) host (queues: TunQueue[]) : int list =
     for _ in 1..flows do
         sendTo host
 
@@ -280,7 +289,16 @@ let private someFlowsTo (flows: int) host (queues: TunQueue[]) =
         | Ok _ -> count queue found // IPv6 looks for routers
         | Error _ -> found
 
-    [ for queue in queues -> count queue 0 ]
+    let counts: int[] = Array.zeroCreate queues.Length
+
+    let haveCome () =
+        for i, queue in Array.indexed queues do
+            counts[i] <- count queue counts[i]
+
+        Array.sum counts >= flows
+
+    Wait.until (TimeSpan.FromSeconds 30.) haveCome |> ignore
+    List.ofArray counts
 
 let private flowsTo = someFlowsTo 20
 
@@ -350,7 +368,15 @@ let private frameHeader =
                 | Ok _ -> found queue // IPv6 looks for routers
                 | Error _ -> []
 
-            match Seq.collect found queues |> List.ofSeq with
+            let mutable frames = []
+
+            let haveCome () =
+                frames <- frames @ List.collect found (List.ofArray queues)
+                not frames.IsEmpty
+
+            Wait.until (TimeSpan.FromSeconds 30.) haveCome |> ignore
+
+            match frames with
             | [ frame ] ->
                 Expect.equal frame.Length (VirtioNetHeader.Size + 20 + 8 + 1) "length"
                 Expect.equal frame[VirtioNetHeader.Size + 19] 5uy "destination"

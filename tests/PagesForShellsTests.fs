@@ -2,6 +2,7 @@
 module Lightway.Tests.PagesForShellsTests
 
 open System
+open System.Collections.Concurrent
 open System.IO
 open System.Text.RegularExpressions
 open Expecto
@@ -14,10 +15,15 @@ let private subjects =
     [ lazy Programs.OfThisBuild().Server, Catalog.command ServerProgram.program
       lazy Programs.OfThisBuild().Client, Catalog.command ClientProgram.program ]
 
+let private generated = ConcurrentDictionary<struct (string * string), string>()
+
 let private generate (program: Lazy<string>) (what: string) : string =
-    let struct (code, output, error) = Shell.tryRun program.Value [ "--generate"; what ]
-    Expect.equal (code, error) (0, "") $"--generate {what}"
-    output
+    let run () =
+        let struct (code, output, error) = Shell.tryRun program.Value [ "--generate"; what ]
+        Expect.equal (code, error) (0, "") $"--generate {what}"
+        output
+
+    generated.GetOrAdd(struct (program.Value, what), fun _ -> run ())
 
 /// Runs `body` with a file that has this text.
 let private withFile (text: string) (body: string -> 'Result) : 'Result =
@@ -171,54 +177,61 @@ let private fish =
                       Expect.equal (complete $"{command.Name} --") (longNames command) command.Name
               } ]
 
-/// Types a line in an interactive zsh, with a tab at its end, and returns what it shows.
-let private zshScript (file: string) (line: string) =
-    $"""zmodload zsh/zpty
+/// Types lines in an interactive zsh, each with a tab at its end, and prints what it shows for each, behind a line "=====".
+/// Whether all words are there is looked at for half a minute: the shell reads its functions when it completes for the first
+/// time.
+let private zshScript (file: string) (lines: (string * string list) list) =
+    let start =
+        $"""zmodload zsh/zpty
 zpty shell zsh -f -i
 zpty -w shell "PS1=; stty -echo; autoload -U compinit; compinit -u -D; source {file}; LISTMAX=10000; setopt no_list_ambiguous; bindkey '^I' complete-word; stty rows 400 columns 200; LINES=400; COLUMNS=200; echo rea''dy"
-while zpty -r shell found '*ready*'; do break; done
-zpty -w -n shell $'{line}\t\t'
-sleep 2
-zpty -w -n shell $'\C-u\C-cecho all-""shown\n'
-all=
-for i in {{1..400}}; do
-  zpty -r -t shell found && all+=$found
-  [[ $all == *all-shown* ]] && break
-  sleep 0.01
-done
-print -r -- $all
-zpty -d shell
+zpty -r shell found '*ready*'
 """
+
+    let complete (line: string, words: string list) =
+        $"""zpty -w -n shell $'{line}\t\t'
+all=
+for i in {{1..600}}; do
+  while zpty -r -t shell found; do all+=$found; done
+  is_whole=1
+  for word in {String.concat " " words}; do [[ $all == *$word* ]] || is_whole=0; done
+  (( is_whole )) && break
+  sleep 0.05
+done
+print -r -- "$all
+====="
+zpty -w -n shell $'\C-uecho all-""shown\n'
+zpty -r shell found '*all-shown*'
+"""
+
+    start + String.concat "" (List.map complete lines) + "zpty -d shell\n"
 
 let private zsh =
     testList
         "zsh"
         [ for program, info in subjects do
-              let complete (line: string) : string =
-                  withFile (generate program "zsh") (fun file ->
-                      withFile (zshScript file line) (fun script ->
-                          let struct (_, output, error) = Shell.tryRun "zsh" [ "-f"; script ]
-                          Expect.equal error "" "nothing goes wrong"
-                          Regex.Replace(output, @"\x1b\[[0-9;?]*[A-Za-z]", "")))
-
               test $"{info.Name}: flags, values and commands are offered" {
                   needsProgram "zsh"
-                  let flags = complete $"{info.Name} --e"
 
-                  for name in longNames info do
-                      if name.StartsWith "--e" then
-                          Expect.stringContains flags name "a flag"
+                  let lines =
+                      [ "--e", longNames info |> Set.filter (fun name -> name.StartsWith "--e") |> List.ofSeq
+                        "--log-level ", [ "trace"; "debug"; "info"; "warn"; "error"; "off" ]
+                        for command in info.Commands do
+                            $"{command.Name} --", List.ofSeq (longNames command) ]
 
-                  let levels = complete $"{info.Name} --log-level "
+                  let typed = [ for line, words in lines -> $"{info.Name} {line}", words ]
 
-                  for level in [ "trace"; "debug"; "info"; "warn"; "error"; "off" ] do
-                      Expect.stringContains levels level "a value"
+                  let struct (_, output, error) =
+                      withFile (generate program "zsh") (fun file ->
+                          withFile (zshScript file typed) (fun script -> Shell.tryRun "zsh" [ "-f"; script ]))
 
-                  for command in info.Commands do
-                      let flags = complete $"{info.Name} {command.Name} --"
+                  Expect.equal error "" "nothing goes wrong"
+                  let shown = Regex.Replace(output, @"\x1b\[[0-9;?]*[A-Za-z]", "").Split("\n=====\n")
+                  Expect.equal shown.Length (lines.Length + 1) "all were typed"
 
-                      for name in longNames command do
-                          Expect.stringContains flags name command.Name
+                  for (line, words), page in Seq.zip lines shown do
+                      for word in words do
+                          Expect.stringContains page word line
               } ]
 
 let tests: Test = testList "Pages for shells" [ manual; bash; fish; zsh ]

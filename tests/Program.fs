@@ -23,6 +23,13 @@ let main argv =
     let mutable counts = 0, 0, 0
 
     let count (summary: TestRunSummary) =
+        printfn "The slowest tests:"
+
+        for test, result in
+            summary.results |> List.sortByDescending (fun (_, result) -> result.duration) |> List.truncate 20 do
+            let name = String.concat ", " test.name
+            printfn $"%6.1f{result.duration.TotalSeconds} s  {name}"
+
         counts <- summary.passed.Length, summary.failed.Length + summary.errored.Length, summary.ignored.Length
 
     let first =

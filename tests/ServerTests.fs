@@ -108,7 +108,7 @@ let tests =
               }
 
               test "the report counts the sessions of all workers as they are, not as they were at the report before" {
-                  let quick = [ "workers", "2"; "statistics_reporting_interval", "20s" ]
+                  let quick = [ "workers", "2"; "statistics_reporting_interval", "12s" ]
 
                   withSettings { settings with ServerKeys = quick } (fun topology vpn ->
                       let clients =

@@ -25,12 +25,12 @@ let csharpSources = [ "tunnel"; "hosting"; "server"; "client"; "samples" ]
 
 let format isCheck =
     let option = if isCheck then [ "--check" ] else []
-    dotnet [ "tool"; "restore" ]
+    dotnetOnline [ "tool"; "restore" ]
     dotnet ([ "fantomas" ] @ option @ fsharpSources)
     dotnet ([ "csharpier"; (if isCheck then "check" else "format") ] @ csharpSources)
 
 let build () =
-    dotnet [ "restore"; "Lightway.slnx"; "--locked-mode" ]
+    dotnetOnline [ "restore"; "Lightway.slnx"; "--locked-mode" ]
     dotnet [ "build"; "Lightway.slnx"; "-c"; "Release"; "--no-restore" ]
 
 let private executable name =

@@ -72,11 +72,41 @@ let run program arguments =
 let dotnet arguments =
     run Environment.ProcessPath (arguments: string list)
 
+/// Again after a pause, up to three times in all: a mirror may not answer, and another program may have the lock.
+let private again (what: string) (action: unit -> unit) =
+    let rec attempt (left: int) =
+        let failure =
+            try
+                action ()
+                None
+            with error when left > 1 && not wasInterrupted ->
+                Some error
+
+        match failure with
+        | None -> ()
+        | Some error ->
+            say $"{what}: {error.Message}; again in 20 s"
+            Threading.Thread.Sleep 20_000
+
+            if wasInterrupted then
+                failwith "interrupted"
+
+            attempt (left - 1)
+
+    attempt 3
+
+/// For what downloads packages.
+let dotnetOnline arguments =
+    again "dotnet" (fun () -> dotnet arguments)
+
 // Debian packages.
 
 let onPath (program: string) =
     $"""{Environment.GetEnvironmentVariable "PATH"}:/usr/sbin:/sbin""".Split ':'
     |> Array.exists (fun folder -> File.Exists(folder </> program))
+
+let private aptPatience =
+    [ "-o"; "Acquire::Retries=3"; "-o"; "DPkg::Lock::Timeout=120" ]
 
 /// Installs each package whose probe returns false.
 let install (needs: ((unit -> bool) * string) list) =
@@ -93,8 +123,12 @@ let install (needs: ((unit -> bool) * string) list) =
 
         say $"installing with apt: {names}"
         Environment.SetEnvironmentVariable("DEBIAN_FRONTEND", "noninteractive")
-        run "apt-get" [ "update"; "-qq" ]
-        run "apt-get" ([ "install"; "-y"; "-qq"; "--no-install-recommends" ] @ missing)
+
+        // A machine that has just started may be updating itself. With part of the lists apt-get update succeeds too, so
+        // both are done again.
+        again "apt-get" (fun () ->
+            run "apt-get" (aptPatience @ [ "update"; "-qq" ])
+            run "apt-get" (aptPatience @ [ "install"; "-y"; "-qq"; "--no-install-recommends" ] @ missing))
 
 let program name package = (fun () -> onPath name), package
 
@@ -152,10 +186,12 @@ let unpackLab () =
             try
                 let download = Directory.CreateTempSubdirectory("lightway-debian").FullName
 
-                let fetch =
-                    "cd $0 && (apt-get download -qq $1 || (apt-get update -qq && apt-get download -qq $1))"
+                let apt = "apt-get " + String.concat " " aptPatience
 
-                run "sh" [ "-c"; fetch; download; package ]
+                let fetch =
+                    $"cd $0 && ({apt} download -qq $1 || ({apt} update -qq && {apt} download -qq $1))"
+
+                again package (fun () -> run "sh" [ "-c"; fetch; download; package ])
 
                 for file in Directory.GetFiles(download, "*.deb") do
                     run "dpkg-deb" [ "-x"; file; folder </> package ]

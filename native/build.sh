@@ -31,8 +31,8 @@ from_mirror() {
     local mirror file=wolfssl_$version.orig.tar.gz
     for mirror in $(mirrors); do
         # apt's own downloader: it knows the machine's proxy and refuses a file with another SHA-256.
-        if /usr/lib/apt/apt-helper download-file "${mirror%/}/pool/main/w/wolfssl/$file" "$work/$file" "SHA256:$sha256" \
-            >mirror.log 2>&1; then
+        if /usr/lib/apt/apt-helper -o Acquire::Retries=3 download-file "${mirror%/}/pool/main/w/wolfssl/$file" \
+            "$work/$file" "SHA256:$sha256" >mirror.log 2>&1; then
             echo "$sha256  $file" | sha256sum --check --quiet
             mkdir src && tar -xzf "$file" -C src --strip-components=1
             return 0
@@ -57,13 +57,13 @@ from_stable() {
     if ! command -v dpkg-source >/dev/null; then
         [ "$(id -u)" = 0 ] || { say "dpkg-source is missing (package dpkg-dev)"; return 1; }
         say "installing with apt: dpkg-dev"
-        apt-get install -y -qq --no-install-recommends dpkg-dev >/dev/null || return 1
+        apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends dpkg-dev >/dev/null || return 1
     fi
     local mirror apt
     for mirror in $(mirrors); do
         printf 'deb-src %s stable main\n' "$mirror" >stable.list
         mkdir -p lists/partial cache/archives/partial
-        apt=(apt-get -q -o "Dir::Etc::sourcelist=$work/stable.list" -o Dir::Etc::sourceparts=-
+        apt=(apt-get -q -o Acquire::Retries=3 -o "Dir::Etc::sourcelist=$work/stable.list" -o Dir::Etc::sourceparts=-
             -o "Dir::State::lists=$work/lists" -o "Dir::Cache=$work/cache")
         if "${apt[@]}" update >stable.log 2>&1 && "${apt[@]}" source wolfssl >>stable.log 2>&1; then
             mv wolfssl-*/ src

@@ -13,7 +13,8 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
     static let udp = 17 // SOL_UDP and, in linux/udp.h:
     static let udpSegment = 103
     static let udpGro = 104
-    static let helloTimeout = TimeSpan.FromSeconds 5.0
+    static let helloTimeout = TimeSpan.FromSeconds 20.0
+    static let quiet = 300 // ms without a datagram: none is under way any more
 
     let sent = ref 0L
     let received = ref 0L
@@ -85,7 +86,12 @@ type UdpLoad private (datagramLength: int, burst: int, bitsPerSecond: float) =
     /// Ends the sending, waits for datagrams that are under way, and returns the share of all datagrams that were lost, 0.0 to 1.0.
     member this.FinishAndLoss() : float =
         Volatile.Write(&isSendingOver, true)
-        Thread.Sleep 300
+        let clock = Stopwatch.StartNew()
+        let mutable last = -1L
+
+        while this.Received <> last && clock.Elapsed.TotalSeconds < 10.0 do
+            last <- this.Received
+            Thread.Sleep quiet
 
         if this.Sent = 0L then
             0.0

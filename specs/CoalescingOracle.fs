@@ -62,24 +62,31 @@ let private twin (groups: Group list) (members: int list) : Frame option =
 /// A run of ours, and the kernel's frame for the same packets if it made one. Where the kernel did not merge them, it
 /// may have been elsewhere in its own runs (we had refused an earlier packet that it took): it gets the batch once more
 /// from this run's first packet on. It must merge the run now, or do so once the identifications of atomic datagrams
-/// count up.
+/// count up. On a busy machine it may look at a batch in two goes, and never merges across: what it did not merge it gets
+/// up to three times.
 let private judgeRun (kernel: Kernel) (packets: byte[] list) (all: Group list) (run: Group) : Verdict * Frame option =
     if covers all run.Members then
         Stricter, twin all run.Members
     else
         let rest = packets[run.Members.Head ..]
         let members = run.Members |> List.map (fun index -> index - run.Members.Head)
-        let again = merged kernel rest
 
-        if covers again members then
-            Stricter, twin again members
-        else
-            let counted = merged kernel (countedUp members rest)
+        let rec attempt (left: int) =
+            let again = merged kernel rest
 
-            if covers counted members then
-                AtomicIds, twin counted members
+            if covers again members then
+                Stricter, twin again members
             else
-                Looser, None
+                let counted = merged kernel (countedUp members rest)
+
+                if covers counted members then
+                    AtomicIds, twin counted members
+                elif left > 1 then
+                    attempt (left - 1)
+                else
+                    Looser, None
+
+        attempt 3
 
 let private compare (kernel: Kernel) (packets: byte[] list) : Comparison =
     let all = merged kernel packets

@@ -43,6 +43,11 @@ let private superpacketOf (shape: Shape) =
             { superpacket.Vnet with
                 HdrLen = uint16 hdrLen } }
 
+/// Segments of a superpacket, by the length of its payload.
+let private expected (superpacket: Superpacket) : int =
+    let payload = superpacket.Packet.Length - superpacket.Known.HeaderLength
+    (payload + superpacket.Known.GsoSize - 1) / superpacket.Known.GsoSize
+
 type private Verdict =
     | Same of segments: int
     | Differs of index: int * ours: string * kernels: string
@@ -68,7 +73,7 @@ let private judge (kernel: SoftwareGso.Kernel) (shape: Shape) : Verdict =
         | Ok segments -> segments
         | Error reason -> failwith $"refused ({reason}): %A{shape}"
 
-    match kernel.Segment(shape.IsV6, frameOf superpacket) with
+    match kernel.Segment(shape.IsV6, frameOf superpacket, expected superpacket) with
     | Ok kernels -> compare ours kernels
     | Error errno -> failwith $"the kernel refused (errno {errno}): %A{shape}"
 
@@ -87,7 +92,7 @@ let orSkip (oracle: string) (outcome: Result<'T, string>) : 'T =
 /// Linux before 6.2 has no VIRTIO_NET_HDR_GSO_UDP_L4: there, TCP takes UDP's place.
 let private takesUdp (kernel: SoftwareGso.Kernel) =
     let probe = superpacketOf { plainShape with IsUdp = true }
-    Result.isOk (kernel.Segment(false, frameOf probe))
+    Result.isOk (kernel.Segment(false, frameOf probe, expected probe))
 
 let private compareAll (seed: uint64) (count: int) (kernel: SoftwareGso.Kernel) =
     let withUdp = takesUdp kernel
@@ -155,7 +160,7 @@ let private completed (kernel: SoftwareGso.Kernel) (shape: Shape) : bool =
     if not shape.IsUdp && word ours at = 0 then
         (ByteSum.word 0xFFFF).CopyTo(ours, at)
 
-    kernel.Segment(shape.IsV6, frameOf { superpacket with Vnet = vnet }) = Ok [ ours ]
+    kernel.Segment(shape.IsV6, frameOf { superpacket with Vnet = vnet }, 1) = Ok [ ours ]
 
 let private singles (seed: uint64) (count: int) =
     testCase $"{count} random single packets get the checksum that the kernel completes"

@@ -98,7 +98,7 @@ let private inRoot
     File.WriteAllLines(script, outer)
     [ "--mount"; "sh"; script ]
 
-let private wait = TimeSpan.FromSeconds 30.
+let private wait = TimeSpan.FromMinutes 2. // nothing of these programs is compiled ahead of time
 
 let private installed =
     testList
@@ -154,10 +154,7 @@ let private installed =
                   for capabilities in [ "CapPrm"; "CapEff"; "CapBnd"; "CapAmb" ] do
                       Expect.isTrue (Regex.IsMatch(status, $@"{capabilities}:\t0+\n")) status
 
-                  Expect.stringContains
-                      server.Log
-                      "(/usr/lib/lightway-server/libwolfssl.so)"
-                      "the library next to the program"
+                  server.AwaitLog "(/usr/lib/lightway-server/libwolfssl.so)" "the library next to the program"
 
                   let maps = File.ReadAllText $"/proc/{server.Pid}/maps"
                   Expect.isFalse (maps.Contains dotnet) "nothing of this machine's .NET"

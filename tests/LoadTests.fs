@@ -21,7 +21,7 @@ let private pass (site: LoadSite) (up: Offer) (down: Offer) (share: float) (slow
         else
             attempt (left - 1)
 
-    attempt 6
+    attempt 20
 
 let tests: Test =
     testSequenced (

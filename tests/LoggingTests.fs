@@ -14,13 +14,19 @@ open Microsoft.Extensions.Logging
 let private printed (format: LogFormat) : string =
     let before = Console.Out
     use output = new StringWriter()
-    Console.SetOut output
+    let shared = TextWriter.Synchronized output
+    Console.SetOut shared
+
+    let text () =
+        lock shared (fun () -> output.ToString())
 
     try
         (use factory = Logging.Create(format, Lightway.Options.LogLevel.Info)
-         factory.CreateLogger("lightway-server").LogWarning "a line")
+         factory.CreateLogger("lightway-server").LogWarning "a line"
+         // The end of the factory waits 1.5 s for the thread that writes, and no longer.
+         Lightway.Lab.Wait.until (TimeSpan.FromSeconds 30.) (fun () -> (text ()).EndsWith '\n') |> ignore)
 
-        output.ToString()
+        text ()
     finally
         Console.SetOut before
 

@@ -5,6 +5,7 @@ module Lightway.Specs.Oracles.KernelGro
 
 open System
 open System.Buffers.Binary
+open System.Diagnostics
 open System.IO
 open System.Text
 open Lightway.Specs.Oracles.KernelNative
@@ -178,34 +179,38 @@ let private tick () =
 
 /// Batches written again for one that did not fit into a tick: a machine that needs more is too busy for this oracle.
 [<Literal>]
-let private MaxAttempts = 200
+let private MaxAttempts = 2000
+
+/// A protocol for experiments (RFC 3692), which GRO passes on at once.
+[<Literal>]
+let private MarkerProtocol = 253uy
+
+/// A packet that is unlike any other: `number` is its payload.
+let private marker (number: int64) : byte[] =
+    let packet =
+        Array.append (Convert.FromHexString "4500001C00000000400000000A0100010A020001") (BitConverter.GetBytes number)
+
+    packet[9] <- MarkerProtocol
+    (ByteSum.word (int (ByteSum.checksum packet[..19]))).CopyTo(packet, 10)
+    packet
+
+/// A router has changed the marker's TTL.
+let private isMarker (number: int64) (packet: byte[]) : bool =
+    packet.Length = 28
+    && packet[0] = 0x45uy
+    && packet[9] = MarkerProtocol
+    && packet[20..] = BitConverter.GetBytes number
 
 /// Both devices, open. Belongs to the thread that made it.
 type Kernel private (entrance: int, exit: int) =
     let buffer: byte[] = Array.zeroCreate (Mtu + 10)
+    let mutable marks = 0L
 
     let ourDestination (packet: byte[]) =
         destinations
         |> List.exists (fun (family, prefix) ->
             let version, at = if family = AF_INET then 4uy, 16 else 6uy, 24
             packet[0] >>> 4 = version && packet[at .. at + 1] = prefix)
-
-    /// Frames for `missing` packets, until none has arrived for longer than GRO holds anything.
-    let rec collect (missing: int) (frames: Frame list) : Frame list =
-        match
-            (if missing > 0 then
-                 readPacket exit buffer (3 * FlushMs)
-             else
-                 ValueNone)
-        with
-        | ValueNone -> List.rev frames
-        | ValueSome bytes ->
-            let frame = frame bytes
-
-            if ourDestination frame.Packet then
-                collect (missing - frame.Count) (frame :: frames)
-            else
-                collect missing frames
 
     /// GRO merges nothing with what it has held since an earlier tick (`flush_old` in net/core/gro.c), so a batch
     /// counts only if it was written between two ticks. False if it was not.
@@ -222,6 +227,44 @@ type Kernel private (entrance: int, exit: int) =
                 failwith $"the kernel does not take {Convert.ToHexString packet}"
 
         tick () = start
+
+    /// Adds the frames that come before the marker of this number.
+    let rec upTo (number: int64) (clock: Stopwatch) (frames: Frame list) : Frame list =
+        match readPacket exit buffer 1000 with
+        | ValueNone when clock.Elapsed.TotalSeconds > 60.0 -> failwith "no packet comes through the devices any more"
+        | ValueNone -> upTo number clock frames
+        | ValueSome bytes ->
+            let frame = frame bytes
+
+            if isMarker number frame.Packet then
+                frames
+            elif ourDestination frame.Packet then
+                upTo number clock (frame :: frames)
+            else
+                upTo number clock frames
+
+    /// Sends a marker in a tick of its own, and waits for it.
+    let mark (frames: Frame list) : Frame list =
+        marks <- marks + 1L
+        writeAll [ Array.append (Array.zeroCreate 10) (marker marks) ] |> ignore
+        upTo marks (Stopwatch.StartNew()) frames
+
+    /// Frames for `missing` packets. Of those that the kernel drops none comes, but silence may also be that of a busy
+    /// machine. The rest is certain to be there after three markers: the first may be looked at together with the batch, the
+    /// second ends what is held, but may overtake it, and the third follows it.
+    let rec collect (missing: int) (frames: Frame list) : Frame list =
+        if missing <= 0 then
+            List.rev frames
+        else
+            match readPacket exit buffer (3 * FlushMs) with
+            | ValueNone -> frames |> mark |> mark |> mark |> List.rev
+            | ValueSome bytes ->
+                let frame = frame bytes
+
+                if ourDestination frame.Packet then
+                    collect (missing - frame.Count) (frame :: frames)
+                else
+                    collect missing frames
 
     /// The frames that leave for packets that arrive together.
     member _.Merge(packets: byte[] list) : Frame list =

@@ -20,6 +20,10 @@ let private RingLength = 20_000
 [<Literal>]
 let private Mtu = 9000
 
+/// The send is synchronous: the wait is for a kernel that defers it.
+[<Literal>]
+let private PatienceMs = 10_000
+
 /// No router solicitations among the segments. A kernel without IPv6 has none.
 let private silenceIpv6 () =
     let setting = "/proc/sys/net/ipv6/conf/default/disable_ipv6"
@@ -31,20 +35,22 @@ let private silenceIpv6 () =
 type Kernel private (tun: int, socketV4: int, socketV6: int) =
     let buffer: byte[] = Array.zeroCreate 65536
 
-    let rec drain (timeoutMs: int) (segments: byte[] list) : byte[] list =
-        match readPacket tun buffer timeoutMs with
-        | ValueSome segment -> drain 0 (segment :: segments)
+    /// Segments, `missing` of which are waited for.
+    let rec drain (missing: int) (segments: byte[] list) : byte[] list =
+        match readPacket tun buffer (if missing > 0 then PatienceMs else 0) with
+        | ValueSome segment -> drain (missing - 1) (segment :: segments)
         | ValueNone -> List.rev segments
 
     /// The packets that leave for `frame`, a virtio_net_hdr and a packet; the error number if the kernel refuses it.
-    member _.Segment(isV6: bool, frame: byte[]) : Result<byte[] list, int> =
+    /// `expected`: how many there should be. Fewer are waited for, more are returned too.
+    member _.Segment(isV6: bool, frame: byte[], expected: int) : Result<byte[] list, int> =
         drain 0 [] |> ignore
         let socket = if isV6 then socketV6 else socketV4
 
         if int (send (socket, frame, nativeint frame.Length, 0)) < 0 then
             Error(Marshal.GetLastPInvokeError())
         else
-            Ok(drain 200 []) // the send is synchronous: the wait is for a kernel that defers it
+            Ok(drain expected [])
 
     static member Open() : Kernel =
         check "unshare" (unshare CLONE_NEWNET) |> ignore

@@ -36,8 +36,9 @@ let private places = new SemaphoreSlim 2
 /// z3's own unit of work, which unlike time is the same on every machine and under every load: some 10 s.
 let private work = 6_000_000
 
-/// Seconds after which z3 ends in any case, should something in it not count its work.
-let private limit = 120
+/// Seconds after which z3 ends in any case, should something in it not count its work: far more than a slow and busy
+/// machine takes for that much work.
+let private limit = 900
 
 let private ask (script: string seq) (command: string) (names: string list) : string =
     let start =

@@ -18,7 +18,7 @@ let private datagram (session: SessionId) =
     WireHeader.write (ProtocolVersion.V1_2, WirePayload.Dtls, session, Span bytes)
     bytes
 
-/// A budget of so many datagrams at once, and one per hour later.
+/// A budget of `datagrams` at once, and one per hour after that.
 let private once (datagrams: int) : GateBudget =
     let hour = 3_600_000_000_000L
 

@@ -9,7 +9,7 @@ open FsCheck.FSharp
 open Lightway.Options
 
 let tests: Test =
-    // In ticks. Binary fractions of so many would not add up.
+    // In ticks, as decimal numbers: sums of binary fractions would be rounded.
     let units =
         [ "ns", 0.01m
           "us", 10m

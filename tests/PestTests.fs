@@ -210,8 +210,7 @@ let private strangers =
                   let counters = site.Vpn.Read().Counters
                   counters["conn_closed"] >= counters["conn_link_up"]
 
-              // Far from the 60 s that a handshake has.
-              Expect.isTrue (Wait.until (TimeSpan.FromSeconds 30.0) areOver) "all of them have ended"
+              Expect.isTrue (Wait.until (TimeSpan.FromSeconds 14.0) areOver) "all of them have ended"
               // A handshake that was cut short may be among them.
               let isEmpty () = site.Connections = 0L
               Expect.isTrue (Wait.until (TimeSpan.FromSeconds 75.0) isEmpty) "all are gone")

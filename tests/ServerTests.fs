@@ -28,8 +28,8 @@ let private withServer = withSettings settings
 
 let private counter (vpn: Vpn) name = vpn.Read().Counters[name]
 
-/// Sends datagrams from a port of the client's namespace; how many answers come until there is silence of half a second, of
-/// which so many are waited for.
+/// Sends datagrams from a port of the client's namespace and counts the answers: waits until `expected` have come, then for half
+/// a second without another one.
 let private answers (topology: Topology) (port: int) (expected: int) (datagrams: byte[] list) =
     Netns.run topology.Client (fun () ->
         use socket =

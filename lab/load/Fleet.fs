@@ -101,8 +101,7 @@ type Fleet(target: Target, register: Register, sink: Ipv4Address, userOf: int ->
     let mutable asked = 0 // clients that have been put into the queue, ever
     let mutable wanted = 0 // by other threads
     let mutable churn = 0.0 // per second, by other threads
-    let mutable offer = Offer.None // by other threads
-    let mutable isOver = false
+    let loop = OfferLoop()
     let mutable churnDue = 0.0
     let mutable churnAt = Environment.TickCount64
     let mutable churnTurn = 0
@@ -254,7 +253,7 @@ type Fleet(target: Target, register: Register, sink: Ipv4Address, userOf: int ->
         replaceSome now
         startSome now
         introduce now
-        tun.Offer <- Volatile.Read &offer
+        tun.Offer <- loop.Offer
         tun.Count <- online
         tun.Advance()
         inside.Drain now |> ignore // a full socket: the rest is due later
@@ -272,7 +271,7 @@ type Fleet(target: Target, register: Register, sink: Ipv4Address, userOf: int ->
 
     /// What the clients send, in turn. Any thread.
     member _.Offer
-        with set (value: Offer) = Volatile.Write(&offer, value)
+        with set (value: Offer) = loop.Offer <- value
 
     /// Any thread; the numbers may be a moment apart.
     member _.State: FleetState =
@@ -289,27 +288,10 @@ type Fleet(target: Target, register: Register, sink: Ipv4Address, userOf: int ->
                   pair.Key, pair.Value ]
 
     /// Goes on until `Stop`, on the calling thread.
-    member _.Run() : unit =
-        use epoll = new Epoll()
-
-        epoll.Add(
-            socket.Fd,
-            { new IReadyHandler with
-                member _.OnReady _ = () }
-        )
-        |> ignore
-
-        use metronome = new Metronome()
-        epoll.Add(metronome.Fd, metronome) |> ignore
-
-        while not (Volatile.Read &isOver) do
-            // A millisecond: an offer of bursts is spread that finely.
-            metronome.Follow(Volatile.Read &offer)
-            epoll.Wait 1
-            step ()
+    member _.Run() : unit = loop.Run socket.Fd step
 
     /// Ends `Run`. Any thread.
-    member _.Stop() : unit = Volatile.Write(&isOver, true)
+    member _.Stop() : unit = loop.Stop()
 
     interface IDisposable with
         /// Says nothing to the server.

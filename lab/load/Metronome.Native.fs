@@ -2,6 +2,7 @@ namespace Lightway.Lab.Load
 
 open System
 open System.Runtime.InteropServices
+open System.Threading
 open Lightway.Lab
 open Lightway.Tunnel.Kernel
 
@@ -75,3 +76,35 @@ type internal Metronome() =
 
     interface IDisposable with
         member _.Dispose() = TimerFd.close fd |> ignore
+
+/// What a loop of its own thread goes by: what it offers, and until when. The properties and `Stop`: any thread.
+[<Sealed>]
+type internal OfferLoop() =
+    let mutable offer = Offer.None
+    let mutable isOver = false
+
+    member _.Offer
+        with get (): Offer = Volatile.Read &offer
+        and set (value: Offer) = Volatile.Write(&offer, value)
+
+    /// Calls `step` when `fd` is readable, when a packet is due and each millisecond, as finely as bursts are spread, until
+    /// `Stop`, on the calling thread.
+    member this.Run (fd: int) (step: unit -> unit) : unit =
+        use epoll = new Epoll()
+
+        epoll.Add(
+            fd,
+            { new IReadyHandler with
+                member _.OnReady _ = () }
+        )
+        |> ignore
+
+        use metronome = new Metronome()
+        epoll.Add(metronome.Fd, metronome) |> ignore
+
+        while not (Volatile.Read &isOver) do
+            metronome.Follow this.Offer
+            epoll.Wait 1
+            step ()
+
+    member _.Stop() : unit = Volatile.Write(&isOver, true)

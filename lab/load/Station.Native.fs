@@ -24,8 +24,7 @@ type Station private (device: TunQueue, register: Register) =
     let start = Marshal.UnsafeAddrOfPinnedArrayElement(outgoing, 0)
     let piece: IoVector[] = Array.zeroCreate 1
     let sequences: uint32[] = Array.zeroCreate register.Capacity
-    let mutable offer = Offer.None // by other threads
-    let mutable isOver = false
+    let loop = OfferLoop()
     let mutable turn = 0
     let mutable refused = 0L
     let mutable sent = 0L
@@ -42,7 +41,7 @@ type Station private (device: TunQueue, register: Register) =
 
     /// What is sent to the clients, in turn. Any thread.
     member _.Offer
-        with set (value: Offer) = Volatile.Write(&offer, value)
+        with set (value: Offer) = loop.Offer <- value
 
     /// Inside bytes, and frames that the kernel did not take. Any thread.
     member _.Sent: int64 = Volatile.Read &sent
@@ -58,7 +57,7 @@ type Station private (device: TunQueue, register: Register) =
             length <- device.Read(Span incoming)
 
     member private _.Send() =
-        let offer = Volatile.Read &offer
+        let offer = loop.Offer
         due.Advance offer.Megabits
 
         while register.Known > 0 && due.TryTake offer.PacketBytes do
@@ -87,26 +86,12 @@ type Station private (device: TunQueue, register: Register) =
 
     /// Goes on until `Stop`, on the calling thread.
     member this.Run() : unit =
-        use epoll = new Epoll()
-
-        epoll.Add(
-            device.Fd,
-            { new IReadyHandler with
-                member _.OnReady _ = () }
-        )
-        |> ignore
-
-        use metronome = new Metronome()
-        epoll.Add(metronome.Fd, metronome) |> ignore
-
-        while not (Volatile.Read &isOver) do
-            metronome.Follow(Volatile.Read &offer)
-            epoll.Wait 1
+        loop.Run device.Fd (fun () ->
             this.Receive()
-            this.Send()
+            this.Send())
 
     /// Ends `Run`. Any thread.
-    member _.Stop() : unit = Volatile.Write(&isOver, true)
+    member _.Stop() : unit = loop.Stop()
 
     interface IDisposable with
         member _.Dispose() = device.Dispose()

@@ -70,7 +70,7 @@ public sealed class ServerIdentity : IDisposable
         }
     }
 
-    /// <summary>What strangers may cost one of so many workers.</summary>
+    /// <summary>What strangers may cost each worker.</summary>
     public AdmissionLimits AdmissionOf(int workers) => AdmissionLimits.Of(HandshakesPerSource, HalfOpenLimit, workers);
 
     /// <summary>What the kernel lets a stranger's source send.</summary>

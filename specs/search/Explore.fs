@@ -59,7 +59,7 @@ type Model<'state> =
         Healthy: 'state -> Move<'state> option
         /// What is wrong with a state that a run without loss rests in.
         WrongAtRest: 'state -> string option
-        /// A run without loss rests after so many moves.
+        /// A run without loss rests after at most this many moves.
         MovesToRest: int
     }
 

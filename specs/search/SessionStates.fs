@@ -51,7 +51,7 @@ type Limits =
         OnTheWay: int
     }
 
-/// What a client does with the id of a datagram that yielded so many frames, so that a test can break it.
+/// What a client does with a datagram's id, given the number of frames that the datagram held. A test passes a broken one.
 type Adopt = AdoptedIds * SessionId * int -> AdoptedIds
 
 let private numberOf (datagram: Datagram) =

@@ -187,7 +187,7 @@ type Farm(world: IWorld, links: IFarmWorld, hosts: Host[]) =
                     ServerSite.require (destination = local) (fun () ->
                         $"packet {number} has the destination {destination}") }
 
-    /// Keys are changed when they are old or have been used for so many packets, and not before.
+    /// Keys are changed when they are old or have sealed as many packets as allowed, and not before.
     let checkKey (host: Host) =
         let key = host.Keys.Invoke().SelfKey
 

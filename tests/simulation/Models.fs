@@ -3,7 +3,7 @@ namespace Lightway.Tests.Simulation
 open System
 open System.Collections.Generic
 
-/// What a source of strangers may do, by the documentation: so many datagrams per second, three seconds' worth at once.
+/// What a source of strangers may do, by the documentation: `perSecond` datagrams, and three seconds' worth at once.
 [<Sealed>]
 type SourceModel(perSecond: int) =
     let capacity = 3L * int64 perSecond * 1_000L
@@ -21,7 +21,7 @@ type SourceModel(perSecond: int) =
 
         passes
 
-    /// Of one of so many workers; eight datagrams are a handshake.
+    /// The share of one worker; eight datagrams are a handshake.
     static member Of(handshakes: int, workers: int) : SourceModel =
         SourceModel(
             if handshakes = 0 then

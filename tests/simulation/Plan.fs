@@ -13,7 +13,7 @@ type Plan =
         MostEvents: int
         Workers: int
         Hosts: int
-        /// The first so many hosts share users, two and two.
+        /// This many hosts share users, two hosts each.
         SharedUsers: int
         /// Hosts that complete a handshake and never log in.
         Mutes: int
